@@ -1,0 +1,134 @@
+"""What the API machinery must know of one kind, in one declarative value.
+
+Each module of this package declares the kinds of one API group as `Kind` values; `catalog.py` gathers them by an
+explicit list. Everything that differs between kinds (defaults, validation, printer columns, subresources,
+selectable fields) hangs on the `Kind`; the API server has no `if kind == ...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from controlplane.errors import Cause, Object
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One printer column. `priority` > 0 shows only with `-o wide`."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    priority: int = 0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where the scale subresource finds its numbers in the object, as paths of keys."""
+
+    spec_replicas: tuple[str, ...] = ("spec", "replicas")
+    status_replicas: tuple[str, ...] = ("status", "replicas")
+    selector: tuple[str, ...] = ("spec", "selector")
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """A subresource besides status and scale: what discovery says of it.
+
+    `verbs` e.g. `("create", "get")` for exec; `group`/`version`/`kind` of what its body is.
+    """
+
+    name: str
+    kind: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    version: str = ""
+
+
+def _nothing(obj: Object) -> None:
+    """Default when a kind has no defaults of its own."""
+
+
+def _no_causes(obj: Object) -> Sequence[Cause]:
+    return ()
+
+
+def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
+    return ()
+
+
+def _no_change(new: Object, old: Object) -> None:
+    """Default when nothing has to be carried over on an update."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One served kind.
+
+    `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)` return
+    causes; `validate_update` holds only what concerns the change (immutable fields). `prepare_create(obj)` and
+    `prepare_update(new, old)` edit in place before validation what a client may not set or may leave out (e.g. a
+    Service's cluster IP on a PUT without it). `columns` start behind Name; `row(obj, now)` gives the cells in the
+    same order, Name included as first. `storage` names the folder in the store when it is not the plural (kinds served
+    in several groups share one).
+    """
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    singular: str
+    namespaced: bool
+    storage: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    columns: tuple[Column, ...] = ()
+    row: Callable[[Object, datetime], Sequence[object]] | None = None
+    default: Callable[[Object], None] = _nothing
+    prepare_create: Callable[[Object], None] = _nothing
+    prepare_update: Callable[[Object, Object], None] = _no_change
+    validate: Callable[[Object], Sequence[Cause]] = _no_causes
+    validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
+    status: bool = False
+    validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
+    scale: Scale | None = None
+    subresources: tuple[Subresource, ...] = ()
+    fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
+    generation: bool = False
+    graceful: bool = False
+    unconditional_update: bool = True
+    create_on_update: bool = False
+    generate_name: bool = True
+    validate_name: Callable[[str], str | None] | None = None
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`, or `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def prefix(self) -> str:
+        """Where its objects live in the store, with the closing slash."""
+        return f"/registry/{self.storage or self.plural}/"
+
+    def key(self, namespace: str, name: str) -> str:
+        return f"{self.prefix}{namespace}/{name}" if self.namespaced else f"{self.prefix}{name}"
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The REST path: collection, object or subresource. An empty namespace means all of them."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = [root]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name:
+            parts.append(name)
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
