@@ -77,7 +77,12 @@ class StatusError(Exception):
     def status(self) -> Object:
         """The `Status` object (`v1`) with `details` holding only what is known."""
         details: Object = {}
-        for key, value in (("name", self.name), ("group", self.group), ("kind", self.kind), ("uid", self.uid)):
+        for key, value in (
+            ("name", self.name),
+            ("group", self.group),
+            ("kind", self.kind),
+            ("uid", self.uid),
+        ):
             if value:
                 details[key] = value
         if self.causes:

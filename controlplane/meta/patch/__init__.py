@@ -1,0 +1,1 @@
+"""The three patch formats as pure functions: none changes the object or the patch it is given."""
