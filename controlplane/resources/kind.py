@@ -1,7 +1,7 @@
 """What the API machinery must know of one kind, in one declarative value.
 
-Each module of this package declares the kinds of one API group as `Kind` values; `catalog.py` gathers them by an
-explicit list. Everything that differs between kinds (defaults, validation, printer columns, subresources,
+Each module of this package declares the kinds of one API group as `Kind` values; `catalog.py` gathers them by
+an explicit list. Everything that differs between kinds (defaults, validation, printer columns, subresources,
 selectable fields) hangs on the `Kind`; the API server has no `if kind == ...`.
 """
 
@@ -62,6 +62,10 @@ def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
     return ()
 
 
+def _no_conditions(obj: Object) -> Sequence[Object]:
+    return ()
+
+
 def _no_change(new: Object, old: Object) -> None:
     """Default when nothing has to be carried over on an update."""
 
@@ -70,12 +74,18 @@ def _no_change(new: Object, old: Object) -> None:
 class Kind:
     """One served kind.
 
-    `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)` return
-    causes; `validate_update` holds only what concerns the change (immutable fields). `prepare_create(obj)` and
-    `prepare_update(new, old)` edit in place before validation what a client may not set or may leave out (e.g. a
-    Service's cluster IP on a PUT without it). `columns` start behind Name; `row(obj, now)` gives the cells in the
-    same order, Name included as first. `storage` names the folder in the store when it is not the plural (kinds served
-    in several groups share one).
+    `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)`
+    return causes; `validate_update` holds only what concerns the change (immutable fields).
+    `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
+    not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
+    and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
+    of the status must not change.
+
+    `columns` are all printer columns and `row(obj, now)` the cells in the same order; the column of format
+    `name` comes first but for kinds whose name says little. `row_conditions(obj)` are the table row's
+    conditions (`Completed` of a finished pod). `validate_name` returns upstream's messages, none for a good
+    name (None = a DNS-1123 subdomain). `storage` names the folder in the store when it is not the plural
+    (kinds served in several groups share one).
     """
 
     group: str
@@ -90,12 +100,14 @@ class Kind:
     verbs: tuple[str, ...] = ALL_VERBS
     columns: tuple[Column, ...] = ()
     row: Callable[[Object, datetime], Sequence[object]] | None = None
+    row_conditions: Callable[[Object], Sequence[Object]] = _no_conditions
     default: Callable[[Object], None] = _nothing
     prepare_create: Callable[[Object], None] = _nothing
     prepare_update: Callable[[Object, Object], None] = _no_change
     validate: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     status: bool = False
+    prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     scale: Scale | None = None
     subresources: tuple[Subresource, ...] = ()
@@ -105,7 +117,7 @@ class Kind:
     unconditional_update: bool = True
     create_on_update: bool = False
     generate_name: bool = True
-    validate_name: Callable[[str], str | None] | None = None
+    validate_name: Callable[[str], Sequence[str]] | None = None
 
     @property
     def api_version(self) -> str:
