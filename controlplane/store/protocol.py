@@ -1,7 +1,7 @@
 """What every store offers: revisions like etcd's, compare-and-swap, watch from a revision, compaction.
 
-Keys are `/registry/<resource>/<namespace>/<name>` (or without the namespace), values are bytes the store never
-looks into. One counter of revisions serves all keys. Called by the watch cache and the API server only.
+Keys are `/registry/<resource>/<namespace>/<name>` (or without the namespace), ASCII; values are bytes the
+store never looks into. One counter of revisions serves all keys. Called by the watch cache and the API server only.
 """
 
 from __future__ import annotations
@@ -87,6 +87,24 @@ class Page:
     more: bool
 
 
+class Watch(Protocol):
+    """A running watch: an iterator over batches of changes, in order. One task may iterate it."""
+
+    @property
+    def revision(self) -> int:
+        """All changes up to this revision have been handed out."""
+
+    def request_progress(self) -> None:
+        """Make the next step return soon, if need be with an empty batch, so that `revision` moves on."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Change]]: ...
+
+    async def __anext__(self) -> Sequence[Change]: ...
+
+    def close(self) -> None:
+        """End the iteration."""
+
+
 class Store(Protocol):
     """All methods are safe to call from many tasks of one loop."""
 
@@ -103,13 +121,14 @@ class Store(Protocol):
     async def commit(self, writes: Sequence[Write]) -> Sequence[Change]:
         """Apply all writes as one atomic revision each, in order, or none.
 
-        Returns after the change is durable. Raises RevisionMismatch for the first write whose expectation fails.
+        Returns after the change is durable. Raises RevisionMismatch for the first write that fails its
+        expectation.
         """
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Sequence[Change]]:
+    def watch(self, prefix: str, after: int) -> Watch:
         """Changes below `prefix` with a revision greater than `after`, in order, in batches, without end.
 
-        Raises Compacted (at the first step) when changes after `after` are gone already.
+        A step raises Compacted when changes that were not handed out yet are gone, StoreClosed after `close`.
         """
 
     async def revision(self) -> int:

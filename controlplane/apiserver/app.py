@@ -1,0 +1,299 @@
+"""The HTTP shell: aiohttp on TLS sockets, thin around the core.
+
+Takes a request off the wire, finds out who asks, calls `Core.handle`, and puts the answer on the wire: complete,
+compressed when asked and large, as a stream, or as a tunnel. Started by `server.py`. Knows nothing of Kubernetes'
+objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
+
+from controlplane.apiserver.authn import (
+    Authenticator,
+    Credentials,
+    bearer_token,
+    impersonate,
+    subject,
+)
+from controlplane.apiserver.authz import Authorizer
+from controlplane.apiserver.core import MAX_BODY, Core, subresource_handlers, too_large
+from controlplane.apiserver.discovery import Discovery
+from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.http1 import Http1Error
+from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
+from controlplane.apiserver.nonresource import HealthCheck, NonResources
+from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.tunnel import join
+from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.watching import WatchStream
+from controlplane.errors import BadRequest, StatusError, Unauthorized
+from controlplane.resources.catalog import KINDS
+from controlplane.resources.kind import Kind
+
+log = logging.getLogger(__name__)
+
+_GZIP_FROM = 128 * 1024
+_GZIP_LEVEL = 1
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_KEEP_ALIVE_SECONDS = 180.0
+_SHUTDOWN_SECONDS = 2.0
+_WATCH_END_SECONDS = 0.5
+_WRITES_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
+    certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
+
+    server_address: str = "127.0.0.1:6443"
+    kinds: Sequence[Kind] = KINDS
+    kubelet_tls: ssl.SSLContext | None = None
+    health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+
+
+class ApiServer:
+    """`handle` answers in the same process; `serve` puts it on sockets."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: Registry,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        kubelet_dial: Dial,
+    ) -> None:
+        async def ping() -> str:
+            return ""
+
+        async def store() -> str:
+            await registry.revision()
+            return ""
+
+        checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
+        discovery = Discovery(config.kinds, config.server_address, subresources)
+        self._core = Core(
+            registry, config.kinds, authorizer, NonResources(config.kinds, discovery, checks), subresources
+        )
+        self._runner: web.ServerRunner | None = None
+        self._sites: list[web.SockSite] = []
+        self._endless: set[asyncio.Task[Any]] = set()
+        self._watches: set[asyncio.Task[Any]] = set()
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    async def handle(self, request: ApiRequest) -> ApiResponse:
+        """Answer a request whose user is known already; never raises but for cancellation."""
+        return await self._core.handle(request)
+
+    async def serve(self, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None) -> None:
+        """Listen on bound sockets until `close`; returns at once. May be called once."""
+        server = web.Server(
+            self._respond,
+            access_log=None,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            handler_cancellation=True,
+            lingering_time=1.0,
+            max_field_size=64 * 1024,
+            max_line_size=64 * 1024,
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        for sock in sockets:
+            site = web.SockSite(self._runner, sock, ssl_context=ssl_context, backlog=512)
+            await site.start()
+            self._sites.append(site)
+
+    async def stop_listening(self) -> None:
+        """Take no more connections; the ones there are go on."""
+        for site in self._sites:
+            await site.stop()
+        self._sites.clear()
+
+    async def close(self) -> None:
+        """Stop listening, end streams and finish the writes that have begun.
+
+        Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
+        """
+        await self.stop_listening()
+        for task in self._endless:
+            task.cancel()
+        if self._watches:
+            _, late = await asyncio.wait(self._watches, timeout=_WATCH_END_SECONDS)
+            for task in late:
+                task.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._writes:
+            _, late = await asyncio.wait(self._writes, timeout=_WRITES_SECONDS)
+            for task in late:
+                task.cancel()
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            response = await self._handle_wire(request)
+        except StatusError as error:
+            response = error_response(error)
+        if isinstance(response.body, bytes) and response.tunnel is None:
+            return await _complete(request, response, response.body)
+        task = asyncio.current_task()
+        assert task is not None
+        group = self._watches if isinstance(response.body, WatchStream) else self._endless
+        group.add(task)
+        try:
+            return await _endless(request, response)
+        finally:
+            group.discard(task)
+
+    async def _handle_wire(self, request: web.BaseRequest) -> ApiResponse:
+        path, _, query = request.raw_path.partition("?")
+        if not path.startswith("/"):
+            raise BadRequest("the request target must be a path")
+        user = await self._user(request)
+        body = await _body(request)
+        api_request = ApiRequest(
+            "GET" if request.method == "HEAD" else request.method,
+            path,
+            parse_qsl(query, keep_blank_values=True) if query else (),
+            _headers(request),
+            body,
+            user,
+        )
+        if request.method in _SAFE_METHODS:
+            return await self._core.handle(api_request)
+        # A client that goes away must not stop a write half way.
+        task = asyncio.create_task(self._core.handle(api_request))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._abandon)
+            raise
+
+    def _abandon(self, task: asyncio.Task[ApiResponse]) -> None:
+        """Nobody waits for this answer any more: close what it holds open."""
+        if not task.cancelled():
+            closing = asyncio.create_task(_close(task.result()))
+            self._writes.add(closing)
+            closing.add_done_callback(self._writes.discard)
+
+    async def _user(self, request: web.BaseRequest) -> UserInfo:
+        transport = request.transport
+        peer = transport.get_extra_info("peercert") if transport is not None else None
+        common_name, organizations = subject(peer)
+        credentials = Credentials(
+            common_name, organizations, bearer_token(request.headers.get("Authorization", ""))
+        )
+        user = await self._authenticator.authenticate(credentials)
+        if user is None:
+            raise Unauthorized("Unauthorized")
+        if not any(name.lower().startswith("impersonate-") for name in request.headers):
+            return user
+        pairs = [(name.lower(), value) for name, value in request.headers.items()]
+        return await impersonate(user, pairs, self._authorizer)
+
+
+async def _close(response: ApiResponse) -> None:
+    if response.tunnel is not None:
+        await response.tunnel.close()
+    if not isinstance(response.body, bytes):
+        await response.body.aclose()
+
+
+class _Detached(web.StreamResponse):
+    """Stands for an answer that has been written past aiohttp; nothing is left to do but to close."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        self.force_close()
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+def _headers(request: web.BaseRequest) -> Mapping[str, str]:
+    """Lower-case names; repeated headers are joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    if not request.body_exists:
+        return b""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > MAX_BODY:
+            raise too_large()
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _complete(request: web.BaseRequest, response: ApiResponse, body: bytes) -> web.Response:
+    headers: CIMultiDict[str] = CIMultiDict(response.headers)
+    if len(body) >= _GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
+        body = await asyncio.to_thread(_gzip, body)
+        headers["Content-Encoding"] = "gzip"
+        headers.add("Vary", "Accept-Encoding")
+    return web.Response(status=response.status, headers=headers, body=body)
+
+
+def _gzip(body: bytes) -> bytes:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+async def _endless(request: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:
+    """Carry a tunnel or a stream to its end."""
+    tunnel, transport = response.tunnel, request.transport
+    if tunnel is None:
+        return await _streamed(request, response)
+    if transport is None:
+        await tunnel.close()
+    else:
+        await join(transport, response.headers, tunnel)
+    return _Detached()
+
+
+async def _streamed(request: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:
+    """Send pieces as they come. A far side that breaks off leaves the answer visibly unfinished."""
+    stream = web.StreamResponse(status=response.status, headers=CIMultiDict(response.headers))
+    pieces = response.body
+    assert not isinstance(pieces, bytes)
+    try:
+        if "Content-Length" not in stream.headers:
+            stream.enable_chunked_encoding()
+        await stream.prepare(request)
+        if request.method != "HEAD":
+            async for piece in pieces:
+                await stream.write(piece)
+        await stream.write_eof()
+    except (OSError, Http1Error) as error:
+        log.debug("%s %s: broke off: %s", request.method, request.raw_path, error)
+        if request.transport is not None:
+            request.transport.close()
+    finally:
+        await pieces.aclose()
+    return stream

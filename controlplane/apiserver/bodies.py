@@ -1,0 +1,240 @@
+"""Request bodies: content type -> decoded object -> checked against what the endpoint takes. Pure.
+
+Called by the handlers for everything but DELETE. `DECODERS` is the seam where another wire format (protobuf) is
+added: one function from bytes to an object. Field validation drops what the schema does not know and says so, as
+`fieldValidation` asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+import yaml
+
+from controlplane.apiserver.options import FieldValidation
+from controlplane.apiserver.registry.requests import PatchType
+from controlplane.errors import BadRequest, Cause, Object, UnsupportedMediaType, invalid
+from controlplane.resources.kind import Kind
+from controlplane.schema import duplicates, strict
+
+_JSON_TYPES = ("application/json", "text/json")
+_YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
+_PATCH_TYPES = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an endpoint takes: the apiVersion and kind of the body, and the name errors give the object."""
+
+    api_version: str
+    kind: str
+
+    @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A parsed body and the paths of fields that occurred twice in it."""
+
+    value: object
+    duplicates: Sequence[str] = ()
+
+
+Decoder = Callable[[bytes], Decoded]
+
+
+def target_of(kind: Kind) -> Target:
+    return Target(kind.api_version, kind.kind)
+
+
+def media_type(content_type: str) -> str:
+    """The bare media type; a missing header counts as JSON, as upstream has it."""
+    return content_type.partition(";")[0].strip().lower() or _JSON_TYPES[0]
+
+
+def _decode_json(body: bytes) -> Decoded:
+    value, doubled = duplicates.parse(body)
+    return Decoded(value, doubled)
+
+
+class _JsonLoader(yaml.CSafeLoader):
+    """YAML as JSON has it: dates and binaries stay text."""
+
+
+_JsonLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _decode_yaml(body: bytes) -> Decoded:
+    try:
+        value = yaml.load(body, Loader=_JsonLoader)  # derived from the safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    return Decoded(value)
+
+
+DECODERS: Mapping[str, Decoder] = {
+    **dict.fromkeys(_JSON_TYPES, _decode_json),
+    **dict.fromkeys(_YAML_TYPES, _decode_yaml),
+}
+"""Media type -> decoder. A decoder raises ValueError for bytes it cannot read."""
+
+
+def decode(content_type: str, body: bytes, target: Target) -> Decoded:
+    """The body of a POST or PUT. Raises UnsupportedMediaType and BadRequest."""
+    decoder = DECODERS.get(media_type(content_type))
+    if decoder is None:
+        raise _unsupported(("application/json", "application/yaml"))
+    try:
+        decoded = decoder(body)
+    except ValueError as error:
+        raise _unrecognized(target, f"couldn't get version/kind; json parse error: {error}") from error
+    if not isinstance(decoded.value, dict):
+        raise _unrecognized(target, "couldn't get version/kind; json parse error: the body is not an object")
+    return decoded
+
+
+def accept(decoded: Decoded, target: Target, validation: FieldValidation, warnings: list[str]) -> Object:
+    """The body as an object of `target`, without unknown fields.
+
+    A body without apiVersion and kind gets the endpoint's. Faults that only warn are appended to `warnings`. Raises
+    BadRequest for another apiVersion or kind, for wrong types, and for unknown or doubled fields under Strict.
+    """
+    obj = decoded.value
+    if not isinstance(obj, dict):
+        raise _unrecognized(target, "the body is not an object")
+    _identify(obj, target)
+    checked = strict.check(obj, target.api_version, target.kind)
+    if checked.type_errors:
+        raise _unhandled(target, checked.type_errors[0])
+    faults = _faults(checked.unknown, decoded.duplicates)
+    if faults and validation is FieldValidation.STRICT:
+        raise _unhandled(target, f"strict decoding error: {', '.join(faults)}")
+    if validation is FieldValidation.WARN:
+        warnings.extend(faults)
+    accepted: Object = checked.pruned
+    if not isinstance(accepted.setdefault("metadata", {}), dict):
+        if accepted["metadata"] is not None:
+            raise _unhandled(target, "metadata: expected an object")
+        accepted["metadata"] = {}
+    return accepted
+
+
+def _identify(obj: Object, target: Target) -> None:
+    api_version, kind = obj.get("apiVersion") or "", obj.get("kind") or ""
+    if not isinstance(api_version, str) or not isinstance(kind, str):
+        raise _unrecognized(target, "couldn't get version/kind; apiVersion and kind must be strings")
+    if kind and kind != target.kind:
+        raise BadRequest(
+            f'{kind} in version "{api_version or target.api_version}" cannot be handled as a {target.kind}: '
+            f"expected kind {target.kind}"
+        )
+    if api_version and api_version != target.api_version:
+        raise BadRequest(
+            f"the API version in the data ({api_version}) does not match the expected API version "
+            f"({target.api_version})"
+        )
+    obj["apiVersion"], obj["kind"] = target.api_version, target.kind
+
+
+def check_name(obj: Object, namespace: str, name: str) -> None:
+    """What a PUT's body must share with its URL; an absent namespace is filled in. Raises BadRequest."""
+    metadata = obj["metadata"]
+    given = metadata.get("name") or ""
+    if not given:
+        raise BadRequest(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+    if given != name:
+        raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({name})")
+    if namespace:
+        found = metadata.setdefault("namespace", namespace) or namespace
+        if found != namespace:
+            raise BadRequest(
+                f"the namespace of the object ({found}) does not match the namespace on the request ({namespace})"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PatchBody:
+    """A parsed patch; `value` is a list for JSON patches, else a dict."""
+
+    type: PatchType
+    value: object
+    duplicates: Sequence[str] = ()
+    text: str = ""
+
+
+def decode_patch(content_type: str, body: bytes) -> PatchBody:
+    """The body of a PATCH. Raises UnsupportedMediaType and BadRequest."""
+    wanted = media_type(content_type)
+    if wanted not in _PATCH_TYPES:
+        raise _unsupported(_PATCH_TYPES)
+    patch_type = PatchType(wanted)
+    try:
+        value, doubled = duplicates.parse(body)
+    except ValueError as error:
+        raise BadRequest(f"error decoding patch: {error}") from error
+    expected, word = (list, "a list of operations") if patch_type is PatchType.JSON else (dict, "an object")
+    if not isinstance(value, expected):
+        raise BadRequest(f"error decoding patch: the body of a {wanted} must be {word}")
+    return PatchBody(patch_type, value, doubled, body.decode("utf-8", "replace"))
+
+
+def patch_check(
+    patch: PatchBody, target: Target, name: str, validation: FieldValidation, warnings: list[str]
+) -> Callable[[Object], Object]:
+    """What the registry asks of each patched object: 422 for bad fields, else the object without unknown ones.
+
+    May be called several times (lost races): `warnings` holds the last call's faults.
+    """
+
+    def check(obj: Object) -> Object:
+        warnings.clear()
+        checked = strict.check(obj, target.api_version, target.kind)
+        faults = _faults(checked.unknown, patch.duplicates)
+        problem = checked.type_errors[0] if checked.type_errors else ""
+        if not problem and faults and validation is FieldValidation.STRICT:
+            problem = f"strict decoding error: {', '.join(faults)}"
+        if problem:
+            quoted = orjson.dumps(patch.text).decode()
+            cause = Cause("FieldValueInvalid", f"Invalid value: {quoted}: {problem}", "patch")
+            raise invalid(target.kind, target.group, name, [cause])
+        if validation is FieldValidation.WARN:
+            warnings.extend(faults)
+        pruned: Object = checked.pruned
+        return pruned
+
+    return check
+
+
+def warning_header(warnings: Sequence[str]) -> str:
+    """The value of a `Warning` header (RFC 7234, code 299) for all of `warnings`."""
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in warnings)
+    return ", ".join(f'299 - "{text}"' for text in quoted)
+
+
+def _faults(unknown: Sequence[str], doubled: Sequence[str]) -> list[str]:
+    return [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in doubled]
+
+
+def _unrecognized(target: Target, why: str) -> BadRequest:
+    return BadRequest(f"the object provided is unrecognized (must be of type {target.kind}): {why}")
+
+
+def _unhandled(target: Target, why: str) -> BadRequest:
+    return BadRequest(
+        f'{target.kind} in version "{target.api_version}" cannot be handled as a {target.kind}: {why}'
+    )
+
+
+def _unsupported(types: Sequence[str]) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(types)
+    )

@@ -1,0 +1,187 @@
+"""Discovery documents, aggregated and legacy, built once from the served kinds. Pure.
+
+Called by the core for /api, /apis and what lies directly below. The order of kinds is the order of preference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from controlplane.errors import Object
+from controlplane.resources.kind import Kind
+
+_STATUS_VERBS = ("get", "patch", "update")
+AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+
+
+@dataclass(frozen=True, slots=True)
+class _Subresource:
+    name: str
+    group: str
+    version: str
+    kind: str
+    verbs: tuple[str, ...]
+
+
+def _subresources(kind: Kind, served: Container[tuple[str, str, str]]) -> Iterator[_Subresource]:
+    found = [
+        _Subresource(sub.name, sub.group, sub.version or kind.version, sub.kind, sub.verbs)
+        for sub in kind.subresources
+        if (kind.group, kind.plural, sub.name) in served
+    ]
+    if kind.status:
+        found.append(_Subresource("status", kind.group, kind.version, kind.kind, _STATUS_VERBS))
+    if kind.scale is not None:
+        found.append(_Subresource("scale", "autoscaling", "v1", "Scale", _STATUS_VERBS))
+    yield from sorted(found, key=lambda sub: sub.name)
+
+
+class Discovery:
+    """All documents, encoded.
+
+    `server_address` is `host:port` as clients reach it (legacy /api names it). Of the kinds' declared subresources
+    only those in `served` (group, plural, subresource) are told.
+    """
+
+    def __init__(
+        self, kinds: Sequence[Kind], server_address: str, served: Container[tuple[str, str, str]]
+    ) -> None:
+        groups: dict[str, dict[str, list[Kind]]] = {}
+        for kind in kinds:
+            groups.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
+        named = {group: versions for group, versions in groups.items() if group}
+        core: dict[str, dict[str, list[Kind]]] = {
+            group: versions for group, versions in groups.items() if not group
+        }
+        addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}]
+        self._aggregated = {
+            (root, version): orjson.dumps(_aggregated(chosen, version, served))
+            for root, chosen in (("api", core), ("apis", named))
+            for version in ("v2", "v2beta1")
+        }
+        self._documents: dict[tuple[str, ...], bytes] = {
+            ("api",): orjson.dumps(
+                {
+                    "kind": "APIVersions",
+                    "versions": list(core.get("", {})),
+                    "serverAddressByClientCIDRs": addresses,
+                }
+            ),
+            ("apis",): orjson.dumps(
+                {
+                    "kind": "APIGroupList",
+                    "apiVersion": "v1",
+                    "groups": [_group(name, list(versions)) for name, versions in named.items()],
+                }
+            ),
+        }
+        for name, versions in groups.items():
+            if name:
+                document = {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(versions))}
+                self._documents["apis", name] = orjson.dumps(document)
+            for version, members in versions.items():
+                root = ("apis", name, version) if name else ("api", version)
+                self._documents[root] = orjson.dumps(_resource_list(name, version, members, served))
+
+    def document(self, segments: tuple[str, ...]) -> bytes | None:
+        """The legacy document of that path (`("apis", "apps", "v1")`), None when nothing is served there."""
+        return self._documents.get(segments)
+
+    def aggregated(self, root: str, version: str) -> bytes:
+        """The APIGroupDiscoveryList of `api` or `apis` in apidiscovery.k8s.io `v2` or `v2beta1`."""
+        return self._aggregated[root, version]
+
+    @property
+    def paths(self) -> list[str]:
+        return ["/" + "/".join(segments) for segments in self._documents]
+
+
+def _group(name: str, versions: Sequence[str]) -> Object:
+    rows = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": rows, "preferredVersion": rows[0]}
+
+
+def _resource_list(
+    group: str, version: str, kinds: Sequence[Kind], served: Container[tuple[str, str, str]]
+) -> Object:
+    rows: list[Object] = []
+    for kind in sorted(kinds, key=lambda kind: kind.plural):
+        row: Object = {
+            "name": kind.plural,
+            "singularName": kind.singular,
+            "namespaced": kind.namespaced,
+            "kind": kind.kind,
+            "verbs": list(kind.verbs),
+        }
+        if kind.short_names:
+            row["shortNames"] = list(kind.short_names)
+        if kind.categories:
+            row["categories"] = list(kind.categories)
+        rows.append(row)
+        for sub in _subresources(kind, served):
+            row = {
+                "name": f"{kind.plural}/{sub.name}",
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": sub.kind,
+                "verbs": list(sub.verbs),
+            }
+            if (sub.group, sub.version) != (group, version):
+                row["group"], row["version"] = sub.group, sub.version
+            rows.append(row)
+    group_version = f"{group}/{version}" if group else version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": rows}
+
+
+def _aggregated(
+    groups: dict[str, dict[str, list[Kind]]], api_version: str, served: Container[tuple[str, str, str]]
+) -> Object:
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": f"apidiscovery.k8s.io/{api_version}",
+        "metadata": {},
+        "items": [
+            {
+                "metadata": {"name": name, "creationTimestamp": None},
+                "versions": [
+                    {
+                        "version": version,
+                        "freshness": "Current",
+                        "resources": [
+                            _discovered(kind, served) for kind in sorted(kinds, key=lambda k: k.plural)
+                        ],
+                    }
+                    for version, kinds in versions.items()
+                ],
+            }
+            for name, versions in groups.items()
+        ],
+    }
+
+
+def _discovered(kind: Kind, served: Container[tuple[str, str, str]]) -> Object:
+    row: Object = {
+        "resource": kind.plural,
+        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "scope": "Namespaced" if kind.namespaced else "Cluster",
+        "singularResource": kind.singular,
+        "verbs": list(kind.verbs),
+    }
+    if kind.short_names:
+        row["shortNames"] = list(kind.short_names)
+    if kind.categories:
+        row["categories"] = list(kind.categories)
+    subresources = [
+        {
+            "subresource": sub.name,
+            "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+            "verbs": list(sub.verbs),
+        }
+        for sub in _subresources(kind, served)
+    ]
+    if subresources:
+        row["subresources"] = subresources
+    return row

@@ -1,0 +1,220 @@
+"""log, exec, attach, portforward and proxy: which backend a request goes to, and under which path there.
+
+The texts for pods without a node or containers that do not exist are upstream's
+(`pkg/registry/core/pod/strategy.go`, v1.32). Passing the bytes on is `streams.py`.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from controlplane.apiserver.handlers.call import Call
+from controlplane.apiserver.messages import ApiResponse, typed
+from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, proxied_answer
+from controlplane.errors import BadRequest, Object, ServiceUnavailable
+from controlplane.meta.objects import dig
+from controlplane.resources.catalog import ENDPOINTS, NODE, SERVICE
+
+KUBELET_PORT = 10250
+_LOG_FLAGS = ("follow", "previous", "timestamps")
+_LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
+_STREAM_FLAGS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
+_ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
+TEXT = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """The handlers that leave the API server. `kubelet_tls` presents the API server's own client certificate."""
+
+    dial: Dial
+    kubelet_tls: ssl.SSLContext | None
+
+    async def log(self, call: Call) -> ApiResponse:
+        pod = await _pod(call)
+        container = _container(pod, call.query.text("container"))
+        node = dig(pod, "spec", "nodeName", default="")
+        if not node:
+            return typed(200, b"", TEXT)
+        query = [(name, "true") for name in _LOG_FLAGS if call.query.flag(name)]
+        for name in _LOG_NUMBERS:
+            number = call.query.integer(name)
+            if number is not None:
+                query.append((name, str(number)))
+        if call.query.text("sinceTime"):
+            query.append(("sinceTime", call.query.text("sinceTime")))
+        target = _target(("containerLogs", call.namespace, call.name, container), query)
+        backend = await self._kubelet(call, node)
+        return await kubelet_answer(self.dial, backend, call.request, target, content_type=TEXT)
+
+    async def execute(self, call: Call) -> ApiResponse:
+        return await self._stream(call, "exec", call.query.all("command"))
+
+    async def attach(self, call: Call) -> ApiResponse:
+        return await self._stream(call, "attach", ())
+
+    async def _stream(self, call: Call, verb: str, command: Sequence[str]) -> ApiResponse:
+        pod = await _pod(call)
+        container = _container(pod, call.query.text("container"))
+        node = _host(pod)
+        if verb == "exec" and not command:
+            raise BadRequest("you must specify a command to execute")
+        query = [(name, "1") for asked, name in _STREAM_FLAGS if call.query.flag(asked)]
+        if not any(name != "tty" for name, _ in query):
+            raise BadRequest("you must specify at least 1 of stdin, stdout, stderr")
+        query += [("command", word) for word in command]
+        target = _target((verb, call.namespace, call.name, container), query)
+        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+
+    async def port_forward(self, call: Call) -> ApiResponse:
+        pod = await _pod(call)
+        node = _host(pod)
+        ports = ",".join(call.query.all("ports"))
+        target = _target(("portForward", call.namespace, call.name), [("port", ports)] if ports else [])
+        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+
+    async def proxy_pod(self, call: Call) -> ApiResponse:
+        scheme, name, port = _split_name(call.name)
+        pod = (await call.registry.get(call.kind, call.namespace, name)).object
+        address = dig(pod, "status", "podIP", default="")
+        if not address:
+            raise ServiceUnavailable(f"address not allowed: pod {name} has no IP yet")
+        number = int(port) if port.isdigit() else _container_port(pod, port)
+        return await self._proxied(call, Backend(address, number, _unverified(scheme), name))
+
+    async def proxy_service(self, call: Call) -> ApiResponse:
+        scheme, name, port = _split_name(call.name)
+        service = (await call.registry.get(SERVICE, call.namespace, name)).object
+        port_name = _service_port_name(service, port)
+        endpoints = (await call.registry.get(ENDPOINTS, call.namespace, name)).object
+        chosen = _endpoint(endpoints, port_name)
+        if chosen is None:
+            raise ServiceUnavailable(f'no endpoints available for service "{name}"')
+        address, number = chosen
+        return await self._proxied(call, Backend(address, number, _unverified(scheme), name))
+
+    async def proxy_node(self, call: Call) -> ApiResponse:
+        """A node's proxy is its kubelet."""
+        _, name, _ = _split_name(call.name)
+        return await self._proxied(call, await self._kubelet(call, name))
+
+    async def _proxied(self, call: Call, backend: Backend) -> ApiResponse:
+        prefix = call.kind.path(call.namespace, quote(call.name, safe=":")) + "/proxy"
+        if not call.info.rest and not call.request.path.endswith("/"):
+            return ApiResponse(301, {"Location": prefix + "/"})
+        target = "/" + "/".join(call.info.rest)
+        if call.request.query:
+            target += "?" + urlencode(call.request.query)
+        return await proxied_answer(self.dial, backend, call.request, target, prefix)
+
+    async def _kubelet(self, call: Call, node_name: str) -> Backend:
+        node = (await call.registry.get(NODE, "", node_name)).object
+        addresses = {
+            entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())
+        }
+        address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
+        if not address:
+            raise ServiceUnavailable(f'no preferred addresses found for node "{node_name}"')
+        port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
+        return Backend(address, port, self.kubelet_tls)
+
+
+async def _pod(call: Call) -> Object:
+    return (await call.registry.get(call.kind, call.namespace, call.name)).object
+
+
+def _names(pod: Object, field: str) -> list[str]:
+    return [str(container["name"]) for container in pod["spec"].get(field) or ()]
+
+
+def _container(pod: Object, asked: str) -> str:
+    """The container's name: the one asked for, or the only one there is. Raises BadRequest in upstream's words."""
+    name = pod["metadata"]["name"]
+    names = _names(pod, "containers")
+    if asked:
+        every = names + _names(pod, "initContainers") + _names(pod, "ephemeralContainers")
+        if asked not in every:
+            raise BadRequest(f"container {asked} is not valid for pod {name}")
+        return asked
+    if len(names) == 1:
+        return names[0]
+    text = f"a container name must be specified for pod {name}"
+    if names:
+        text += f", choose one of: {_go_list(names)}"
+        initial = _names(pod, "initContainers")
+        if initial:
+            text += f" or one of the init containers: {_go_list(initial)}"
+    raise BadRequest(text)
+
+
+def _go_list(names: Iterable[str]) -> str:
+    return f"[{' '.join(names)}]"
+
+
+def _host(pod: Object) -> str:
+    node: str = dig(pod, "spec", "nodeName", default="")
+    if not node:
+        raise BadRequest(f"pod {pod['metadata']['name']} does not have a host assigned")
+    return node
+
+
+def _target(segments: Sequence[str], query: Sequence[tuple[str, str]]) -> str:
+    path = "/" + "/".join(quote(segment, safe="") for segment in segments)
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def _split_name(text: str) -> tuple[str, str, str]:
+    """`[scheme:]name[:port]` -> scheme, name, port; `https:web:` is a scheme and a name."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return "", parts[0], ""
+    if len(parts) == 2:
+        return "", parts[0], parts[1]
+    if len(parts) == 3 and parts[0] in ("http", "https"):
+        return parts[0], parts[1], parts[2]
+    raise BadRequest(f'invalid request "{text}"')
+
+
+def _unverified(scheme: str) -> ssl.SSLContext | None:
+    """TLS to a workload: as upstream, whatever certificate it shows is taken."""
+    if scheme != "https":
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _container_port(pod: Object, name: str) -> int:
+    for container in pod["spec"].get("containers") or ():
+        for port in container.get("ports") or ():
+            if not name or port.get("name") == name:
+                return int(port["containerPort"])
+    if name:
+        raise ServiceUnavailable(f'no port "{name}" in pod {pod["metadata"]["name"]}')
+    return 80
+
+
+def _service_port_name(service: Object, port: str) -> str:
+    """The name of the asked port (a name, a number, or nothing for the only or unnamed one)."""
+    ports: list[Object] = dig(service, "spec", "ports", default=())
+    for entry in ports:
+        if port in (entry.get("name", ""), str(entry["port"])) or (not port and len(ports) == 1):
+            return str(entry.get("name", ""))
+    raise ServiceUnavailable(f'no service port "{port}" found for service "{service["metadata"]["name"]}"')
+
+
+def _endpoint(endpoints: Object, port_name: str) -> tuple[str, int] | None:
+    """A random ready address that has the port."""
+    found = [
+        (str(address["ip"]), int(port["port"]))
+        for subset in endpoints.get("subsets") or ()
+        for port in subset.get("ports") or ()
+        if port.get("name", "") == port_name
+        for address in subset.get("addresses") or ()
+    ]
+    return random.choice(found) if found else None

@@ -1,0 +1,101 @@
+"""scale, binding and eviction: subresources whose bodies are of another kind than their object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from controlplane.apiserver import bodies
+from controlplane.apiserver.answers import single, success
+from controlplane.apiserver.bodies import Target
+from controlplane.apiserver.handlers.call import Call
+from controlplane.apiserver.messages import ApiResponse
+from controlplane.apiserver.options import Query, delete_options
+from controlplane.errors import BadRequest, Object
+from controlplane.meta.timestamps import age
+from controlplane.resources.cells import AGE, NAME
+from controlplane.resources.kind import Column, Kind
+
+_SCALE = Target("autoscaling/v1", "Scale")
+_BINDING = Target("v1", "Binding")
+_EVICTION = Target("policy/v1", "Eviction")
+
+
+def _scale_row(scale: Object, now: datetime) -> Sequence[object]:
+    return (
+        scale["metadata"]["name"],
+        scale["spec"].get("replicas", 0),
+        scale["status"].get("replicas", 0),
+        age(scale, now),
+    )
+
+
+_SCALE_KIND = Kind(
+    group="autoscaling",
+    version="v1",
+    kind="Scale",
+    plural="scales",
+    singular="scale",
+    namespaced=True,
+    columns=(
+        NAME,
+        Column("Desired", type="integer"),
+        Column("Available", type="integer"),
+        AGE,
+    ),
+    row=_scale_row,
+)
+"""Scale is never stored; this says only how it prints."""
+
+
+async def get_scale(call: Call) -> ApiResponse:
+    wanted = call.wants()
+    stored = await call.registry.get_scale(call.kind, call.namespace, call.name)
+    return single(_SCALE_KIND, stored, wanted, call.include)
+
+
+async def update_scale(call: Call) -> ApiResponse:
+    wanted, options = call.wants(), call.write_options()
+    obj = call.body(_SCALE)
+    bodies.check_name(obj, call.namespace, call.name)
+    stored, _ = await call.registry.update(
+        call.kind, call.namespace, call.name, obj, options, call.info.subresource
+    )
+    return call.warned(single(_SCALE_KIND, stored, wanted, call.include))
+
+
+async def patch_scale(call: Call) -> ApiResponse:
+    wanted, options = call.wants(), call.write_options()
+    body = bodies.decode_patch(call.header("content-type"), call.request.body)
+    check = bodies.patch_check(body, _SCALE, call.name, call.validation(), call.warnings)
+    stored = await call.registry.patch(
+        call.kind, call.namespace, call.name, body.type, body.value, options, call.info.subresource, check
+    )
+    return call.warned(single(_SCALE_KIND, stored, wanted, call.include))
+
+
+async def bind(call: Call) -> ApiResponse:
+    options = call.write_options()
+    binding = call.body(_BINDING)
+    _same_name(binding, call.name, "Binding")
+    await call.registry.bind(call.namespace, call.name, binding, options)
+    return call.warned(success(call.kind, call.name, status=201))
+
+
+async def evict(call: Call) -> ApiResponse:
+    """An eviction is a deletion with the body's `deleteOptions`."""
+    dry_run = call.write_options().dry_run
+    eviction = call.body(_EVICTION)
+    _same_name(eviction, call.name, "Eviction")
+    given = {**(eviction.get("deleteOptions") or {})}
+    if dry_run:
+        given["dryRun"] = ["All"]
+    options = delete_options(Query(()), given, call.request.user)
+    await call.registry.delete(call.kind, call.namespace, call.name, options)
+    return call.warned(success(call.kind, call.name, status=201))
+
+
+def _same_name(obj: Object, name: str, kind: str) -> None:
+    given = obj["metadata"].get("name") or name
+    if given != name:
+        raise BadRequest(f"name in URL does not match name in {kind} object")

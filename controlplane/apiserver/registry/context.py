@@ -1,0 +1,66 @@
+"""What the verbs of the registry share: storage, the served kinds, admission and the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, AdmissionRequest, Operation
+from controlplane.apiserver.registry.storage import Storage
+from controlplane.apiserver.user import UserInfo
+from controlplane.errors import Object
+from controlplane.resources.kind import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`clock` gives the present as aware datetime."""
+
+    storage: Storage
+    kinds: Sequence[Kind]
+    admission: Sequence[AdmissionPlugin]
+    clock: Callable[[], datetime]
+
+    def kind_of(self, group: str, plural: str) -> Kind | None:
+        return next((kind for kind in self.kinds if kind.group == group and kind.plural == plural), None)
+
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        """Any object for admission, read-only; None when it or its kind does not exist."""
+        kind = self.kind_of(group, plural)
+        if kind is None:
+            return None
+        found = self.storage.cache(kind).get(namespace, name)
+        if found is None:
+            found = await self.storage.newest(kind, namespace, name)
+        return found.object if found else None
+
+    async def admit(
+        self,
+        operation: Operation,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        obj: Object | None,
+        old: Object | None,
+        user: UserInfo,
+        dry_run: bool,
+        subresource: str = "",
+    ) -> None:
+        """Run all plug-ins in order; the first that refuses ends it."""
+        if not self.admission:
+            return
+        request = AdmissionRequest(
+            operation=operation,
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            subresource=subresource,
+            obj=obj,
+            old=old,
+            user=user,
+            dry_run=dry_run,
+            lookup=self.lookup,
+        )
+        for plugin in self.admission:
+            await plugin.admit(request)

@@ -1,0 +1,210 @@
+"""The door of the API machinery: one method per verb over all kinds.
+
+The HTTP layer, the in-process client and the bootstrap call it. It holds the store, one watch cache per kind,
+the admission chain and the allocators; the rules of each verb live beside it (`creation.py`, `updating.py`, ...).
+It must not know HTTP, selectors' syntax or printing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from controlplane.apiserver.admission.plugin import AdmissionPlugin
+from controlplane.apiserver.allocation.allocator import Allocator
+from controlplane.apiserver.registry import binding as pod_binding
+from controlplane.apiserver.registry.context import Context
+from controlplane.apiserver.registry.creation import create
+from controlplane.apiserver.registry.deletion import delete, delete_collection
+from controlplane.apiserver.registry.deletion_rules import is_finalized_by_content
+from controlplane.apiserver.registry.listing import get_object, list_objects
+from controlplane.apiserver.registry.patching import Check, check_identity, patched
+from controlplane.apiserver.registry.requests import (
+    DeleteOptions,
+    ListOptions,
+    ListResult,
+    PatchType,
+    WatchFrame,
+    WatchOptions,
+    WriteOptions,
+)
+from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_scale
+from controlplane.apiserver.registry.storage import Storage
+from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
+from controlplane.apiserver.registry.watching import watch_objects
+from controlplane.errors import BadRequest, NotFound, Object
+from controlplane.resources.kind import Kind
+from controlplane.store.compaction import Compactor
+from controlplane.store.events import Stored
+from controlplane.store.protocol import Store
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Registry:
+    """See the module. `kinds` are all served kinds; `admission` runs in order on each write."""
+
+    def __init__(
+        self,
+        store: Store,
+        kinds: Sequence[Kind],
+        *,
+        admission: Sequence[AdmissionPlugin] = (),
+        allocators: Sequence[Allocator] = (),
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._storage = Storage(store, kinds, allocators)
+        self._context = Context(self._storage, tuple(kinds), tuple(admission), clock)
+        self._compactor = Compactor(store)
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Fill the watch caches, rebuild the allocators from what is stored, begin compacting old history."""
+        await self._storage.start()
+        self._upkeep = asyncio.create_task(self._compactor.run(), name="compaction of the store")
+
+    async def close(self) -> None:
+        """End all watches and the background work. The store stays open: it belongs to the caller."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait((self._upkeep,))
+        await self._storage.close()
+
+    async def create(self, kind: Kind, namespace: str, obj: Object, opts: WriteOptions) -> Stored:
+        """Store a new object. `namespace` is the URL's ("" for cluster scope). Takes ownership of `obj`."""
+        return await create(self._context, kind, namespace, obj, opts)
+
+    async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
+        """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""
+        return await get_object(self._context, kind, namespace, name, resource_version)
+
+    async def get_scale(self, kind: Kind, namespace: str, name: str) -> Stored:
+        """The object's autoscaling/v1 Scale."""
+        return stored_scale(kind, await self.get(kind, namespace, name))
+
+    async def list(self, kind: Kind, namespace: str, opts: ListOptions) -> ListResult:
+        """Objects in key order at one revision. An empty `namespace` lists all of them."""
+        return await list_objects(self._context, kind, namespace, opts)
+
+    async def update(
+        self, kind: Kind, namespace: str, name: str, obj: Object, opts: WriteOptions, subresource: str = ""
+    ) -> tuple[Stored, bool]:
+        """Replace. `subresource`: "", "status", "scale" (body and answer are a Scale), "finalize".
+
+        Returns the object and whether it was created (kinds with create_on_update). Takes ownership of `obj`.
+        """
+        if subresource == "scale":
+            stored = await self._rescale(kind, namespace, name, lambda _: obj, opts)
+            return stored, False
+        target = _target(kind, namespace, name, subresource)
+        _check_name(obj, name)
+        try:
+            return await modify(self._context, target, replacement(obj), opts), False
+        except NotFound:
+            if not kind.create_on_update or subresource or obj["metadata"].get("resourceVersion"):
+                raise
+        return await self.create(kind, namespace, obj, opts), True
+
+    async def patch(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        patch_type: PatchType,
+        patch: Any,
+        opts: WriteOptions,
+        subresource: str = "",
+        check: Check | None = None,
+    ) -> Stored:
+        """Apply a parsed patch (a list for JSON patches, else a dict) to the newest state.
+
+        After a lost race it is applied again. `check` sees each patched object before it is stored and returns
+        it, pruned perhaps, or raises: the HTTP layer's validation of fields.
+        """
+        if subresource == "scale":
+
+            def propose_scale(scale: Object) -> Object:
+                return patched(scale, patch_type, patch, check, "autoscaling/v1", "Scale")
+
+            return await self._rescale(kind, namespace, name, propose_scale, opts)
+
+        def propose(current: Object) -> Object:
+            result = patched(current, patch_type, patch, check, kind.api_version, kind.kind)
+            check_identity(kind, name, result)
+            return result
+
+        return await modify(self._context, _target(kind, namespace, name, subresource), propose, opts)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, opts: DeleteOptions) -> tuple[Stored, bool]:
+        """Delete or begin to. Returns the last state and whether it is gone at once (False: pending)."""
+        return await delete(self._context, kind, namespace, name, opts)
+
+    async def delete_collection(
+        self, kind: Kind, namespace: str, opts: ListOptions, delete_options: DeleteOptions
+    ) -> Sequence[Stored]:
+        """Delete all that `opts` selects; returns their last states. Objects gone meanwhile are skipped."""
+        return await delete_collection(self._context, kind, namespace, opts, delete_options)
+
+    async def bind(self, namespace: str, name: str, binding: Object, opts: WriteOptions) -> None:
+        """`pods/NAME/binding`: set spec.nodeName once; Conflict when the pod is assigned already."""
+        pods = self.kind_of("", "pods")
+        if pods is None:
+            raise _no_such_resource()
+        node = pod_binding.node_of(binding, name)
+        clock = self._context.clock
+        target = Target(pods, namespace, name, Scope.BINDING, "binding")
+        await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
+
+    def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> AsyncGenerator[WatchFrame, None]:
+        """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.
+
+        Close the iterator (`aclose`) when the client is gone.
+        """
+        return watch_objects(self._context, kind, namespace, opts)
+
+    def kind_of(self, group: str, plural: str) -> Kind | None:
+        """The served kind of that resource (its first version)."""
+        return self._context.kind_of(group, plural)
+
+    async def revision(self) -> int:
+        """The store's newest revision."""
+        return await self._storage.revision()
+
+    async def _rescale(
+        self, kind: Kind, namespace: str, name: str, propose_scale: Propose, opts: WriteOptions
+    ) -> Stored:
+        def propose(current: Object) -> Object:
+            return scaled(kind, current, propose_scale(scale_of(kind, current)))
+
+        target = Target(kind, namespace, name, Scope.MAIN, "scale")
+        return stored_scale(kind, await modify(self._context, target, propose, opts))
+
+
+def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:
+    served = (
+        subresource == ""
+        or (subresource == "status" and kind.status)
+        or (subresource == "finalize" and is_finalized_by_content(kind))
+    )
+    if not served:
+        raise _no_such_resource()
+    return Target(kind, namespace, name, Scope(subresource), subresource)
+
+
+def _check_name(obj: Object, name: str) -> None:
+    metadata = obj.get("metadata")
+    given = metadata.get("name") if isinstance(metadata, dict) else None
+    if not given:
+        raise BadRequest(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+    if given != name:
+        raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({name})")
+
+
+def _no_such_resource() -> NotFound:
+    return NotFound("the server could not find the requested resource")

@@ -1,0 +1,217 @@
+"""The control plane as one piece: store, registry, HTTP, and the controllers when they are handed in.
+
+`netkit.cluster` calls `serve_control_plane` inside the control plane's process. This module only composes; it makes
+no sockets (they are passed in, bound) and knows no way into the cluster's network (`dial` is passed in).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import Any
+
+from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.allocation.services import ServiceAllocator
+from controlplane.apiserver.app import ApiServer, ServerConfig
+from controlplane.apiserver.authn import (
+    Authenticator,
+    CertificateAuthenticator,
+    FirstOf,
+    TokenFileAuthenticator,
+)
+from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
+from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.user import UserInfo
+from controlplane.client.client import Client
+from controlplane.client.local import LocalTransport
+from controlplane.resources.catalog import KINDS
+from controlplane.store.sqlite import SQLiteStore
+
+log = logging.getLogger(__name__)
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+Controllers = Callable[[Client, str], Coroutine[Any, Any, None]]
+"""Runs all controllers and the scheduler until it is cancelled; gets a client and the CA's certificate (PEM)."""
+
+ADMIN_STEM = "admin"
+CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS, AUTHENTICATED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlaneSettings:
+    """What one control plane must be told.
+
+    `data_dir` holds the store, `pki_dir` the certificates. `advertise_address` and `advertise_port` are where pods
+    reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
+    `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
+    `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
+    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    """
+
+    data_dir: Path
+    pki_dir: Path
+    advertise_address: IPAddress | None = None
+    advertise_port: int = 6443
+    service_cidrs: tuple[IPNetwork, ...] = (IPv4Network("10.96.0.0/12"),)
+    node_ports: tuple[int, int] = (30000, 32767)
+    cluster_domain: str = "cluster.local"
+    server_names: tuple[str, ...] = ()
+    token_file: Path | None = None
+    not_ready_seconds: int = 300
+    unreachable_seconds: int = 300
+
+    @property
+    def api_service_ip(self) -> IPAddress:
+        """The ClusterIP of `default/kubernetes`: the first address of the first Service range."""
+        return self.service_cidrs[0].network_address + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCertificates:
+    """What `prepare_pki` made: the authority, and the API server's two identities."""
+
+    authority: CertificateAuthority
+    server: CertificatePaths
+    kubelet_client: CertificatePaths
+    admin: CertificatePaths
+
+
+def prepare_pki(settings: ControlPlaneSettings, addresses: Iterable[IPAddress] = ()) -> ServerCertificates:
+    """The authority and the control plane's certificates, made where missing. `addresses`: where it listens.
+
+    Safe to repeat and after a kill at any moment. Raises PkiError, OSError.
+    """
+    authority = CertificateAuthority.load_or_create(settings.pki_dir)
+    ips = {ip_address("127.0.0.1"), settings.api_service_ip, *addresses}
+    if settings.advertise_address is not None:
+        ips.add(settings.advertise_address)
+    names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+    names.append(f"kubernetes.default.svc.{settings.cluster_domain}")
+    for name in settings.server_names:
+        try:
+            ips.add(ip_address(name))
+        except ValueError:
+            names.append(name)
+    usable = sorted((ip for ip in ips if not ip.is_unspecified), key=lambda ip: (ip.version, int(ip)))
+    return ServerCertificates(
+        authority,
+        authority.ensure("apiserver", "kube-apiserver", (), names, usable, client=False, server=True),
+        authority.ensure("apiserver-kubelet-client", "kube-apiserver-kubelet-client", [MASTERS]),
+        authority.ensure(ADMIN_STEM, "kubernetes-admin", [MASTERS]),
+    )
+
+
+def server_tls(certificates: ServerCertificates) -> ssl.SSLContext:
+    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.cert, certificates.server.key)
+    context.load_verify_locations(certificates.authority.certificate_path)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def kubelet_tls(certificates: ServerCertificates) -> ssl.SSLContext:
+    """TLS towards kubelets, under the API server's client certificate."""
+    context = ssl.create_default_context(cafile=certificates.authority.certificate_path)
+    context.load_cert_chain(certificates.kubelet_client.cert, certificates.kubelet_client.key)
+    return context
+
+
+async def serve_control_plane(
+    settings: ControlPlaneSettings,
+    sockets: Sequence[socket.socket],
+    dial: Dial,
+    controllers: Controllers | None = None,
+    *,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Serve until cancelled, or until a controller fails for good (its exception is raised then).
+
+    `sockets` are bound TCP sockets; they are closed at the end. `on_ready` is called once, when requests are
+    answered and the first objects are there. Raises StoreError, PkiError, OSError when it cannot start.
+    """
+    started = time.monotonic()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    certificates = prepare_pki(settings, (ip_address(sock.getsockname()[0]) for sock in sockets))
+    store = SQLiteStore(settings.data_dir / "store.db")
+    try:
+        registry = Registry(store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)])
+        await registry.start()
+        server = _api_server(settings, sockets, registry, certificates, dial)
+        try:
+            addresses = [] if settings.advertise_address is None else [settings.advertise_address]
+            await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+            await server.serve(sockets, server_tls(certificates))
+            log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
+            if on_ready is not None:
+                on_ready()
+            await _run(server, controllers, certificates.authority.certificate_pem.decode())
+        finally:
+            await _close(server, registry)
+    finally:
+        await store.close()
+
+
+def _api_server(
+    settings: ControlPlaneSettings,
+    sockets: Sequence[socket.socket],
+    registry: Registry,
+    certificates: ServerCertificates,
+    dial: Dial,
+) -> ApiServer:
+    authenticators: list[Authenticator] = [CertificateAuthenticator()]
+    if settings.token_file is not None:
+        authenticators.append(TokenFileAuthenticator(settings.token_file))
+    host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
+    config = ServerConfig(server_address=f"{host}:{port}", kubelet_tls=kubelet_tls(certificates))
+    return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
+
+
+def _admission(
+    settings: ControlPlaneSettings,
+) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
+    return (
+        NamespaceLifecycle(),
+        ServiceAccountAdmission(),
+        DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+    )
+
+
+def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:
+    return ServiceAllocator(settings.service_cidrs, *settings.node_ports)
+
+
+async def _run(server: ApiServer, controllers: Controllers | None, ca_pem: str) -> None:
+    if controllers is None:
+        await asyncio.get_running_loop().create_future()
+        return
+    client = Client(local_transport(server, CONTROLLER_USER), "kube-controller-manager")
+    await controllers(client, ca_pem)
+
+
+def local_transport(server: ApiServer, user: UserInfo) -> LocalTransport:
+    """A transport for a client in this process that speaks as `user`."""
+    return LocalTransport(server.handle, user, ApiRequest)
+
+
+async def _close(server: ApiServer, registry: Registry) -> None:
+    """Watches first: they end cleanly, and nothing keeps a connection busy."""
+    await server.stop_listening()
+    await registry.close()
+    await server.close()

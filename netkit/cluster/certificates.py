@@ -1,0 +1,44 @@
+"""The certificates of a cluster's parts: each has its own, named as Kubernetes names them.
+
+Called by the launcher before any part starts. Files lie in the cluster's `pki` directory, readable by root only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controlplane.apiserver.pki import CertificatePaths, service_account_key
+from controlplane.apiserver.server import prepare_pki
+from netkit.cluster.control_plane import control_plane_settings
+from netkit.cluster.plan import Plan
+from netkit.cluster.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCertificates:
+    """One node's identities: its agent as a client of the API, its kubelet server, its proxy."""
+
+    agent: CertificatePaths
+    kubelet: CertificatePaths
+    proxy: CertificatePaths
+
+
+def certify(plan: Plan, profile: Profile) -> dict[str, NodeCertificates]:
+    """Make what is missing, for the control plane and every node; quick when all is there.
+
+    Raises PkiError and OSError.
+    """
+    profile.pki.mkdir(mode=0o700, exist_ok=True)
+    authority = prepare_pki(control_plane_settings(plan, profile)).authority
+    service_account_key(profile.pki)
+    proxy = authority.ensure("kube-proxy", "system:kube-proxy")
+    return {
+        name: NodeCertificates(
+            agent=authority.ensure(name, f"system:node:{name}", ["system:nodes"]),
+            kubelet=authority.ensure(
+                f"{name}-kubelet", f"system:node:{name}", (), [name], [address], server=True
+            ),
+            proxy=proxy,
+        )
+        for name, address in plan.nodes.items()
+    }

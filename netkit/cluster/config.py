@@ -1,0 +1,197 @@
+"""A cluster's configuration: what `netkit up` was asked for, checked as a whole before anything is made.
+
+Values come from one YAML file (all fields optional) and the command line's options. Pure: reads no system state
+but the file it is given.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from netkit.cluster.errors import ConfigError
+from netkit.cluster.fields import Fields
+
+DEFAULT_NAME: Final = "lab"
+API_VERSION: Final = "kube-netkit/v1alpha1"
+_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$")
+MAX_NODES: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Address ranges and the pod network. `segment` None = the first free /16 of 172.18 to 172.31."""
+
+    mode: str = "vxlan"
+    pod_subnet: IPv4Network = IPv4Network("10.244.0.0/16")
+    node_mask: int = 24
+    service_subnet: IPv4Network = IPv4Network("10.96.0.0/12")
+    segment: IPv4Network | None = None
+    mtu: int = 1500
+    cluster_domain: str = "cluster.local"
+    node_ports: tuple[int, int] = (30000, 32767)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """kube-proxy's options, named as in KubeProxyConfiguration; times in seconds.
+
+    `min_sync_period` is shorter than kube-proxy's second: a small cluster's rules are written in milliseconds, and
+    nobody who watches a lab wants to wait.
+    """
+
+    mode: str = "iptables"
+    masquerade_all: bool = False
+    min_sync_period: float = 0.1
+    sync_period: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMonitorConfig:
+    """How fast a lost node is noticed and its pods are replaced, in seconds. Defaults are Kubernetes'."""
+
+    lease_duration: float = 40.0
+    grace_period: float = 40.0
+    eviction_after: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Everything `up` needs to know. `api_port` 0 = a free port of the loopback."""
+
+    name: str = DEFAULT_NAME
+    nodes: int = 3
+    api_port: int = 0
+    network: NetworkConfig = NetworkConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    node_monitor: NodeMonitorConfig = NodeMonitorConfig()
+
+    def node_names(self) -> list[str]:
+        return [f"node{index}" for index in range(1, self.nodes + 1)]
+
+
+def check_name(name: str) -> str:
+    """The name if it can be one: it becomes part of namespace and link names."""
+    if not _NAME.match(name):
+        raise ConfigError(
+            f"{name!r} cannot be a cluster's name",
+            "use up to 20 lower-case letters, digits and dashes, such as lab or blue-2",
+        )
+    return name
+
+
+def load(path: Path | None, *, name: str | None = None, nodes: int | None = None) -> ClusterConfig:
+    """The configuration in `path` (None = all defaults), with the options laid over it, checked.
+
+    Raises ConfigError with the path of the field at fault.
+    """
+    config = parse(_read(path)) if path else ClusterConfig()
+    if name is not None:
+        config = replace(config, name=name)
+    if nodes is not None:
+        config = replace(config, nodes=nodes)
+    return check(config)
+
+
+def _read(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not a text file"
+        raise ConfigError(f"{path}: {why}") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from None
+
+
+def parse(document: object) -> ClusterConfig:
+    """The configuration a parsed document states; every unknown field and wrong type is an error."""
+    top = Fields(document)
+    base, network, proxy, monitor = ClusterConfig(), NetworkConfig(), ProxyConfig(), NodeMonitorConfig()
+    top.text("apiVersion", API_VERSION, (API_VERSION,))
+    top.text("kind", "Cluster", ("Cluster",))
+    net = top.section("network")
+    pod_subnet = net.network("podSubnet", network.pod_subnet)
+    service_subnet = net.network("serviceSubnet", network.service_subnet)
+    assert pod_subnet is not None
+    assert service_subnet is not None
+    network = NetworkConfig(
+        mode=net.text("mode", network.mode, ("vxlan",)),
+        pod_subnet=pod_subnet,
+        node_mask=net.number("nodeMask", network.node_mask, 16, 29),
+        service_subnet=service_subnet,
+        segment=net.network("segment", None),
+        mtu=net.number("mtu", network.mtu, 1280, 65535),
+        cluster_domain=net.text("clusterDomain", network.cluster_domain),
+        node_ports=net.ports("nodePortRange", network.node_ports),
+    )
+    net.finish()
+    section = top.section("proxy")
+    proxy = ProxyConfig(
+        mode=section.text("mode", proxy.mode, ("iptables",)),
+        masquerade_all=section.flag("masqueradeAll", proxy.masquerade_all),
+        min_sync_period=section.seconds("minSyncPeriod", proxy.min_sync_period),
+        sync_period=section.seconds("syncPeriod", proxy.sync_period),
+    )
+    section.finish()
+    section = top.section("nodeMonitor")
+    monitor = NodeMonitorConfig(
+        lease_duration=section.seconds("leaseDuration", monitor.lease_duration),
+        grace_period=section.seconds("gracePeriod", monitor.grace_period),
+        eviction_after=int(section.seconds("evictionAfter", monitor.eviction_after)),
+    )
+    section.finish()
+    api = top.section("api")
+    port = api.number("port", 0, 0, 65535)
+    api.finish()
+    config = ClusterConfig(
+        name=top.text("name", base.name),
+        nodes=top.number("nodes", base.nodes, 1, MAX_NODES),
+        api_port=port,
+        network=network,
+        proxy=proxy,
+        node_monitor=monitor,
+    )
+    top.finish()
+    return config
+
+
+def check(config: ClusterConfig) -> ClusterConfig:
+    """The configuration itself when its parts fit together; ConfigError says what does not."""
+    check_name(config.name)
+    if not 1 <= config.nodes <= MAX_NODES:
+        raise ConfigError(f"nodes: {config.nodes} is not between 1 and {MAX_NODES}")
+    network = config.network
+    ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
+    if network.segment is not None:
+        ranges["network.segment"] = network.segment
+        if network.segment.prefixlen > 23:
+            raise ConfigError(f"network.segment: {network.segment} is too small, at least a /23 is needed")
+    for (name_a, range_a), (name_b, range_b) in combinations(ranges.items(), 2):
+        if range_a.overlaps(range_b):
+            raise ConfigError(
+                f"{name_a} {range_a} overlaps {name_b} {range_b}", "choose ranges that are apart"
+            )
+    for name, net in ranges.items():
+        if net.is_loopback or net.is_multicast or net.is_link_local or net.network_address == IPv4Address(0):
+            raise ConfigError(f"{name}: {net} cannot be used for a cluster")
+    if network.service_subnet.prefixlen > 28:
+        raise ConfigError(
+            f"network.serviceSubnet: {network.service_subnet} is too small, at least a /28 is needed"
+        )
+    available = 2 ** max(network.node_mask - network.pod_subnet.prefixlen, 0)
+    if network.node_mask < network.pod_subnet.prefixlen or available < config.nodes:
+        raise ConfigError(
+            f"network.podSubnet: {network.pod_subnet} has room for {available if available > 1 else 'not even one'}"
+            f" node range(s) of /{network.node_mask}, {config.nodes} needed"
+        )
+    return config

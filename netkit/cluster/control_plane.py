@@ -1,0 +1,65 @@
+"""The control plane's process: API server, controllers and scheduler in one loop.
+
+Run by the keeper. Its sockets are made by the launcher and kept open by the keepers, so that a restart refuses no
+connection; its connections to kubelets start on the control plane's machine, on the cluster's segment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from controlplane.control_loop import ControllerSettings, run_controllers
+
+from controlplane.apiserver.server import ControlPlaneSettings, serve_control_plane
+from controlplane.client.client import Client
+from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
+from netkit.cluster.profile import Profile
+from netkit.kernel.netns import Namespace, socket_in
+
+
+def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings:
+    network, monitor = plan.config.network, plan.config.node_monitor
+    return ControlPlaneSettings(
+        data_dir=profile.directory,
+        pki_dir=profile.pki,
+        advertise_address=plan.control_plane,
+        advertise_port=API_PORT,
+        service_cidrs=(network.service_subnet,),
+        node_ports=network.node_ports,
+        cluster_domain=network.cluster_domain,
+        server_names=(CONTROL_PLANE,),
+        not_ready_seconds=monitor.eviction_after,
+        unreachable_seconds=monitor.eviction_after,
+    )
+
+
+def run_control_plane(plan: Plan, profile: Profile, sockets: Sequence[socket.socket], ns: Namespace) -> int:
+    """Be the control plane until killed. `ns` is its machine's namespace."""
+    asyncio.run(_serve(plan, profile, sockets, ns))
+    return 0
+
+
+async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket], ns: Namespace) -> None:
+    network, monitor = plan.config.network, plan.config.node_monitor
+
+    async def dial(host: str, port: int) -> socket.socket:
+        sock = socket_in(ns, socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def controllers(client: Client, ca_pem: str) -> None:
+        settings = ControllerSettings(
+            cluster_cidr=str(network.pod_subnet),
+            node_cidr_mask=network.node_mask,
+            node_monitor_grace=monitor.grace_period,
+        )
+        await run_controllers(client, settings, ca_pem)
+
+    await serve_control_plane(control_plane_settings(plan, profile), sockets, dial, controllers)

@@ -1,0 +1,122 @@
+"""Reads typed values out of a parsed YAML document and names the path of whatever is wrong.
+
+Called by `config`. Unknown fields are errors: a misspelt option must never be silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from typing import Any
+
+from netkit.cluster.errors import ConfigError
+
+_DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$")
+
+
+class Fields:
+    """One mapping of the document. Every reader takes the key and a default; `finish()` refuses what is left."""
+
+    def __init__(self, value: object, path: str = "") -> None:
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path or 'the file'}: expected a mapping, got {_kind(value)}")
+        self._values: dict[str, Any] = {str(key): item for key, item in value.items()}
+        self._path = path
+        self._known: list[str] = []
+
+    def _at(self, key: str) -> str:
+        return f"{self._path}.{key}" if self._path else key
+
+    def _take(self, key: str) -> object:
+        self._known.append(key)
+        return self._values.pop(key, None)
+
+    def section(self, key: str) -> Fields:
+        return Fields(self._take(key), self._at(key))
+
+    def text(self, key: str, default: str, choices: tuple[str, ...] = ()) -> str:
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise ConfigError(f"{self._at(key)}: expected text, got {_kind(value)}")
+        if choices and value not in choices:
+            raise ConfigError(f"{self._at(key)}: {value!r} is not one of {', '.join(choices)}")
+        return value
+
+    def number(self, key: str, default: int, low: int, high: int) -> int:
+        value = self._take(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{self._at(key)}: expected a whole number, got {_kind(value)}")
+        if not low <= value <= high:
+            raise ConfigError(f"{self._at(key)}: {value} is not between {low} and {high}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self._at(key)}: expected true or false, got {_kind(value)}")
+        return value
+
+    def network(self, key: str, default: IPv4Network | None) -> IPv4Network | None:
+        value = self._take(key)
+        if value is None:
+            return default
+        try:
+            return IPv4Network(str(value))
+        except ValueError as error:
+            raise ConfigError(f"{self._at(key)}: {error}", "write a range such as 10.244.0.0/16") from None
+
+    def seconds(self, key: str, default: float) -> float:
+        """A duration in Kubernetes' spelling (`1m30s`, `500ms`), in seconds."""
+        value = self._take(key)
+        if value is None:
+            return default
+        text = str(value)
+        if text.endswith("ms") and text[:-2].isdigit():
+            return int(text[:-2]) / 1000
+        match = _DURATION.match(text) if text else None
+        if match is None or not any(match.groups()):
+            raise ConfigError(
+                f"{self._at(key)}: {text!r} is not a duration", "write one such as 40s or 1m30s"
+            )
+        hours, minutes, secs = match.groups()
+        return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(secs or 0)
+
+    def ports(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
+        value = self._take(key)
+        if value is None:
+            return default
+        low, dash, high = str(value).partition("-")
+        if not (dash and low.isdigit() and high.isdigit() and 1 <= int(low) <= int(high) <= 65535):
+            raise ConfigError(
+                f"{self._at(key)}: {value!r} is not a port range", "write one such as 30000-32767"
+            )
+        return int(low), int(high)
+
+    def finish(self) -> None:
+        """Refuse every field nobody asked for."""
+        for key in self._values:
+            near = difflib.get_close_matches(key, self._known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(self._known))}"
+            raise ConfigError(f"{self._at(key)}: unknown field", hint)
+
+
+def _kind(value: object) -> str:
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,116 @@
+"""A node's agent process: the kubelet's part, the pod network and kube-proxy, each with its own identity.
+
+Run by the keeper, one process per node. All its connections to the API start inside the node's namespace, as a real
+node's do: a node that is cut off is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+from controlplane.apiserver.pki import CertificatePaths
+from controlplane.client.client import Client
+from controlplane.client.https import HttpsTransport
+from netkit import VERSION
+from netkit.cluster.certificates import NodeCertificates
+from netkit.cluster.plan import KUBELET_PORT, Plan
+from netkit.cluster.profile import Profile
+from netkit.kernel.iptables import IPTables
+from netkit.kernel.ledger import Ledger
+from netkit.kernel.netns import Namespace, socket_in
+from netkit.node.agent import NodeAgent
+from netkit.node.settings import KubeletTls, NodeSettings
+from netkit.podnet.agent import PodNetworkAgent
+from netkit.proxy.agent import ProxyAgent
+from netkit.proxy.settings import ProxySettings
+
+
+def runtime_socket(profile: Profile, name: str) -> Path:
+    """Where a node's runtime listens."""
+    return profile.run / f"{name}.sock"
+
+
+def run_agent(plan: Plan, profile: Profile, name: str, ns: Namespace, certificates: NodeCertificates) -> int:
+    """Be the agent of node `name` until killed; a part that fails ends the process, and the keeper starts it again."""
+    asyncio.run(_run(plan, profile, name, ns, certificates))
+    return 0
+
+
+async def _run(
+    plan: Plan, profile: Profile, name: str, ns: Namespace, certificates: NodeCertificates
+) -> None:
+    state = profile.node(name)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ledger = Ledger(profile.ledger, name)
+    iptables = IPTables(ns, lock_file=state / "xtables.lock")
+    kubelet = _client(plan, profile, ns, certificates.agent, "kubelet")
+    proxy = _client(plan, profile, ns, certificates.proxy, "kube-proxy")
+    config = plan.config
+    pods = PodNetworkAgent(
+        kubelet,
+        name,
+        ns,
+        plan.nodes[name],
+        config.network.pod_subnet,
+        state,
+        ledger,
+        cluster=config.name,
+        iptables=iptables,
+    )
+    node = NodeAgent(_node_settings(plan, profile, name, ns, certificates), kubelet, pods.network, ledger)
+    rules = ProxyAgent(
+        proxy,
+        name,
+        ProxySettings(
+            cluster_cidr=str(config.network.pod_subnet),
+            masquerade_all=config.proxy.masquerade_all,
+            node_address=str(plan.nodes[name]),
+            min_sync_period=config.proxy.min_sync_period,
+            sync_period=config.proxy.sync_period,
+        ),
+        iptables,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pods.run(), name="pod network")
+            group.create_task(rules.run(), name="proxy")
+            group.create_task(node.run(), name="kubelet")
+    finally:
+        await kubelet.close()
+        await proxy.close()
+
+
+def _client(plan: Plan, profile: Profile, ns: Namespace, paths: CertificatePaths, agent: str) -> Client:
+    def make(family: int, kind: int, protocol: int) -> socket.socket:
+        return socket_in(ns, family, kind, protocol)
+
+    transport = HttpsTransport(
+        plan.inside_server,
+        ca=profile.pki / "ca.crt",
+        certificate=paths.cert,
+        key=paths.key,
+        socket_factory=make,
+    )
+    return Client(transport, f"{agent}/{VERSION}")
+
+
+def _node_settings(
+    plan: Plan, profile: Profile, name: str, ns: Namespace, certificates: NodeCertificates
+) -> NodeSettings:
+    config = plan.config
+    return NodeSettings(
+        cluster=config.name,
+        node_name=name,
+        node_address=str(plan.nodes[name]),
+        node_ns=ns,
+        state_dir=profile.node(name),
+        runtime_socket=runtime_socket(profile, name),
+        image_file=profile.images,
+        cluster_domain=config.network.cluster_domain,
+        cluster_dns=str(plan.cluster_dns),
+        lease_seconds=max(1, round(config.node_monitor.lease_duration)),
+        tls=KubeletTls(certificates.kubelet.cert, certificates.kubelet.key, profile.pki / "ca.crt"),
+        kubelet_port=KUBELET_PORT,
+    )

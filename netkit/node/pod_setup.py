@@ -1,0 +1,111 @@
+"""Sandbox, volumes and /etc files of one pod: made once, refreshed now and then. Used by `worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from controlplane.errors import Object
+from controlplane.meta import objects
+from netkit.node.config_source import ConfigSource
+from netkit.node.container_start import PodSetting
+from netkit.node.pod_directory import PodDirectory
+from netkit.node.podspec.container_config import PodFiles
+from netkit.node.podspec.environment import PodPlace
+from netkit.node.podspec.network_files import ClusterDns, hostname
+from netkit.node.podspec.references import ConfigError, volume_references
+from netkit.node.podspec.volumes import MountError, prepare
+from netkit.node.settings import NodeContext
+from netkit.podnet.pod import PodRef, Sandbox
+
+_REFRESH_SECONDS = 60.0
+_TOKEN_MARGIN_SECONDS = 600.0
+
+
+class PodSetup:
+    """What has to stand before a container may start. `sandbox` is one that stands already (adopted)."""
+
+    def __init__(
+        self, context: NodeContext, source: ConfigSource, directory: PodDirectory, sandbox: Sandbox | None
+    ) -> None:
+        self.sandbox = sandbox
+        self._context = context
+        self._source = source
+        self._directory = directory
+        self._setting: PodSetting | None = None
+        self._fresh_until = 0.0
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    @property
+    def setting(self) -> PodSetting:
+        """What containers need; `ensure` must have succeeded."""
+        assert self._setting is not None
+        return self._setting
+
+    @property
+    def address(self) -> str:
+        """The pod's first address, "" without a sandbox."""
+        return self.sandbox.addresses[0] if self.sandbox is not None and self.sandbox.addresses else ""
+
+    async def ensure(self, pod: Object) -> None:
+        """Make what is missing, refresh files of ConfigMaps and the like each minute.
+
+        Raises MountError, KernelError, NetworkNotReady, StatusError, ConnectionFailed.
+        """
+        if self._setting is not None and time.monotonic() < self._fresh_until:
+            return
+        spec = pod["spec"]
+        if self.sandbox is None:
+            reference = PodRef(objects.namespace(pod), objects.name(pod), objects.uid(pod))
+            self.sandbox = await self._context.network.add(reference, bool(spec.get("hostNetwork")))
+        settings = self._context.settings
+        place = PodPlace(
+            node_name=settings.node_name,
+            host_address=settings.node_address,
+            addresses=self.sandbox.addresses,
+            hostname=hostname(pod, settings.node_name),
+            capacity=settings.capacity,
+        )
+        volumes: dict[str, str] = {}
+        wanted = spec.get("volumes") or ()
+        if wanted:
+            references = {reference for volume in wanted for reference in volume_references(volume)}
+            sources = await self._source.fetch(objects.namespace(pod), references)
+            tokens = await self._fetch_tokens(pod)
+            volumes = await asyncio.to_thread(prepare, pod, self._directory.volumes, place, sources, tokens)
+        dns = ClusterDns(settings.cluster_dns, settings.cluster_domain, _read(settings.resolv_conf))
+        etc = self._directory.write_etc(pod, self.sandbox.addresses, place.hostname, dns)
+        self._setting = PodSetting(self.sandbox.netns, place, PodFiles(volumes, etc))
+        self._fresh_until = time.monotonic() + _REFRESH_SECONDS
+
+    async def tear_down(self, uid: str) -> None:
+        """Remove the sandbox; files stay for logs. Raises KernelError."""
+        await self._context.network.remove(uid)
+        self.sandbox = None
+        self._setting = None
+
+    async def _fetch_tokens(self, pod: Object) -> dict[str, str]:
+        for volume in pod["spec"].get("volumes") or ():
+            for source in (volume.get("projected") or {}).get("sources") or ():
+                wanted = source.get("serviceAccountToken")
+                if not wanted:
+                    continue
+                audience = wanted.get("audience") or ""
+                known = self._tokens.get(audience)
+                if known is not None and known[1] - time.time() > _TOKEN_MARGIN_SECONDS:
+                    continue
+                seconds = int(wanted.get("expirationSeconds") or 3607)
+                try:
+                    self._tokens[audience] = await self._source.token(pod, audience, seconds)
+                except ConfigError as error:
+                    name = volume["name"]
+                    raise MountError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
+        return {audience: token for audience, (token, _) in self._tokens.items()}
+
+
+def _read(path: object) -> str:
+    try:
+        with open(str(path), encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

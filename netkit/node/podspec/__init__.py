@@ -1,0 +1,1 @@
+"""From a pod's spec to what its containers see: environment, files, volumes, the runtime's config."""

@@ -1,0 +1,138 @@
+"""The node's own links of the pod network: the bridge cni0 and the VXLAN device flannel.1, and the node's
+settings.
+
+Called by `network` and `agent` in the node's namespace. Everything is adopted when it stands and made when it
+is missing; a flannel.1 with other parameters is made anew, as flannel does it.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Final
+
+from netkit.kernel import rtnl, rtnl_read, sysctl
+from netkit.kernel.errors import KernelError, Unsupported
+from netkit.kernel.netns import Namespace
+from netkit.kernel.rtnl import Rtnl
+from netkit.podnet import overlay
+from netkit.podnet.address import gateway
+from netkit.podnet.overlay import Overlay
+
+BRIDGE: Final = "cni0"
+_SETTINGS: Final = {
+    "net.ipv4.ip_forward": 1,
+    # Answers to pods leave by flannel.1 though their questions came in by eth0.
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+}
+_BRIDGE_SETTINGS: Final = {
+    # Without these, answers between pods of one node short-cut through the bridge and miss the reverse NAT.
+    "net.bridge.bridge-nf-call-iptables": 1,
+    "net.bridge.bridge-nf-call-ip6tables": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """The node's link to the other nodes: the one that has the node's address. `mtu` in bytes."""
+
+    name: str
+    index: int
+    mtu: int
+
+
+def uplink(ns: Namespace, node_address: IPv4Address) -> Uplink:
+    """The link with the node's address. KernelError when no link has it."""
+    indexes = [entry.index for entry in rtnl_read.addresses(ns) if entry.address.ip == node_address]
+    for link in rtnl_read.links(ns).values():
+        if link.index in indexes:
+            return Uplink(link.name, link.index, link.mtu)
+    raise KernelError(
+        f"ip address show to {node_address}", ns.name, errno.EADDRNOTAVAIL,
+        hint="the node's address must be on one of its links",
+    )  # fmt: skip
+
+
+def prepare_node(ns: Namespace, uplink_name: str) -> None:
+    """Make the namespace a router for pods. Unsupported when br_netfilter is missing."""
+    sysctl.write_all(ns, {**_SETTINGS, f"net/ipv4/conf/{uplink_name}/rp_filter": 0})
+    try:
+        sysctl.write_all(ns, _BRIDGE_SETTINGS)
+    except Unsupported as error:
+        error.hint = "Services need it between pods of one node: modprobe br_netfilter"
+        raise
+
+
+def ensure_bridge(ns: Namespace, links: Rtnl, node_range: IPv4Network, mtu: int) -> int:
+    """cni0 with the range's gateway address, up: its index. Addresses of another range are taken away."""
+    wanted = gateway(node_range)
+    mac = rtnl.mac_of(wanted.ip)
+    index = links.link_index(BRIDGE)
+    if index is None:
+        links.apply(rtnl.bridge(BRIDGE, mac=mac, mtu=mtu))
+        index = links.link_index(BRIDGE)
+        assert index is not None
+        stale = []
+    else:
+        stale = [
+            rtnl.address_delete(entry.address, index)
+            for entry in rtnl_read.addresses(ns, index)
+            if isinstance(entry.address, IPv4Interface) and entry.address != wanted
+        ]
+    links.apply(
+        *stale,
+        rtnl.link_address(index, mac),
+        rtnl.link_up(index, mtu=mtu),
+        rtnl.address_add(wanted, index),
+    )
+    return index
+
+
+def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv4Address, via: Uplink) -> int:
+    """flannel.1 between node addresses, up, with the range's network address: its index."""
+    mac = overlay.vtep_mac(local)
+    mtu = via.mtu - overlay.OVERHEAD
+    wanted = rtnl_read.Vxlan(overlay.VNI, local, overlay.PORT, via.index, learning=False)
+    present = rtnl_read.links(ns).get(overlay.DEVICE)
+    if present is not None and present.vxlan != wanted:
+        links.apply(rtnl.link_delete(overlay.DEVICE))
+        present = None
+    if present is None:
+        links.apply(
+            rtnl.vxlan(
+                overlay.DEVICE,
+                vni=overlay.VNI,
+                local=local,
+                device=via.index,
+                port=overlay.PORT,
+                mac=mac,
+                mtu=mtu,
+            )
+        )
+    index = links.link_index(overlay.DEVICE)
+    assert index is not None
+    address = IPv4Interface((node_range.network_address, 32))
+    stale = [
+        rtnl.address_delete(entry.address, index)
+        for entry in rtnl_read.addresses(ns, index)
+        if isinstance(entry.address, IPv4Interface) and entry.address != address
+    ]
+    links.apply(
+        *stale, rtnl.link_address(index, mac), rtnl.link_up(index, mtu=mtu), rtnl.address_add(address, index)
+    )
+    return index
+
+
+def read_overlay(ns: Namespace, index: int) -> Overlay:
+    """What the kernel holds for the VXLAN device with `index`."""
+    return Overlay(
+        fdb={entry.mac: entry.remote for entry in rtnl_read.fdb(ns, index) if entry.remote is not None},
+        neighbours={
+            entry.address: entry.mac
+            for entry in rtnl_read.neighbours(ns, index)
+            if entry.state & rtnl_read.PERMANENT
+        },
+        routes={route.target: route.via for route in rtnl_read.routes(ns, index) if route.via is not None},
+    )

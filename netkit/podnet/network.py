@@ -1,0 +1,194 @@
+"""`PodNetwork`: what the node's kubelet part asks for pods' sandboxes - what a CNI plug-in is to a kubelet.
+
+Made by `agent.PodNetworkAgent`, which configures it when the node's pod range is known. Kernel work runs in a
+thread, one sandbox at a time (the kernel's own lock would serialise them anyway).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Final, TypeVar
+
+from netkit.kernel import netns, rtnl, rtnl_read
+from netkit.kernel.ledger import Ledger
+from netkit.kernel.netns import Namespace
+from netkit.kernel.rtnl import Rtnl
+from netkit.podnet import device, sandbox
+from netkit.podnet.address import gateway
+from netkit.podnet.ipam import Lease, Leases
+from netkit.podnet.overlay import OVERHEAD
+from netkit.podnet.pod import PodRef, Sandbox, sandbox_name
+
+__all__ = ["NetworkNotReady", "PodNetwork", "PodRef", "Sandbox"]
+
+log = logging.getLogger(__name__)
+
+LEASE_FILE: Final = "pod-addresses.json"
+_LINGER_SECONDS: Final = 2.0
+_T = TypeVar("_T")
+
+
+class NetworkNotReady(Exception):
+    """The node has no pod range yet; try again later. Pods on the node's own network do not wait for it."""
+
+
+class PodNetwork:
+    """The pod network of one node. `state_dir` holds the file of given addresses and must survive restarts."""
+
+    def __init__(
+        self, cluster: str, node_ns: Namespace, node_address: IPv4Address, state_dir: Path, ledger: Ledger
+    ) -> None:
+        self._cluster = cluster
+        self._ns = node_ns
+        self._node_address = node_address
+        self._ledger = ledger
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._leases = Leases(state_dir / LEASE_FILE)
+        self._links = Rtnl(node_ns)
+        self._lock = asyncio.Lock()
+        self._range: IPv4Network | None = None
+        self._bridge = 0
+        self._underlay_mtu = 1500
+        self._lingering: set[asyncio.Task[None]] = set()
+
+    @property
+    def gateway(self) -> IPv4Address | None:
+        """The pods' gateway (cni0's address), None until the node has a pod range."""
+        return gateway(self._range).ip if self._range else None
+
+    @property
+    def mtu(self) -> int:
+        """MTU of pods' links, in bytes."""
+        return self._underlay_mtu - OVERHEAD
+
+    async def configure(self, node_range: IPv4Network, underlay_mtu: int) -> None:
+        """Make cni0 for the range and adopt the sandboxes that stand; what of them is broken is removed.
+
+        Called by the agent, again when the range changes. Raises KernelError.
+        """
+        async with self._lock:
+            await asyncio.to_thread(self._configure, node_range, underlay_mtu)
+
+    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
+        """The pod's sandbox, made unless it stands. About 2 ms.
+
+        `host_network`: the node's own namespace, nothing is made. Raises NetworkNotReady,
+        address.PoolExhausted, KernelError; nothing is left behind then.
+        """
+        if host_network:
+            return Sandbox(self._ns.name, (str(self._node_address),), self._underlay_mtu)
+        async with self._lock:
+            return await _uncancelled(lambda: self._add(pod))
+
+    async def remove(self, uid: str) -> None:
+        """Remove the pod's sandbox and free its address; fine when there is none. Does not wait for the
+        kernel.
+
+        Everything that runs in the sandbox must have ended: the namespace lives as long as a process in it.
+        """
+        async with self._lock:
+            lease = self._leases.get(uid)
+            if lease is None:
+                return
+            await _uncancelled(lambda: self._remove(lease))
+        task = asyncio.create_task(self._cut_off(lease))
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    async def list(self) -> dict[str, Sandbox]:
+        """The sandboxes that stand, by pod uid; also those an earlier process made."""
+        async with self._lock:
+            return await asyncio.to_thread(self._standing)
+
+    async def close(self) -> None:
+        """Close handles; the sandboxes stay."""
+        for task in self._lingering:
+            task.cancel()
+        await asyncio.gather(*self._lingering, return_exceptions=True)
+        async with self._lock:
+            self._links.close()
+
+    def _configure(self, node_range: IPv4Network, underlay_mtu: int) -> None:
+        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, underlay_mtu - OVERHEAD)
+        self._range, self._underlay_mtu = node_range, underlay_mtu
+        adopted = 0
+        for lease in self._leases.all():
+            plan = self._plan(lease)
+            if lease.address in node_range and sandbox.adopt(plan, self._links):
+                adopted += 1
+                continue
+            log.warning("%s: sandbox %s is broken, removed", lease.pod, lease.netns)
+            self._remove(lease)
+        self._drop_stale_neighbours()
+        log.info("%s: pod range %s, %d sandboxes adopted", self._ns.name or "node", node_range, adopted)
+
+    def _drop_stale_neighbours(self) -> None:
+        """Neighbours of pods that were removed by a process which was killed in the act."""
+        known = {lease.address for lease in self._leases.all()}
+        stale = [
+            rtnl.neighbour_delete(entry.address, self._bridge)
+            for entry in rtnl_read.neighbours(self._ns, self._bridge)
+            if entry.state & rtnl_read.PERMANENT and entry.address not in known
+        ]
+        self._links.apply(*stale)
+
+    def _add(self, pod: PodRef) -> Sandbox:
+        if self._range is None:
+            raise NetworkNotReady(f"{self._ns.name or 'node'}: the node has no pod range yet")
+        known = self._leases.get(pod.uid)
+        if known is not None:
+            if sandbox.adopt(self._plan(known), self._links):
+                return self._sandbox(known)
+            self._remove(known)
+        lease = self._leases.take(self._range, pod, sandbox_name(self._cluster, pod))
+        try:
+            sandbox.create(self._plan(lease), self._links, self._ledger, f"{pod} {pod.uid}")
+        except BaseException:
+            self._leases.release(pod.uid)
+            raise
+        log.info("%s: sandbox %s with %s", pod, lease.netns, lease.address)
+        return self._sandbox(lease)
+
+    def _remove(self, lease: Lease) -> None:
+        sandbox.destroy(self._plan(lease), self._links, self._ledger)
+        self._leases.release(lease.uid)
+
+    def _standing(self) -> dict[str, Sandbox]:
+        return {lease.uid: self._sandbox(lease) for lease in self._leases.all() if netns.exists(lease.netns)}
+
+    async def _cut_off(self, lease: Lease) -> None:
+        """Delete the cable of a sandbox that a forgotten process keeps alive: its address will be given
+        again.
+        """
+        await asyncio.sleep(_LINGER_SECONDS)
+        async with self._lock:
+            if self._links.link_index(lease.link) is not None:
+                log.warning("%s: a process keeps %s alive; its link is cut", lease.pod, lease.netns)
+                await asyncio.to_thread(
+                    self._links.apply, rtnl.link_delete(lease.link).allowing(errno.ENODEV)
+                )
+
+    def _plan(self, lease: Lease) -> sandbox.Plan:
+        node_range = self._range or IPv4Network((lease.address, 24), strict=False)
+        address = IPv4Interface((lease.address, node_range.prefixlen))
+        return sandbox.Plan(lease.netns, lease.link, address, gateway(node_range), self._bridge, self.mtu)
+
+    def _sandbox(self, lease: Lease) -> Sandbox:
+        return Sandbox(lease.netns, (str(lease.address),), self.mtu, lease.link)
+
+
+async def _uncancelled(work: Callable[[], _T]) -> _T:
+    """Run `work` in a thread and wait for its end also when cancelled: half done kernel work must not go
+    unwatched.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

@@ -1,0 +1,113 @@
+"""The iptables mode at work: loads the documents of `iptables_book` into one node's kernel.
+
+Called by the family loop. Decides nothing about Services; renders nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from netkit.kernel.iptables import IPTables
+from netkit.proxy.addresses import Address, Family
+from netkit.proxy.backend import NodeFacts, SyncReport
+from netkit.proxy.choice import NodeView
+from netkit.proxy.detector import DetectLocalMode
+from netkit.proxy.iptables import IPTablesSettings
+from netkit.proxy.iptables_book import Document, RuleBook, read_standing
+from netkit.proxy.iptables_chains import CANARY, CANARY_TABLES
+from netkit.proxy.iptables_cleanup import cleanup_document
+from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel, NodeKernel
+from netkit.proxy.settings import ProxySettings
+from netkit.proxy.state import Changes, ProxyState
+
+log = logging.getLogger(__name__)
+
+
+class IPTablesBackend:
+    """iptables rules of one family. `iptables` is bound to the node's namespace."""
+
+    def __init__(
+        self, node_name: str, settings: ProxySettings, iptables: IPTables, kernel: NodeKernel | None = None
+    ) -> None:
+        self.family = Family.IPV6 if iptables.version == 6 else Family.IPV4
+        self._node_name = node_name
+        self._settings = settings
+        self._iptables = iptables
+        self._kernel = kernel or NamespaceKernel(iptables.ns)
+        self._facts = NodeFacts(addresses=settings.node_addresses(()))
+        self._book: RuleBook | None = None
+
+    def configure(self, facts: NodeFacts) -> bool:
+        """See `Backend`. Of the Node matters only what the settings do not already say."""
+        by_node = self._settings.detect_local_mode is DetectLocalMode.NODE_CIDR
+        relevant = NodeFacts(
+            facts.zone,
+            self._settings.node_addresses([str(address) for address in facts.addresses]),
+            facts.pod_cidrs if by_node else (),
+        )
+        if relevant == self._facts:
+            return False
+        self._facts = relevant
+        return True
+
+    async def sync(self, state: ProxyState, changes: Changes | None) -> SyncReport:
+        """See `Backend`: one run of iptables-restore, or none if no rule differs."""
+        book = self._book
+        if changes is None or book is None:
+            book = await self._book_for_now()
+            document: Document | None = book.full(state, read_standing(await self._iptables.save()))
+            self._book = book
+        else:
+            document = book.partial(state, changes)
+        if document is None:
+            return SyncReport(wrote=False, full=False, rules_total=book.rule_totals)
+        await self._iptables.restore(document.text, counters=True)
+        # Only now: KUBE-FIREWALL, which guards against abuse of it, has to be there first.
+        if document.full and book.localnet and await asyncio.to_thread(self._kernel.route_localnet):
+            log.info("%s: %s=1, for NodePorts on loopback addresses", self._node_name, ROUTE_LOCALNET)
+        return SyncReport(True, document.full, document.rules, book.rule_totals)
+
+    async def intact(self) -> bool:
+        """See `Backend`: an empty chain per table is the canary; who flushes rules away takes it along."""
+        for table in CANARY_TABLES:
+            if not await self._iptables.chain_exists(table, CANARY):
+                return False
+        return True
+
+    async def cleanup(self) -> None:
+        """See `Backend`. Safe to repeat, and where nothing of ours is."""
+        self._book = None
+        document = cleanup_document(await self._iptables.save())
+        if document:
+            await self._iptables.restore(document)
+
+    async def _book_for_now(self) -> RuleBook:
+        """A book for the settings, the Node and the kernel as they are now; the old one if they are the same."""
+        settings, node_port_ips = await asyncio.to_thread(self._read_kernel)
+        node = NodeView(self._node_name, self._facts.zone, self._facts.addresses)
+        book = self._book
+        if book is not None and (book.settings, book.node, book.node_port_ips) == (
+            settings,
+            node,
+            node_port_ips,
+        ):
+            return book
+        return RuleBook(self.family, settings, node, node_port_ips)
+
+    def _read_kernel(self) -> tuple[IPTablesSettings, tuple[Address, ...] | None]:
+        """The settings as far as they depend on kernel and program, and where NodePorts answer. Blocks."""
+        settings = IPTablesSettings(
+            detector=self._settings.detector(self.family, self._facts.pod_cidrs),
+            masquerade_all=self._settings.masquerade_all,
+            masquerade_bit=self._settings.masquerade_bit,
+            localhost_node_ports=self._settings.localhost_node_ports,
+            random_fully=self._iptables.random_fully,
+            tcp_be_liberal=self._kernel.tcp_be_liberal(),
+        )
+        ranges = self._settings.node_port_ranges(self.family)
+        if not ranges:
+            return settings, None
+        found = self._kernel.addresses()
+        chosen = {address for address in found if any(address in network for network in ranges)}
+        return settings, tuple(sorted(chosen, key=str))

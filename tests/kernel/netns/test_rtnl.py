@@ -1,0 +1,120 @@
+"""What the encoders make, read back by pyroute2's decoder from the kernel."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+import pytest
+from support.kernel import own_host
+
+from netkit.kernel import netns, rtnl, rtnl_read
+from netkit.kernel.errors import KernelError
+from netkit.kernel.ledger import Ledger
+from netkit.kernel.rtnl import Rtnl
+from netkit.kernel.teardown import teardown
+
+PEER_RANGE = IPv4Network("10.244.1.0/24")
+
+
+@own_host
+def test_everything_is_read_back_as_made(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l", "me")
+    no_ipv6 = {"net.ipv6.conf.default.disable_ipv6": "1"}
+    with (
+        netns.create("kt.a", ledger, no_ipv6) as a,
+        netns.create("kt.b", ledger, no_ipv6) as b,
+        Rtnl(a) as links,
+    ):
+        links.apply(rtnl.bridge("cni0", mac="0a:58:0a:f4:00:01", mtu=1450))
+        bridge = links.link_index("cni0")
+        assert bridge is not None
+        links.apply(
+            rtnl.veth("v1", "eth0", b, mtu=1450, master=bridge, peer_mac="0a:58:0a:f4:00:02"),
+            rtnl.hairpin("v1"),
+            rtnl.address_add(IPv4Interface("10.244.0.1/24"), bridge),
+            rtnl.vxlan(
+                "flannel.1", vni=1, local=IPv4Address("172.18.0.2"), device=bridge, mac="0e:f1:00:00:00:02"
+            ),
+        )
+        device = links.link_index("flannel.1")
+        assert device is not None
+        mac = "0e:f1:00:00:00:03"
+        links.apply(
+            rtnl.fdb_replace(mac, IPv4Address("172.18.0.3"), device),
+            rtnl.fdb_replace(mac, IPv4Address("172.18.0.4"), device),
+            rtnl.neighbour_replace(PEER_RANGE.network_address, mac, device),
+            rtnl.route_replace(PEER_RANGE, device, via=PEER_RANGE.network_address, onlink=True),
+        )
+        found = rtnl_read.links(a)
+        assert (found["cni0"].kind, found["cni0"].mac, found["cni0"].mtu) == (
+            "bridge",
+            "0a:58:0a:f4:00:01",
+            1450,
+        )
+        assert (found["v1"].master, found["v1"].hairpin, found["v1"].up) == (bridge, True, True)
+        assert found["flannel.1"].vxlan == rtnl_read.Vxlan(1, IPv4Address("172.18.0.2"), 8472, bridge, False)
+        inside = rtnl_read.links(b)["eth0"]
+        assert (inside.mac, inside.mtu, inside.up) == ("0a:58:0a:f4:00:02", 1450, False)
+        assert [str(entry.address) for entry in rtnl_read.addresses(a, bridge)] == ["10.244.0.1/24"]
+        assert [(r.target, r.via, r.onlink) for r in rtnl_read.routes(a, device)] == [
+            (PEER_RANGE, PEER_RANGE.network_address, True)
+        ]
+        assert [(e.mac, str(e.remote)) for e in rtnl_read.fdb(a, device)] == [(mac, "172.18.0.4")]
+        assert [n.mac for n in rtnl_read.neighbours(a, device) if n.state & rtnl_read.PERMANENT] == [mac]
+
+        links.apply(
+            rtnl.route_delete(PEER_RANGE, device),
+            rtnl.neighbour_delete(PEER_RANGE.network_address, device),
+            rtnl.fdb_delete(mac, device),
+            # Gone already: no error.
+            rtnl.route_delete(PEER_RANGE, device),
+            rtnl.neighbour_delete(PEER_RANGE.network_address, device),
+            rtnl.fdb_delete(mac, device),
+            rtnl.address_delete(IPv4Interface("10.0.0.1/8"), device),
+        )
+        assert rtnl_read.routes(a, device) == []
+        assert rtnl_read.fdb(a, device) == []
+    teardown(tmp_path / "l")
+
+
+@own_host
+def test_errors_name_the_message_and_the_rest_is_done(tmp_path: Path) -> None:
+    with netns.create("kt.a", Ledger(tmp_path / "l", "me")) as a, Rtnl(a) as links:
+        with pytest.raises(KernelError) as caught:
+            links.apply(rtnl.link_up("nope"), rtnl.bridge("br0"), rtnl.bridge("br0"))
+        assert caught.value.operation == "ip link set nope up"
+        assert caught.value.namespace == "kt.a"
+        assert caught.value.is_not_found
+        assert "and 1 more" in caught.value.__notes__[0]
+        assert links.link_index("br0") is not None
+        with pytest.raises(KernelError, match="Unknown device type"):
+            links.apply(rtnl.plain_link("x0", "no-such-kind"))
+        # The socket is in step after failures.
+        links.apply(rtnl.link_up("lo"))
+    teardown(tmp_path / "l")
+
+
+@own_host
+def test_a_batch_larger_than_one_send(tmp_path: Path) -> None:
+    with netns.create("kt.a", Ledger(tmp_path / "l", "me")) as a, Rtnl(a) as links:
+        links.apply(rtnl.bridge("br0"))
+        index = links.link_index("br0")
+        assert index is not None
+        first = IPv4Address("10.0.0.1")
+        links.apply(*(rtnl.neighbour_replace(first + i, "0a:58:00:00:00:01", index) for i in range(5000)))
+        assert sum(n.state & rtnl_read.PERMANENT != 0 for n in rtnl_read.neighbours(a, index)) == 5000
+    teardown(tmp_path / "l")
+
+
+@own_host
+def test_a_link_without_ipv6_address(tmp_path: Path) -> None:
+    with netns.create("kt.a", Ledger(tmp_path / "l", "me")) as a, Rtnl(a) as links:
+        links.apply(
+            rtnl.veth("with", "p1", up=False), rtnl.veth("without", "p2", up=False), rtnl.no_ipv6_addresses("without"),
+            *(rtnl.link_up(name) for name in ("p1", "p2", "with", "without")),
+        )  # fmt: skip
+        six = {entry.index for entry in rtnl_read.addresses(a) if entry.address.version == 6}
+        assert links.link_index("with") in six
+        assert links.link_index("without") not in six
+    teardown(tmp_path / "l")

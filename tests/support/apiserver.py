@@ -1,0 +1,130 @@
+"""An API server on loopback TLS for tests, and the clients that talk to it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.allocation.services import ServiceAllocator
+from controlplane.apiserver.app import ApiServer, ServerConfig
+from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
+from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.streams import Dial
+from controlplane.errors import Object, not_found
+from controlplane.resources.catalog import KINDS
+from controlplane.store.events import Stored
+from controlplane.store.sqlite import SQLiteStore
+
+TOKEN = "test-token-of-an-administrator"
+GUEST_TOKEN = "test-token-of-a-guest"
+
+
+@dataclass(slots=True)
+class Served:
+    """A running server. `session` speaks as an administrator by certificate; `url` has no closing slash."""
+
+    server: ApiServer
+    url: str
+    session: aiohttp.ClientSession
+    authority: CertificateAuthority
+    admin: CertificatePaths
+
+    def client_tls(self, *, certificate: bool = True) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.authority.certificate_path)
+        if certificate:
+            context.load_cert_chain(self.admin.cert, self.admin.key)
+        return context
+
+    async def json(self, method: str, path: str, status: int = 200, **arguments: Any) -> Any:
+        async with self.session.request(method, self.url + path, **arguments) as answer:
+            body = await answer.read()
+            assert answer.status == status, body[:2000]
+            return await answer.json(content_type=None) if body else None
+
+
+async def refuse(address: str, port: int) -> socket.socket:
+    raise ConnectionRefusedError(111, f"connect {address}:{port}: connection refused")
+
+
+@asynccontextmanager
+async def serving(
+    registry: Any, directory: Path, dial: Dial = refuse, config: ServerConfig | None = None
+) -> AsyncIterator[Served]:
+    """An ApiServer over `registry` on a free loopback port."""
+    authority = CertificateAuthority.load_or_create(directory / "pki")
+    loopback = [ip_address("127.0.0.1")]
+    paths = authority.ensure("apiserver", "kube-apiserver", ips=loopback, client=False, server=True)
+    admin = authority.ensure("admin", "kubernetes-admin", ["system:masters"])
+    tokens = directory / "tokens.csv"
+    tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate_path)
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    tls.load_cert_chain(paths.cert, paths.key)
+    sock = socket.create_server(("127.0.0.1", 0))
+    url = f"https://127.0.0.1:{sock.getsockname()[1]}"
+    authenticator = FirstOf((CertificateAuthenticator(), TokenFileAuthenticator(tokens)))
+    server = ApiServer(config or ServerConfig(), registry, authenticator, ComponentAuthorizer(), dial)
+    await server.serve([sock], tls)
+    client_tls = ssl.create_default_context(cafile=authority.certificate_path)
+    client_tls.load_cert_chain(admin.cert, admin.key)
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls))
+    try:
+        yield Served(server, url, session, authority, admin)
+    finally:
+        await session.close()
+        await server.close()
+
+
+class FakeRegistry:
+    """Holds objects by (plural, namespace, name); enough for handlers that only read one object."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], Object] = {}
+
+    def add(self, plural: str, obj: Object) -> None:
+        metadata = obj["metadata"]
+        self.objects[plural, metadata.get("namespace", ""), metadata["name"]] = obj
+
+    async def get(self, kind: Any, namespace: str, name: str, resource_version: str = "") -> Stored:
+        obj = self.objects.get((kind.plural, namespace, name))
+        if obj is None:
+            raise not_found(kind.plural, kind.group, name)
+        return Stored(obj, b"{}", 1)
+
+    async def revision(self) -> int:
+        return 1
+
+
+@asynccontextmanager
+async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
+    """A server over a real registry and a SQLite store, with the first objects; no controllers."""
+    store = SQLiteStore(directory / "store.db")
+    registry = Registry(
+        store,
+        KINDS,
+        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
+    )
+    await registry.start()
+    try:
+        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
+        async with serving(registry, directory, dial) as served:
+            yield served
+            await served.server.stop_listening()
+            await registry.close()
+    finally:
+        await registry.close()
+        await store.close()

@@ -1,0 +1,99 @@
+"""A real cluster for system tests, driven the way a user does: by the command line and by kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from support.host import run
+
+ROOT = Path(__file__).resolve().parents[2]
+NETKIT = str(ROOT / ".venv" / "bin" / "netkit")
+T = TypeVar("T")
+
+
+def kubectl_program() -> str | None:
+    """The kubectl to test with: the newest known one by its own name, else whatever the PATH has."""
+    pinned = "/usr/lib/google-cloud-sdk/bin/kubectl.1.32"
+    return pinned if os.access(pinned, os.X_OK) else shutil.which("kubectl")
+
+
+def eventually(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
+    """The first true value of `probe`, asked again and again until the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what} (last: {value!r})")
+        time.sleep(0.05)
+
+
+class Cluster:
+    """The cluster `name`. `environment` carries its own kubeconfig and state directory."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.kubeconfig = directory / "kubeconfig"
+        self.environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "HOME": str(directory),
+            "KUBECACHEDIR": str(directory / "cache"),
+            "NO_COLOR": "1",
+        }
+
+    def netkit(
+        self, *arguments: str, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return run(NETKIT, *arguments, check=check, timeout=timeout, env=self.environment)
+
+    def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.netkit("up", "-p", self.name, *arguments)
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.netkit("down", "-p", self.name)
+
+    def kubectl(
+        self, *arguments: str, check: bool = True, timeout: float = 60, stdin: str | None = None
+    ) -> str:
+        """kubectl's standard output; with check=False also its standard error, behind it."""
+        program = kubectl_program()
+        assert program, "kubectl is not installed"
+        options: dict[str, Any] = {"env": self.environment}
+        if stdin is not None:
+            options["input"] = stdin
+        result = run(program, *arguments, check=check, timeout=timeout, **options)
+        return result.stdout if check else result.stdout + result.stderr
+
+    def get(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def on(self, machine: str, *argv: str, check: bool = True, timeout: float = 30) -> str:
+        """Standard output of a program run on a machine of the cluster."""
+        return self.netkit("exec", "-p", self.name, machine, "--", *argv, check=check, timeout=timeout).stdout
+
+    def curl(self, machine: str, url: str, seconds: float = 3.0) -> str:
+        """The body, or "" when there was no answer in time."""
+        return self.on(machine, "curl", "-s", "-m", str(seconds), url, check=False)
+
+    def status(self) -> Any:
+        return json.loads(self.netkit("status", "-p", self.name, "-o", "json", check=False).stdout)
+
+    def rollout(self, what: str, *options: str) -> None:
+        self.kubectl("rollout", "status", what, "--timeout=60s", *options)
+
+    def node_addresses(self) -> list[str]:
+        return [
+            address["address"]
+            for node in self.get("nodes")["items"]
+            for address in node["status"]["addresses"]
+            if address["type"] == "InternalIP"
+        ]

@@ -1,0 +1,108 @@
+"""A small cluster's pod network without a cluster: a fabric, Node objects in a fake API, one agent per node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from support.client_fake import FakeApi
+from support.kernel import spec_of
+
+from controlplane.resources.catalog import NODE
+from netkit.fabric.build import Fabric, build
+from netkit.kernel import netns
+from netkit.kernel.ledger import Ledger
+from netkit.kernel.netns import Namespace
+from netkit.kernel.teardown import teardown
+from netkit.podnet.agent import PodNetworkAgent
+from netkit.podnet.network import PodRef, Sandbox
+
+CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
+
+
+class Net:
+    """`agents` by node name; `api` is where their Nodes are. Node k is at 172.18.0.(k+1) with pods 10.244.k.0/24."""
+
+    def __init__(self, place: Path, fabric: Fabric) -> None:
+        self.place = place
+        self.fabric = fabric
+        self.api = FakeApi()
+        self.agents: dict[str, PodNetworkAgent] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._opened: list[Namespace] = []
+
+    async def register(self, name: str, number: int) -> None:
+        """Make the Node object, with its pod range."""
+        cidr = f"10.244.{number}.0/24"
+        node: dict[str, Any] = {
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}, "status": {},
+        }  # fmt: skip
+        await self.api.client().create(NODE, node)
+
+    async def start(self, name: str) -> PodNetworkAgent:
+        """Start the node's agent, and wait until it is ready."""
+        machine = self.fabric.machines[name]
+        agent = self.agents[name] = PodNetworkAgent(
+            self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, self.place / "state" / name,
+            Ledger(self.place / "ledger", f"node-{name}"),
+        )  # fmt: skip
+        task = self._tasks[name] = asyncio.create_task(agent.run())
+        ready = asyncio.create_task(agent.ready())
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            ready.cancel()
+            task.result()
+        return agent
+
+    async def stop(self, name: str) -> None:
+        task = self._tasks.pop(name)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def stop_all(self) -> None:
+        for name in list(self._tasks):
+            await self.stop(name)
+
+    async def pod(self, node: str, name: str, uid: str = "") -> tuple[Sandbox, Namespace]:
+        """A new pod on the node; its sandbox and open namespace."""
+        sandbox = await self.agents[node].network.add(PodRef("default", name, uid or f"{name}-0123456789"))
+        ns = netns.open_namespace(sandbox.netns)
+        self._opened.append(ns)
+        return sandbox, ns
+
+    def ns(self, machine: str) -> Namespace:
+        return self.fabric.machines[machine].ns
+
+    def change_node(self, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        self.api.edit(NODE, name, "", change)
+
+    def close(self) -> None:
+        for ns in self._opened:
+            ns.close()
+
+
+@asynccontextmanager
+async def pod_network(place: Path, nodes: int = 2, *, mtu: int = 1500) -> AsyncIterator[Net]:
+    """A network with `nodes` nodes that have joined, and a machine `client`; taken down at the end."""
+    names = [f"node{number}" for number in range(1, nodes + 1)]
+    with Ledger(place / "ledger", "supervisor") as ledger:
+        fabric = build(spec_of(*names, "client", mtu=mtu), ledger)
+    net = Net(place, fabric)
+    try:
+        for number, name in enumerate(names, 1):
+            await net.register(name, number)
+        for name in names:
+            await net.start(name)
+        yield net
+    finally:
+        await net.stop_all()
+        net.close()
+        fabric.close()
+        teardown(place / "ledger")

@@ -1,0 +1,149 @@
+"""The configuration file: what is accepted, and the one line each mistake gets."""
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from netkit.cluster.config import ClusterConfig, check, load, parse
+from netkit.cluster.errors import ConfigError
+
+
+def test_no_file_gives_the_documented_defaults() -> None:
+    config = load(None)
+    assert (config.name, config.nodes, config.api_port) == ("lab", 3, 0)
+    assert config.network.pod_subnet == IPv4Network("10.244.0.0/16")
+    assert config.network.service_subnet == IPv4Network("10.96.0.0/12")
+    assert config.network.node_ports == (30000, 32767)
+    assert config.node_names() == ["node1", "node2", "node3"]
+
+
+def test_every_field_is_read() -> None:
+    config = parse(
+        {
+            "apiVersion": "kube-netkit/v1alpha1",
+            "kind": "Cluster",
+            "name": "blue",
+            "nodes": 2,
+            "api": {"port": 16443},
+            "network": {
+                "mode": "vxlan",
+                "podSubnet": "10.10.0.0/16",
+                "nodeMask": 25,
+                "serviceSubnet": "10.20.0.0/16",
+                "segment": "192.168.128.0/20",
+                "mtu": 9000,
+                "clusterDomain": "lab.local",
+                "nodePortRange": "31000-31999",
+            },
+            "proxy": {
+                "mode": "iptables",
+                "masqueradeAll": True,
+                "minSyncPeriod": "500ms",
+                "syncPeriod": "1m30s",
+            },
+            "nodeMonitor": {
+                "leaseDuration": "4s",
+                "gracePeriod": "4s",
+                "evictionAfter": "2s",
+            },
+        }
+    )
+    assert config.name == "blue"
+    assert config.nodes == 2
+    assert config.api_port == 16443
+    assert config.network.node_mask == 25
+    assert config.network.segment == IPv4Network("192.168.128.0/20")
+    assert config.network.mtu == 9000
+    assert config.network.cluster_domain == "lab.local"
+    assert config.network.node_ports == (31000, 31999)
+    assert config.proxy.masquerade_all is True
+    assert config.proxy.min_sync_period == 0.5
+    assert config.proxy.sync_period == 90
+    assert config.node_monitor.lease_duration == 4
+    assert config.node_monitor.eviction_after == 2
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"nodez": 3}, "nodez: unknown field"),
+        ({"network": {"podSubnett": "10.0.0.0/16"}}, "network.podSubnett: unknown field"),
+        ({"nodes": "three"}, "nodes: expected a whole number, got text"),
+        ({"nodes": True}, "nodes: expected a whole number, got a boolean"),
+        ({"nodes": 0}, "nodes: 0 is not between 1 and 200"),
+        ({"network": "vxlan"}, "network: expected a mapping, got text"),
+        ([1], "the file: expected a mapping, got a list"),
+        ({"network": {"podSubnet": "10.244.0.1/16"}}, "network.podSubnet: 10.244.0.1/16 has host bits set"),
+        ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan"),
+        ({"proxy": {"mode": "ipvs2"}}, "proxy.mode: 'ipvs2' is not one of iptables"),
+        ({"proxy": {"syncPeriod": "soon"}}, "proxy.syncPeriod: 'soon' is not a duration"),
+        (
+            {"network": {"nodePortRange": "32767-30000"}},
+            "network.nodePortRange: '32767-30000' is not a port range",
+        ),
+        ({"api": {"port": 70000}}, "api.port: 70000 is not between 0 and 65535"),
+        ({"apiVersion": "v1"}, "apiVersion: 'v1' is not one of kube-netkit/v1alpha1"),
+    ],
+)
+def test_a_mistake_is_named_with_its_path(document: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(document)
+    assert caught.value.message == message
+
+
+def test_a_misspelt_field_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"network": {"podSubent": "10.0.0.0/8"}})
+    assert caught.value.hint == "did you mean podSubnet?"
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"network": {"podSubnet": "10.96.0.0/16"}},
+            "network.podSubnet 10.96.0.0/16 overlaps network.serviceSubnet 10.96.0.0/12",
+        ),
+        (
+            {"network": {"segment": "10.244.8.0/22"}},
+            "network.podSubnet 10.244.0.0/16 overlaps network.segment 10.244.8.0/22",
+        ),
+        ({"network": {"segment": "192.168.7.0/24"}}, "network.segment: 192.168.7.0/24 is too small"),
+        (
+            {"network": {"podSubnet": "10.244.0.0/24"}, "nodes": 2},
+            "has room for not even one node range(s) of /24",
+        ),
+        ({"network": {"podSubnet": "127.0.0.0/16"}}, "network.podSubnet: 127.0.0.0/16 cannot be used"),
+        ({"name": "Blue"}, "'Blue' cannot be a cluster's name"),
+        ({"name": "a.b"}, "'a.b' cannot be a cluster's name"),
+        ({"name": "x" * 21}, "cannot be a cluster's name"),
+    ],
+)
+def test_values_that_do_not_fit_together(document: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(parse(document))
+    assert message in caught.value.message
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("name: blue\nnodes: 2\n")
+    assert load(path, name="green", nodes=5) == ClusterConfig(name="green", nodes=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"nodes: [", "not valid YAML in line 1"), (b"\xff\xfe\x00", "not a text file")],
+)
+def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert message in caught.value.message
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.yaml")
