@@ -154,8 +154,8 @@ def down(
 ) -> None:
     """Remove a cluster and everything it made; also after a crash."""
     from netkit.cluster.down import down as take_down
-    from netkit.cluster.profile import names
     from netkit.cluster.privilege import require_root
+    from netkit.cluster.profile import names
 
     require_root()
     results = [take_down(name) for name in (names() if everything else [profile])]

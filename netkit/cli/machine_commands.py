@@ -43,8 +43,8 @@ def execute(
 ) -> None:
     """Run a command on a machine of the cluster: netkit exec node1 -- ip route."""
     from netkit.cluster.errors import ClusterError
-    from netkit.cluster.profile import Profile
     from netkit.cluster.privilege import require_root
+    from netkit.cluster.profile import Profile
     from netkit.kernel.enter import exec_in_namespace
 
     arguments = [argument for index, argument in enumerate(context.args) if index or argument != "--"]

@@ -10,10 +10,9 @@ import asyncio
 import socket
 from collections.abc import Sequence
 
-from controlplane.control_loop import ControllerSettings, run_controllers
-
 from controlplane.apiserver.server import ControlPlaneSettings, serve_control_plane
 from controlplane.client.client import Client
+from controlplane.control_loop import ControllerSettings, run_controllers
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
 from netkit.kernel.netns import Namespace, socket_in

@@ -198,8 +198,9 @@ async def test_a_restarted_book_changes_nothing_and_removes_what_is_stale() -> N
 async def test_other_peoples_rules_survive_sync_and_cleanup() -> None:
     kernel = FakeIPTables()
     foreign = (
-        "*nat\n:FLANNEL-POSTRTG - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n"
-        "-A POSTROUTING -j FLANNEL-POSTRTG\n-A FLANNEL-POSTRTG -s 10.0.0.0/8 -j MASQUERADE\nCOMMIT\n"
+        "*nat\n:FLANNEL-POSTRTG - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-ROUTER-SNAT - [0:0]\n"
+        "-A POSTROUTING -j KUBE-ROUTER-SNAT\n-A POSTROUTING -j FLANNEL-POSTRTG\n"
+        "-A FLANNEL-POSTRTG -s 10.0.0.0/8 -j MASQUERADE\nCOMMIT\n"
     )
     await kernel.restore(foreign)
     before = rules_of(kernel)["nat"]
