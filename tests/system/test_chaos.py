@@ -78,9 +78,9 @@ def test_killed_parts_come_back_and_the_data_path_keeps_answering(cluster: Clust
 def test_a_killed_runtime_restarts_its_pods(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", str(MANIFEST))
     cluster.rollout("deployment/hostname-deployment")
-    before = {pod["metadata"]["uid"] for pod in cluster.get("pods", "-l", "app=webserver")["items"]}
-    label = next(p["label"] for p in cluster.status()["processes"] if p["label"].startswith("runtime"))
-    _kill(cluster, label)
+    pods = cluster.get("pods", "-l", "app=webserver")["items"]
+    before = {pod["metadata"]["uid"] for pod in pods}
+    _kill(cluster, f"runtime-{pods[0]['spec']['nodeName']}")
 
     def restarted() -> bool:
         pods = cluster.get("pods", "-l", "app=webserver")["items"]
