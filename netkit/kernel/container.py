@@ -23,7 +23,7 @@ from netkit.kernel import syscalls
 from netkit.kernel.container_capabilities import ALL, to_drop
 from netkit.kernel.container_clone import clone
 from netkit.kernel.container_root import Bind, enter_root
-from netkit.kernel.pty_process import take_terminal
+from netkit.kernel.pty_process import make_terminal, take_terminal
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NEW_VIEW: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
@@ -97,12 +97,16 @@ class Isolation:
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
-    """Descriptors the program gets as 0, 1, 2. With `terminal` they are the slave of a pty."""
+    """Descriptors the program gets as 0, 1, 2.
 
-    stdin: int
-    stdout: int
-    stderr: int
-    terminal: bool = False
+    With `console`, the descriptor of a socket, they are a terminal made inside the container instead, whose
+    master `pty_process.take_master` takes from the socket's other end.
+    """
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+    console: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,7 @@ def _run_child(
         os.setsid()
         os.umask(0o022)
         prepare()
-        _take_stdio(stdio)
+        _take_stdio(stdio, program.credentials.uid)
         _change_directory(program.workdir)
         _become(program.credentials, dropped)
         _tie_to_parent(report)
@@ -223,12 +227,15 @@ def _run_child(
         os._exit(128)
 
 
-def _take_stdio(stdio: Stdio) -> None:
+def _take_stdio(stdio: Stdio, uid: int) -> None:
+    sources = (stdio.stdin, stdio.stdout, stdio.stderr)
+    if stdio.console >= 0:
+        sources = (make_terminal(stdio.console, uid),) * 3
     # Copies above 2 first: a source may itself be one of 0, 1, 2.
-    copies = [os.dup(fd) if fd > 2 else _above_two(fd) for fd in (stdio.stdin, stdio.stdout, stdio.stderr)]
+    copies = [os.dup(fd) if fd > 2 else _above_two(fd) for fd in sources]
     for target, fd in enumerate(copies):
         os.dup2(fd, target, inheritable=True)
-    if stdio.terminal:
+    if stdio.console >= 0:
         take_terminal(0)
 
 

@@ -106,7 +106,7 @@ class Rtnl:
         """Index of the link, None when there is none of that name (about 20 us)."""
         request = Message(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _text(3, name), f"ip link show {name}")
         self._sequence += 1
-        self._socket.send(_encode(request, self._sequence))
+        self._socket.send(_encode(request, self._sequence, ack=False))
         data = self._socket.recv(1 << 16)
         if _HEADER.unpack_from(data)[1] == _ERROR:
             code = -struct.unpack_from("=i", data, 16)[0]
@@ -128,16 +128,20 @@ class Rtnl:
     def _send(self, batch: Sequence[Message]) -> list[KernelError]:
         first = self._sequence + 1
         self._sequence += len(batch)
-        self._socket.send(b"".join(_encode(message, first + i) for i, message in enumerate(batch)))
+        last = self._sequence
+        self._socket.send(
+            b"".join(_encode(message, first + i, ack=first + i == last) for i, message in enumerate(batch))
+        )
         failed: list[KernelError] = []
-        answers = 0
-        while answers < len(batch):
-            data = self._socket.recv(1 << 20)
+        answered = False
+        # Failures are answered in any case, success only where it was asked for: by the last one.
+        while not answered:
+            data = self._socket.recv(1 << 16)
             offset = 0
             while offset < len(data):
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
                 if kind == _ERROR and sequence >= first:
-                    answers += 1
+                    answered |= sequence == last
                     code = -struct.unpack_from("=i", data, offset + 16)[0]
                     message = batch[sequence - first]
                     if code and code not in message.allowed:
@@ -166,8 +170,7 @@ def link_down(link: str | int) -> Message:
 
 
 def link_delete(link: str | int) -> Message:
-    """Delete a link (and a veth's other end); 13-20 ms, so prefer to let a namespace take its links with it.
-    """
+    """Delete a link (and a veth's other end); 13-20 ms, so prefer to let a namespace take its links with it."""
     body, name = _link_ref(link)
     return Message(_DELLINK, 0, body, f"ip link delete {name}")
 
@@ -236,8 +239,7 @@ def plain_link(name: str, kind: str, *, up: bool = False) -> Message:
 
 
 def hairpin(name: str) -> Message:
-    """Let a bridge port send frames back where they came from: a pod that reaches itself through its Service.
-    """
+    """Let a bridge port send frames back where they came from: a pod that reaches itself through its Service."""
     slave = _text(4, "bridge") + _attr(5 | _NESTED, _attr(4, b"\x01"))
     body = _link_ref(name)[0] + _attr(18 | _NESTED, slave)
     return Message(_NEWLINK, 0, body, f"ip link set {name} type bridge_slave hairpin on")
@@ -258,8 +260,7 @@ def address_delete(address: IPv4Interface, index: int) -> Message:
 def route_replace(
     target: IPv4Network, index: int, *, via: IPv4Address | None = None, onlink: bool = False, mtu: int = 0
 ) -> Message:
-    """Make the route to `target` this one. `onlink`: do not ask whether `via` is reachable through the link.
-    """
+    """Make the route to `target` this one. `onlink`: do not ask whether `via` is reachable through the link."""
     body, what = _route(target, index, via, onlink)
     if mtu:
         body += _attr(8 | _NESTED, _u32(2, mtu))
@@ -345,9 +346,9 @@ def _route(
     return body, f"{what} dev {index}" + (" onlink" if onlink else "")
 
 
-def _encode(message: Message, sequence: int) -> bytes:
+def _encode(message: Message, sequence: int, *, ack: bool) -> bytes:
     body = message.body
-    flags = message.flags | _REQUEST | (0 if message.kind == _GETLINK else _ACK)
+    flags = message.flags | _REQUEST | (_ACK if ack else 0)
     return _HEADER.pack(16 + len(body), message.kind, flags, sequence, 0) + body
 
 

@@ -204,7 +204,7 @@ def _dump(ns: Namespace, kind: int, body: bytes) -> Iterator[Any]:
         dump.bind((0, 0))
         dump.send(request)
         while True:
-            data = dump.recv(1 << 20)
+            data = dump.recv(1 << 16)
             _, answer, *_ = struct.unpack_from("=IHHII", data)
             if answer == _ERROR:
                 raise KernelError("netlink dump", ns.name, -struct.unpack_from("=i", data, 16)[0])

@@ -25,15 +25,12 @@ from netkit.node.settings import NodeContext, NodeSettings, PodNetworkDriver
 
 
 class NodeAgent:
-    """One node's agent. `ledger` is the node's; all it makes lies in `settings.state_dir`, which the ledger
-    names.
-    """
+    """One node's agent. All it makes lies in `settings.state_dir`, which the ledger's owner has recorded."""
 
     def __init__(
         self, settings: NodeSettings, client: Client, network: PodNetworkDriver, ledger: Ledger
     ) -> None:
         self._settings = settings
-        self._ledger = ledger
         self._events = EventRecorder(client, "kubelet", settings.node_name)
         self._runtime = RuntimeClient(settings.runtime_socket)
         self._services = Informer(client, SERVICE)
@@ -49,7 +46,9 @@ class NodeAgent:
             clock=time.time,
         )
         self._pods = Pods(context, self._pods_informer)
-        self._heartbeat = NodeHeartbeat(settings, read_facts(), client, self._events, self._problem)
+        self._heartbeat = NodeHeartbeat(
+            settings, read_facts(), client, self._events, self._problem, self._runtime.connected
+        )
         self._lease = NodeLease(
             client, settings.node_name, settings.lease_seconds, lambda: self._heartbeat.node
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from controlplane.client.client import Client
 from controlplane.client.events import NORMAL, EventRecorder
@@ -21,14 +21,20 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5
 _CHECK_SECONDS = 10.0
+_SETTLE_SECONDS = 2.0
 
 
 class NodeHeartbeat:
-    """`problem()` is why the node is not ready, "" when it is. `poke` has it looked at now."""
+    """`problem()` is why the node is not ready, "" when it is. `poke` has it looked at now.
+
+    `settled()` is waited for, a moment at most, before the first word, so that a node does not begin as not
+    ready.
+    """
 
     def __init__(
         self, settings: NodeSettings, facts: MachineFacts, client: Client, events: EventRecorder,
         problem: Callable[[], str],
+        settled: Callable[[], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.node: Object | None = None
         self._settings = settings
@@ -36,6 +42,7 @@ class NodeHeartbeat:
         self._client = client
         self._events = events
         self._problem = problem
+        self._settled = settled
         self._poked = asyncio.Event()
         self._registered = asyncio.Event()
 
@@ -56,6 +63,12 @@ class NodeHeartbeat:
             try:
                 if self.node is None:
                     self.node = await self._register()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_SETTLE_SECONDS):
+                            await self._settled()
+                else:
+                    # Others write it too: a node that was cut off comes back as Unknown and tainted.
+                    self.node = await self._client.get(NODE, self._settings.node_name)
                 if self._has_changed(self.node) or loop.time() - written > self._settings.status_seconds:
                     await self._write(self.node)
                     written = loop.time()

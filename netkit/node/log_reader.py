@@ -125,7 +125,8 @@ async def _render_rest(file: BinaryIO, renderer: LogRenderer) -> AsyncIterator[b
             file.seek(-len(block), os.SEEK_CUR)
             return
         file.seek(end - len(block), os.SEEK_CUR)
-        data = renderer.render(iter(block[:end].splitlines()))
+        # Not splitlines(): a terminal's lines end in "\r\n", and the "\r" belongs to the text.
+        data = renderer.render(iter(block[: end - 1].split(b"\n")))
         if data:
             yield data
         # Let others run between blocks of a long log.

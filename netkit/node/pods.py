@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from functools import partial
 
 from controlplane.client.informer import Informer
 from controlplane.errors import Object
@@ -23,6 +23,8 @@ from netkit.podnet.pod import Sandbox
 
 log = logging.getLogger(__name__)
 
+_REVIVAL_SECONDS = 5.0
+
 
 class Pods:
     """Workers by pod uid. `informer` holds the pods bound to this node and is run by the caller."""
@@ -35,23 +37,24 @@ class Pods:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._states: dict[str, list[ContainerState]] = {}
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._revivals: set[asyncio.Task[None]] = set()
         context.runtime.on_exit = self._exited
         context.runtime.on_connect = self._runtime_back
 
     async def run(self) -> None:
-        """Until cancelled; the pods go on without us. A worker's defect ends it with that exception."""
+        """Until cancelled; the pods go on without us."""
         try:
             await self._informer.synced()
             await self._context.runtime.connected()
             self._sandboxes = await self._context.network.list()
             await self._drop_orphans()
             self._informer.on_change(self._changed)
-            await self._failed
+            await asyncio.Event().wait()
         finally:
-            for task in self._tasks.values():
+            tasks = [*self._tasks.values(), *self._revivals]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def find(self, namespace: str, name: str, uid: str = "") -> PodWorker | None:
         """The worker of a pod, the newest of that name unless `uid` says which."""
@@ -78,26 +81,41 @@ class Pods:
         if worker is not None:
             worker.update(new)
             return
-        states = self._states.pop(uid, [])
-        worker = PodWorker(self._context, self._source, new, self._sandboxes.pop(uid, None), states)
-        self._workers[uid] = worker
+        self._employ(new, self._sandboxes.pop(uid, None), self._states.pop(uid, []))
+
+    def _employ(self, pod: Object, sandbox: Sandbox | None, states: list[ContainerState]) -> None:
+        worker = PodWorker(self._context, self._source, pod, sandbox, states)
+        self._workers[worker.uid] = worker
         task = asyncio.create_task(worker.run(), name=f"pod {worker.key}")
-        self._tasks[uid] = task
-        task.add_done_callback(self._ended(uid))
+        self._tasks[worker.uid] = task
+        task.add_done_callback(partial(self._ended, worker))
 
-    def _ended(self, uid: str) -> Callable[[asyncio.Task[None]], None]:
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.pop(uid, None)
-            worker = self._workers.pop(uid, None)
-            if task.cancelled():
-                return
-            error = task.exception()
-            if error is not None:
-                log.error("%s: worker failed", worker.key if worker else uid, exc_info=error)
-                if not self._failed.done():
-                    self._failed.set_exception(error)
+    def _ended(self, worker: PodWorker, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(worker.uid, None)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            self._workers.pop(worker.uid, None)
+            return
+        # A defect that shows with one pod must not take the others with it.
+        log.error(
+            "%s: worker failed; a new one takes over in %g s", worker.key, _REVIVAL_SECONDS, exc_info=error
+        )
+        revival = asyncio.create_task(self._revive(worker), name=f"revival of pod {worker.key}")
+        self._revivals.add(revival)
+        revival.add_done_callback(self._revivals.discard)
 
-        return done
+    async def _revive(self, worker: PodWorker) -> None:
+        await asyncio.sleep(_REVIVAL_SECONDS)
+        while True:
+            await self._context.runtime.connected()
+            try:
+                states = await self._context.runtime.states()
+                break
+            except RuntimeGone as gone:
+                log.info("%s: %s; waiting for it", worker.key, gone)
+        self._employ(worker.pod, worker.sandbox, [s for s in states if s.config.pod_uid == worker.uid])
+        if worker.removed:
+            self._workers[worker.uid].remove()
 
     def _exited(self, state: ContainerState) -> None:
         worker = self._workers.get(state.config.pod_uid)

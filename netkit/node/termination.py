@@ -66,6 +66,12 @@ class Terminator:
             if self._stop_running(pod, [container], views, grace):
                 return
 
+    def forget(self, container_id: str) -> None:
+        """The container has ended."""
+        for key in [key for key in self._tasks if key.startswith(container_id)]:
+            if self._tasks[key].done():
+                del self._tasks[key]
+
     async def close(self) -> None:
         """Forget what is under way."""
         for task in list(self._tasks.values()):

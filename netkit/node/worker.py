@@ -39,6 +39,8 @@ from netkit.podnet.pod import Sandbox
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_NETWORK_RETRY_SECONDS = 0.05
+_SETUP_RETRY_SECONDS = 0.5
 _REFRESH_SECONDS = 60.0
 _FINISHED = ("Succeeded", "Failed")
 
@@ -67,6 +69,7 @@ class PodWorker:
         self._writer = StatusWriter(context.client, pod)
         self._probers: dict[str, ContainerProber] = {}
         self._grace: float | None = None
+        self._setup_failures = 0
         self._start_time = (pod.get("status") or {}).get("startTime") or timestamps.now()
         self._adopt(states)
 
@@ -89,6 +92,7 @@ class PodWorker:
         if view.current is not None and view.current.id == state.config.id:
             view.ready = view.started = False
         self._stop_prober(state.config.id)
+        self._terminator.forget(state.config.id)
         self._wake.set()
 
     def runtime_back(self, states: Sequence[ContainerState]) -> None:
@@ -103,6 +107,11 @@ class PodWorker:
                 view.ready = view.started = False
                 self._stop_prober(record.id)
         self._wake.set()
+
+    @property
+    def removed(self) -> bool:
+        """The API no longer has the pod."""
+        return self._removed
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -139,8 +148,9 @@ class PodWorker:
             return await self._finish()
         if self._failed is not None:
             return await self._finish()
-        if not await self._ready_for_containers():
-            return _RETRY_SECONDS
+        if (pause := await self._ready_for_containers()) > 0:
+            return pause
+        self._stop_changed_containers()
         delay = min(_REFRESH_SECONDS, self._deadline_left())
         while True:
             now = self._context.clock()
@@ -155,24 +165,38 @@ class PodWorker:
         delay = min([delay, *(max(at - self._context.clock(), 0.01) for at in due)])
         return delay if await self._write_status() else _RETRY_SECONDS
 
-    async def _ready_for_containers(self) -> bool:
+    async def _ready_for_containers(self) -> float:
+        """0 when containers may start, else the seconds until the next try."""
         if not self._context.runtime.is_connected:
             await self._write_status()
             await self._context.runtime.connected()
         try:
             await self._setup.ensure(self.pod)
+        except NetworkNotReady as error:
+            if not self._setup_failures:
+                self._event(WARNING, "NetworkNotReady", f"network is not ready: {error}")
+            delay = _NETWORK_RETRY_SECONDS
         except MountError as error:
             self._event(WARNING, "FailedMount", str(error))
-        except (KernelError, NetworkNotReady) as error:
-            text = f"Failed to create pod sandbox: {error}"
-            if isinstance(error, NetworkNotReady):
-                text = f"network is not ready: {error}"
-            reason = "NetworkNotReady" if isinstance(error, NetworkNotReady) else "FailedCreatePodSandBox"
-            self._event(WARNING, reason, text)
+            delay = min(_SETUP_RETRY_SECONDS * 2**self._setup_failures, _REFRESH_SECONDS)
+        except KernelError as error:
+            self._event(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            delay = min(_SETUP_RETRY_SECONDS * 2**self._setup_failures, _REFRESH_SECONDS)
         else:
-            return True
+            self._setup_failures = 0
+            return 0.0
+        self._setup_failures = min(self._setup_failures + 1, 10)
         await self._write_status()
-        return False
+        return delay
+
+    def _stop_changed_containers(self) -> None:
+        """A container whose image was edited is replaced, as kubelet does it."""
+        for record in self.views.running():
+            container = self._container(record.name)
+            if record.image and record.image != container.get("image", ""):
+                text = f"Container {record.name} definition changed, will be restarted"
+                view = self.views.of(record.name)
+                self._terminator.stop(self.pod, container, view, self._pod_grace(), text)
 
     async def _start(self, name: str) -> bool:
         view = self.views.of(name)

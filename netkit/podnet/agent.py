@@ -95,8 +95,10 @@ class PodNetworkAgent:
         self._changed.set()
         wait = RESYNC_SECONDS
         while True:
+            # Not wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
             self._changed.clear()
             try:
                 await self._sync()

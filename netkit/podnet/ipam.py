@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Leases:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._leases: dict[str, Lease] = {}
+        self._rows: dict[str, str] = {}
         self._last: IPv4Address | None = None
         self._serial = 0
         self._load()
@@ -71,6 +72,7 @@ class Leases:
         link = link_name(pod.uid, self._serial)
         lease = Lease(pod.uid, pod.namespace, pod.name, address, netns, link)
         self._leases[pod.uid] = lease
+        self._rows[pod.uid] = _row(lease)
         try:
             self._store()
         except OSError:
@@ -88,17 +90,13 @@ class Leases:
             except OSError:
                 self._leases[uid] = lease
                 raise
+            del self._rows[uid]
 
     def _store(self) -> None:
-        leases = [{**asdict(lease), "address": str(lease.address)} for lease in self._leases.values()]
-        state = {
-            "version": _VERSION,
-            "last": str(self._last) if self._last else "",
-            "serial": self._serial,
-            "leases": leases,
-        }
+        head = json.dumps({"version": _VERSION, "last": str(self._last or ""), "serial": self._serial})
+        rows = ",\n".join(self._rows[uid] for uid in self._leases)
         temporary = self._path.with_name(f".{self._path.name}.new")
-        temporary.write_text(json.dumps(state, indent=1) + "\n")
+        temporary.write_text(f'{head[:-1]}, "leases": [\n{rows}\n]}}\n')
         os.replace(temporary, self._path)
 
     def _load(self) -> None:
@@ -116,5 +114,20 @@ class Leases:
         except (ValueError, KeyError, TypeError) as error:
             raise LeaseFileBroken(f"{self._path}: {error}") from error
         self._leases = {lease.uid: lease for lease in leases}
+        self._rows = {lease.uid: _row(lease) for lease in leases}
         if len({lease.address for lease in leases}) != len(leases):
             raise LeaseFileBroken(f"{self._path}: an address is given twice")
+
+
+def _row(lease: Lease) -> str:
+    """The lease as JSON, made once: the file is written for every pod that comes or goes."""
+    return json.dumps(
+        {
+            "uid": lease.uid,
+            "namespace": lease.namespace,
+            "name": lease.name,
+            "address": str(lease.address),
+            "netns": lease.netns,
+            "link": lease.link,
+        }
+    )

@@ -14,8 +14,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
-from netkit.kernel import netns, rtnl, rtnl_read
-from netkit.kernel.ledger import Ledger
+from netkit.kernel import netns, rtnl
+from netkit.kernel.ledger import EntryKind, Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, sandbox
@@ -124,18 +124,17 @@ class PodNetwork:
                 continue
             log.warning("%s: sandbox %s is broken, removed", lease.pod, lease.netns)
             self._remove(lease)
-        self._drop_stale_neighbours()
+        self._drop_orphans()
         log.info("%s: pod range %s, %d sandboxes adopted", self._ns.name or "node", node_range, adopted)
 
-    def _drop_stale_neighbours(self) -> None:
-        """Neighbours of pods that were removed by a process which was killed in the act."""
-        known = {lease.address for lease in self._leases.all()}
-        stale = [
-            rtnl.neighbour_delete(entry.address, self._bridge)
-            for entry in rtnl_read.neighbours(self._ns, self._bridge)
-            if entry.state & rtnl_read.PERMANENT and entry.address not in known
-        ]
-        self._links.apply(*stale)
+    def _drop_orphans(self) -> None:
+        """Sandboxes on our ledger without a lease (the file was lost): their addresses will be given again."""
+        leased = {lease.netns for lease in self._leases.all()}
+        for entry in self._ledger.entries():
+            ours = entry.kind is EntryKind.NAMESPACE and entry.detail.startswith(sandbox.LABEL)
+            if ours and entry.name not in leased:
+                log.warning("%s: sandbox without an address on record, removed", entry.name)
+                netns.delete(entry.name, self._ledger)
 
     def _add(self, pod: PodRef) -> Sandbox:
         if self._range is None:

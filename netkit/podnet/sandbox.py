@@ -19,12 +19,12 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Message, Rtnl
 
 UPLINK: Final = "eth0"
+LABEL: Final = "pod "
+"""How the ledger's details of sandboxes begin."""
+
 _DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
 _AT_BIRTH: Final = {
     "net.ipv6.conf.default.disable_ipv6": "1",
-    "net.ipv4.conf.all.rp_filter": "0",
-    "net.ipv4.conf.default.rp_filter": "0",
-    "net.ipv4.ip_forward": "0",
     # As containerd sets it: a process without root may listen on port 80 of its own pod.
     "net.ipv4.ip_unprivileged_port_start": "0",
 }
@@ -50,7 +50,7 @@ class Plan:
 
 def create(plan: Plan, node: Rtnl, ledger: Ledger, pod: str) -> None:
     """Make it. Raises KernelError after having taken back what was made; `pod` goes into the ledger."""
-    ns = netns.create(plan.netns, ledger, _AT_BIRTH, wanted_by=f"pod {pod}")
+    ns = netns.create(plan.netns, ledger, _AT_BIRTH, wanted_by=f"{LABEL}{pod}")
     try:
         with ns:
             node.apply(

@@ -163,9 +163,9 @@ def machine_ns(fabric: Fabric, name: str) -> Namespace:
     return fabric.machines[name].ns
 
 
-def ping(ns: Namespace, target: str, *, size: int = 56, count: int = 1) -> bool:
-    """Whether the target answers; DF is set, `size` is the payload (the packet has 28 bytes more)."""
-    argv = ["ping", "-n", "-q", "-c", str(count), "-W", "2", "-M", "do", "-s", str(size), target]
+def ping(ns: Namespace, target: str, *, size: int = 56, patience: float = 2) -> bool:
+    """Whether the target answers in `patience` s; DF is set, `size` is the payload (28 bytes less than the packet)."""
+    argv = ["ping", "-n", "-q", "-c", "1", "-W", f"{patience:g}", "-M", "do", "-s", str(size), target]
     return process.run(argv, ns=ns).returncode == 0
 
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.cluster import Cluster, kubectl_program
+from support.cluster import Cluster
 from support.host import host_network, left_overs
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = str(Path(__file__).parent)
-    for item in items:
-        if str(item.path).startswith(here):
-            item.add_marker(pytest.mark.root)
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="needs root for network namespaces"))
-            elif kubectl_program() is None:
-                item.add_marker(pytest.mark.skip(reason="needs kubectl (Debian: kubernetes-client)"))
 
 
 @pytest.fixture(scope="module")

@@ -105,8 +105,8 @@ class SpdyForward:
                 await inwards
             finally:
                 inwards.cancel()
-                await asyncio.gather(inwards, return_exceptions=True)
                 writer.close()
+                await asyncio.gather(inwards, return_exceptions=True)
         except ForwardFailed as failure:
             text = (
                 f"error forwarding port {data.headers.get('port')} to pod {self._pod_name}, uid : {failure}"
@@ -172,9 +172,9 @@ class WebSocketForward:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
             for writer in self._writers.values():
                 writer.close()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _open(self, index: int, port: int) -> None:
         try:

@@ -25,6 +25,7 @@ class Record:
     name: str
     attempt: int
     running: bool
+    image: str = ""
     image_id: str = ""
     started_at: float = 0.0
     finished_at: float = 0.0
@@ -101,6 +102,7 @@ def from_state(state: ContainerState) -> Record:
         name=state.config.name,
         attempt=state.config.attempt,
         running=state.phase is Phase.RUNNING,
+        image=state.config.annotations.get("image", ""),
         image_id=state.config.annotations.get("imageID", ""),
         started_at=state.started_at,
         finished_at=state.finished_at,
@@ -137,13 +139,9 @@ def from_status(status: Mapping[str, Any], now: float) -> list[Record]:
     if "running" in state:
         since = state["running"].get("startedAt")
         record = Record(
-            plain_id(status.get("containerID")),
-            name,
-            count,
-            True,
-            image_id,
-            _seconds(since) if since else 0.0,
-        )
+            id=plain_id(status.get("containerID")), name=name, attempt=count, running=True, image_id=image_id,
+            started_at=_seconds(since),
+        )  # fmt: skip
         records.append(lost(record, now))
     elif "terminated" in state:
         records.append(_terminated(name, count, image_id, state["terminated"]))

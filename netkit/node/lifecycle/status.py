@@ -102,7 +102,7 @@ def _container_status(container: Object, view: View, waiting_reason: str, *, ini
         "lastState": last,
         "ready": ready,
         "restartCount": view.restart_count,
-        "image": container.get("image", ""),
+        "image": (record.image if record is not None else "") or container.get("image", ""),
         "imageID": record.image_id if record is not None else "",
         "started": running and view.started,
     }

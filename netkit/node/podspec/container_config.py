@@ -60,7 +60,7 @@ def build(
         tty=bool(container.get("tty")),
         addresses=place.addresses,
         node_name=place.node_name,
-        annotations={"imageID": runnable.image_id},
+        annotations={"image": container.get("image", ""), "imageID": runnable.image_id},
     )
 
 

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
 from netkit.kernel.container import Stdio, enter
-from netkit.kernel.pty_process import end_of_input, open_pty, resize
+from netkit.kernel.pty_process import end_of_input, resize, take_master
 from netkit.node.runtime import launch
 from netkit.node.runtime.child import Child, exit_code
 from netkit.node.runtime.containers import Container
@@ -90,41 +91,47 @@ class ExecSession:
     @classmethod
     async def open(cls, container: Container, request: ExecRequest) -> ExecSession:
         """Start the program. Raises StartFailure or RuntimeError as `gather`."""
+        return await (cls._with_terminal if request.tty else cls._with_pipes)(container, request)
+
+    @classmethod
+    async def _with_terminal(cls, container: Container, request: ExecRequest) -> ExecSession:
         pidfd, pid = await container.target()
-        outputs: dict[Channel, int] = {}
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                program = launch.program(container.config, request.argv, terminal=True)
+                spawned = enter(pidfd, pid, program, Stdio(console=theirs.fileno()))
+            child = await Child.started(spawned)
+            master = take_master(ours)
+        stdin = Input(os.dup(master)) if request.stdin else None
+        return cls(child, {Channel.STDOUT: master}, stdin, os.dup(master))
+
+    @classmethod
+    async def _with_pipes(cls, container: Container, request: ExecRequest) -> ExecSession:
+        pidfd, pid = await container.target()
         stdin: Input | None = None
-        terminal = -1
-        if request.tty:
-            master, slave = open_pty()
-            terminal = os.dup(master)
-            outputs[Channel.STDOUT] = master
-            stdin = Input(os.dup(master)) if request.stdin else None
-            stdio, owned = Stdio(slave, slave, slave, terminal=True), [slave]
+        if request.stdin:
+            source, sink = os.pipe2(os.O_CLOEXEC)
+            stdin = Input(sink)
         else:
-            if request.stdin:
-                source, sink = os.pipe2(os.O_CLOEXEC)
-                stdin = Input(sink)
-            else:
-                source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            out, out_end = os.pipe2(os.O_CLOEXEC)
-            err, err_end = os.pipe2(os.O_CLOEXEC)
-            outputs = {Channel.STDOUT: out, Channel.STDERR: err}
-            stdio, owned = Stdio(source, out_end, err_end), [source, out_end, err_end]
+            source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        out, out_end = os.pipe2(os.O_CLOEXEC)
+        err, err_end = os.pipe2(os.O_CLOEXEC)
         try:
             try:
-                program = launch.program(container.config, request.argv, terminal=request.tty)
-                spawned = enter(pidfd, pid, program, stdio)
+                program = launch.program(container.config, request.argv, terminal=False)
+                spawned = enter(pidfd, pid, program, Stdio(source, out_end, err_end))
             finally:
-                for fd in owned:
+                for fd in (source, out_end, err_end):
                     os.close(fd)
             child = await Child.started(spawned)
         except BaseException:
-            for fd in (*outputs.values(), *([terminal] if terminal >= 0 else [])):
+            for fd in (out, err):
                 os.close(fd)
             if stdin is not None:
                 stdin.close()
             raise
-        return cls(child, outputs, stdin, terminal)
+        return cls(child, {Channel.STDOUT: out, Channel.STDERR: err}, stdin, -1)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass streams until the program has ended and its output is through, or the client is gone."""
@@ -202,7 +209,8 @@ async def attach(
 
     async def until_ended() -> None:
         await container.ended()
-        report = orjson.dumps({"exit_code": container.state.exit_code})
+        # Attaching has no exit code of its own, as with other runtimes: clients read the pod's status for it.
+        report = orjson.dumps({"exit_code": 0})
         queue.put_nowait(encode(Channel.EXIT, report))
         queue.put_nowait(None)
 

@@ -141,7 +141,7 @@ class RequestParser:
             if size < 0 or len(body) + size > _LARGEST_BODY:
                 raise BadHttp("body too large", 413)
             if size == 0:
-                final = self._buffer.find(b"\r\n\r\n", end - 2 if end == at + 1 else end)
+                final = self._buffer.find(b"\r\n\r\n", end)
                 if final < 0:
                     return None
                 del self._buffer[: final + 4]

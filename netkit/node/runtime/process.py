@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from netkit.kernel.container import Stdio, start
-from netkit.kernel.pty_process import open_pty, resize
+from netkit.kernel.container import Spawned, Stdio, start
+from netkit.kernel.pty_process import resize, take_master
 from netkit.node.runtime import launch
 from netkit.node.runtime.child import Child, exit_code
 from netkit.node.runtime.log_writer import LogWriter
@@ -51,33 +52,55 @@ class ProcessContainer:
 
     async def start(self) -> None:
         """Start the process. Raises StartFailure."""
-        config = self.config
-        outputs, stdio, owned = self._open_stdio()
+        if self.config.tty:
+            await self._start_with_terminal()
+        else:
+            await self._start_with_pipes()
+
+    async def _start_with_terminal(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            try:
+                with theirs:
+                    spawned = self._spawn(Stdio(console=theirs.fileno()))
+                child = await Child.started(spawned)
+            except BaseException:
+                self._log.close()
+                raise
+            master = take_master(ours)
+        self._terminal = os.dup(master)
+        if self.config.stdin:
+            self._input = Input(os.dup(master))
+        self._runs(child, {"stdout": master})
+
+    async def _start_with_pipes(self) -> None:
+        outputs, stdio, owned = self._open_pipes()
         try:
-            program = launch.program(config, config.argv, terminal=config.tty)
-            spawned = start(program, launch.isolation(config, self._settings), stdio)
+            try:
+                spawned = self._spawn(stdio)
+            finally:
+                for fd in owned:
+                    _close(fd)
+            child = await Child.started(spawned)
         except BaseException:
-            for fd in (*outputs.values(), self._terminal):
+            for fd in outputs.values():
                 _close(fd)
-            if self._input is not None:
-                self._input.close()
-            self._log.close()
-            raise
-        finally:
-            for fd in owned:
-                _close(fd)
-        pumps = [
-            asyncio.create_task(self._pump(stream, Output(fd)), name=f"log of {config.key}")
-            for stream, fd in outputs.items()
-        ]
-        try:
-            self._child = await Child.started(spawned)
-        except BaseException:
-            await asyncio.gather(*pumps)
             self._close()
             raise
-        self.state = replace(self.state, pid=spawned.pid, started_at=time.time())
-        self._task = asyncio.create_task(self._watch(self._child, pumps), name=f"container {config.key}")
+        self._runs(child, outputs)
+
+    def _spawn(self, stdio: Stdio) -> Spawned:
+        program = launch.program(self.config, self.config.argv, terminal=self.config.tty)
+        return start(program, launch.isolation(self.config, self._settings), stdio)
+
+    def _runs(self, child: Child, outputs: Mapping[str, int]) -> None:
+        pumps = [
+            asyncio.create_task(self._pump(stream, Output(fd)), name=f"log of {self.config.key}")
+            for stream, fd in outputs.items()
+        ]
+        self._child = child
+        self.state = replace(self.state, pid=child.pid, started_at=time.time())
+        self._task = asyncio.create_task(self._watch(child, pumps), name=f"container {self.config.key}")
 
     def stop(self, grace: float) -> None:
         """SIGTERM now, SIGKILL `grace` seconds later. A repeated stop may only shorten the time."""
@@ -124,14 +147,8 @@ class ProcessContainer:
         if self._terminal >= 0:
             resize(self._terminal, width, height)
 
-    def _open_stdio(self) -> tuple[dict[str, int], Stdio, list[int]]:
+    def _open_pipes(self) -> tuple[dict[str, int], Stdio, list[int]]:
         """(our reading ends by stream, what the child gets, descriptors of the child's to close here)."""
-        if self.config.tty:
-            master, slave = open_pty()
-            self._terminal = os.dup(master)
-            if self.config.stdin:
-                self._input = Input(os.dup(master))
-            return {"stdout": master}, Stdio(slave, slave, slave, terminal=True), [slave]
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         if self.config.stdin:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -16,7 +17,7 @@ from netkit.fabric.host import networks_in_use
 from netkit.fabric.segment import choose_segment
 from netkit.kernel import netns, process, rtnl, rtnl_read, sysctl
 from netkit.kernel.errors import KernelError
-from netkit.kernel.ledger import Ledger, read_all
+from netkit.kernel.ledger import Entry, EntryKind, Ledger, read_all
 from netkit.kernel.netns import HOST
 from netkit.kernel.rtnl import Rtnl
 from netkit.kernel.teardown import teardown
@@ -29,7 +30,7 @@ def test_machines_and_host_reach_each_other_with_full_packets(tmp_path: Path) ->
     with build(spec_of(*MACHINES), Ledger(tmp_path, "me")) as fabric:
         one, client = machine_ns(fabric, "worker1"), machine_ns(fabric, "client")
         assert ping(one, "172.18.0.6", size=1472)
-        assert not ping(one, "172.18.0.6", size=1473)
+        assert not ping(one, "172.18.0.6", size=1473, patience=0.2)
         assert ping(one, "172.18.0.1", size=1472)
         assert ping(HOST, "172.18.0.3", size=1472)
         assert source_seen(client, one, "172.18.0.3") == "172.18.0.6"
@@ -263,3 +264,27 @@ def test_a_machines_address_is_the_specs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not in the segment"):
         replace(spec, segment=IPv4Network("172.19.0.0/16"))
     teardown(tmp_path)
+
+
+@own_host
+@pytest.mark.parametrize("milliseconds", [0, 1, 3, 6, 10, 15])
+def test_teardown_killed_half_way_and_repeated(tmp_path: Path, milliseconds: int) -> None:
+    ledger = Ledger(tmp_path / "ledger", "me")
+    build(spec_of(*MACHINES), ledger).close()
+    (tmp_path / "state").mkdir()
+    ledger.intend(Entry(EntryKind.DIRECTORY, str(tmp_path / "state")))
+    for number in range(30):
+        netns.create(f"kt.default.pod{number}", ledger).close()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            teardown(tmp_path / "ledger")
+        finally:
+            os._exit(0)
+    pidfd = os.pidfd_open(pid)
+    select.select([pidfd], [], [], milliseconds / 1000)
+    os.close(pidfd)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    teardown(tmp_path / "ledger")
+    assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,10 @@ import pytest
 from support.node.agent_node import NODE_ADDRESS, Node, container_status, is_ready, node, pod
 from support.node.runtime_process import until
 
+from controlplane.client.client import PatchType
 from controlplane.errors import Object
 from controlplane.resources.catalog import CONFIG_MAP, LEASE, NODE, POD, SECRET
+from netkit.node import pods, worker
 
 pytestmark = pytest.mark.root
 
@@ -323,6 +325,20 @@ async def test_death_of_the_runtime_restarts_containers(machine: Node) -> None:
     assert "Welcome" in await machine.http(after["status"]["podIP"])
 
 
+async def test_edited_image_replaces_the_container(machine: Node) -> None:
+    await machine.create(pod("web", {"image": "nginx:1.25"}))
+    await machine.until("web", is_ready)
+    patch = {"spec": {"containers": [{"name": "app", "image": "httpd:2.4"}]}}
+    await machine.client.patch(POD, "web", patch, "default", PatchType.STRATEGIC)
+    found = await machine.until(
+        "web", lambda p: container_status(p).get("image") == "httpd:2.4" and is_ready(p)
+    )
+    assert container_status(found)["restartCount"] == 1
+    assert "It works!" in await machine.http(found["status"]["podIP"])
+    killing = await machine.event("web", "Killing")
+    assert killing["message"] == "Container app definition changed, will be restarted"
+
+
 async def test_pre_stop_hook_runs_before_the_end(machine: Node, tmp_path: Path) -> None:
     container = SLEEP | {
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo stopped > /out/mark"]}}},
@@ -335,3 +351,23 @@ async def test_pre_stop_hook_runs_before_the_end(machine: Node, tmp_path: Path) 
     await machine.client.delete(POD, "hooked", "default", grace=3)
     await machine.gone("hooked")
     assert (tmp_path / "out" / "mark").read_text() == "stopped\n"
+
+
+async def test_a_failed_worker_is_replaced(machine: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pods, "_REVIVAL_SECONDS", 0.1)
+    await machine.create(pod("web", {"image": "nginx"}))
+    before = await machine.until("web", is_ready)
+    real = worker.PodWorker._sync
+    failures = [ValueError("a defect")]
+
+    async def broken(self: worker.PodWorker) -> float:
+        if failures:
+            raise failures.pop()
+        return await real(self)
+
+    monkeypatch.setattr(worker.PodWorker, "_sync", broken)
+    await machine.client.patch(POD, "web", {"metadata": {"labels": {"poke": "1"}}}, "default")
+    await until(lambda: not failures, "the defect showed")
+    await machine.client.delete(POD, "web", "default", grace=1)
+    await machine.gone("web")
+    assert before["status"]["podIP"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -389,3 +391,27 @@ async def test_nothing_is_mounted_on_the_machine(
     container = config(network, tmp_path, argv=("tail", "-f", "/dev/null"))
     await runtime.client.start(container)
     assert Path("/proc/self/mounts").read_text() == before
+
+
+async def test_root_directory_image_is_all_that_is_seen(
+    runtime: RuntimeProcess, network: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    for folder in ("bin", "etc"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc" / "marker").write_text("image\n")
+    shutil.copy("/usr/bin/busybox", root / "bin" / "busybox")
+    listed = await asyncio.create_subprocess_exec("ldd", "/usr/bin/busybox", stdout=-1, stderr=-1)
+    libraries = re.findall(r"(/\S+)", (await listed.communicate())[0].decode())
+    for library in libraries:
+        place = root / library.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, place)
+    script = "busybox cat /etc/marker; echo x > /etc/marker; busybox ls / | busybox grep -c srv; echo $0; pwd"
+    container = config(
+        network, tmp_path, argv=("busybox", "sh", "-c", script, "me"), root=str(root), workdir="/work", env={}
+    )
+    await runtime.client.start(container)
+    assert (await runtime.exit_of(container.id)).exit_code == 0
+    assert log_text(container) == "image\n0\nme\n/work\n"
+    assert (root / "etc" / "marker").read_text() == "image\n"

@@ -20,7 +20,7 @@ from netkit.kernel.netns import HOST
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, overlay
 from netkit.podnet.address import PoolExhausted
-from netkit.podnet.network import NetworkNotReady, PodNetwork, PodRef
+from netkit.podnet.network import LEASE_FILE, NetworkNotReady, PodNetwork, PodRef
 
 
 @own_host
@@ -64,8 +64,24 @@ async def test_full_packets_pass_with_df_and_bigger_ones_do_not(tmp_path: Path, 
         full = mtu - 50 - 28
         for target in ("10.244.1.1", "10.244.1.3", "10.244.2.2", "172.18.0.3", "172.18.0.4"):
             assert ping(a_ns, target, size=full), target
-            assert not ping(a_ns, target, size=full + 1), target
+            assert not ping(a_ns, target, size=full + 1, patience=0.2), target
         assert ping(net.ns("node1"), "10.244.2.2", size=full)
+
+
+@own_host
+async def test_services_between_pods_of_one_node_and_of_a_pod_to_itself(tmp_path: Path) -> None:
+    """What bridge-nf-call and hairpin are for: a virtual address that leads to a pod behind the same bridge."""
+    async with pod_network(tmp_path, nodes=1) as net:
+        _, a_ns = await net.pod("node1", "a")
+        _, b_ns = await net.pod("node1", "b")
+        rules = """*nat
+-A PREROUTING -d 10.96.0.10/32 -j DNAT --to-destination 10.244.1.3
+-A POSTROUTING -s 10.244.1.3/32 -d 10.244.1.3/32 -j MASQUERADE
+COMMIT
+"""
+        await IPTables(net.ns("node1")).restore(rules)
+        assert source_seen(a_ns, b_ns, "10.96.0.10") == "10.244.1.2"
+        assert source_seen(b_ns, b_ns, "10.96.0.10") == "10.244.1.1"
 
 
 @own_host
@@ -236,7 +252,7 @@ async def test_a_restarted_agent_repairs(tmp_path: Path, damage: str) -> None:
                         "x",
                         IPv4Address("172.18.9.9"),
                         "0e:f1:00:00:00:09",
-                        list(CLUSTER_CIDR.subnets(new_prefix=24))[9],
+                        IPv4Network("10.244.9.0/24"),
                     )
                 ]
             )
@@ -265,6 +281,20 @@ async def test_a_restarted_agent_repairs(tmp_path: Path, damage: str) -> None:
             assert index is not None
         peers = overlay.peers(net.api.all(NODE), "node1")
         assert device.read_overlay(node, index) == overlay.overlay(peers)
+
+
+@own_host
+async def test_a_lost_address_file_gives_no_address_twice(tmp_path: Path) -> None:
+    async with pod_network(tmp_path, nodes=1) as net:
+        lost, _ = await net.pod("node1", "lost")
+        await net.stop("node1")
+        (tmp_path / "state" / "node1" / LEASE_FILE).unlink()
+        agent = await net.start("node1")
+        assert not netns.exists(lost.netns)
+        assert await agent.network.list() == {}
+        again, ns = await net.pod("node1", "again")
+        assert again.addresses == lost.addresses
+        assert ping(ns, "10.244.1.1")
 
 
 @own_host
@@ -383,9 +413,7 @@ async def _churn(fabric: object, place: Path, tell: int) -> None:
     machine = fabric.machines["node1"]
     ledger = Ledger(place / "ledger", "node-node1")
     network = PodNetwork("kt", machine.ns, machine.address.ip, place / "state" / "node1", ledger)
-    await network.configure(
-        next(n for n in CLUSTER_CIDR.subnets(new_prefix=24) if str(n) == "10.244.1.0/24"), 1500
-    )
+    await network.configure(IPv4Network("10.244.1.0/24"), 1500)
     for number in range(200):
         await network.add(PodRef("default", f"p{number}", f"{number:06}"))
         os.write(tell, b".")

@@ -242,11 +242,13 @@ class HeldStore(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
+        self.entered = asyncio.Event()
         self.release = asyncio.Event()
         self.commits: list[asyncio.Task[Sequence[Change]]] = []
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Change]:
         self.commits.append(asyncio.create_task(self._commit(writes)))
+        self.entered.set()
         return await asyncio.shield(self.commits[-1])
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Change]:
@@ -258,13 +260,13 @@ async def test_values_of_a_cancelled_create_belong_to_what_was_stored() -> None:
     store = HeldStore()
     registry = await start(store, SMALL)
     task = asyncio.create_task(create(registry, service("a", clusterIP="10.0.0.3")))
-    while not store.commits:
-        await asyncio.sleep(0)
+    await store.entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    with pytest.raises(Invalid, match="already allocated"):
-        await create(registry, service("b", clusterIP="10.0.0.3"))
+    async with asyncio.timeout(10):
+        with pytest.raises(Invalid, match="already allocated"):
+            await create(registry, service("b", clusterIP="10.0.0.3"))
     store.release.set()
     await store.commits[0]
     with pytest.raises(Invalid, match="already allocated"):
