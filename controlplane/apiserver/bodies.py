@@ -1,8 +1,7 @@
 """Request bodies: content type -> decoded object -> checked against what the endpoint takes. Pure.
 
-Called by the handlers for everything but DELETE. `DECODERS` is the seam where another wire format (protobuf) is
-added: one function from bytes to an object. Field validation drops what the schema does not know and says so, as
-`fieldValidation` asks.
+Called by the handlers. `DECODERS` holds one function per wire format, from bytes to an object. Field validation
+drops what the schema does not know and says so, as `fieldValidation` asks.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from controlplane.apiserver.options import FieldValidation
 from controlplane.apiserver.registry.requests import PatchType
 from controlplane.errors import BadRequest, Cause, Object, UnsupportedMediaType, invalid
 from controlplane.resources.kind import Kind
-from controlplane.schema import duplicates, strict
+from controlplane.schema import duplicates, protobuf, strict
 
 _JSON_TYPES = ("application/json", "text/json")
 _YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
 _PATCH_TYPES = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC)
+_NO_KIND = "couldn't get version/kind; json parse error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class Target:
         return self.api_version.rpartition("/")[0]
 
 
+DELETE_OPTIONS = Target("v1", "DeleteOptions")
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A parsed body and the paths of fields that occurred twice in it."""
@@ -44,7 +47,7 @@ class Decoded:
     duplicates: Sequence[str] = ()
 
 
-Decoder = Callable[[bytes], Decoded]
+Decoder = Callable[[bytes, Target], Decoded]
 
 
 def target_of(kind: Kind) -> Target:
@@ -56,8 +59,11 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower() or _JSON_TYPES[0]
 
 
-def _decode_json(body: bytes) -> Decoded:
-    value, doubled = duplicates.parse(body)
+def _decode_json(body: bytes, target: Target) -> Decoded:
+    try:
+        value, doubled = duplicates.parse(body)
+    except ValueError as error:
+        raise ValueError(f"{_NO_KIND}: {error}") from error
     return Decoded(value, doubled)
 
 
@@ -71,33 +77,44 @@ _JsonLoader.yaml_implicit_resolvers = {
 }
 
 
-def _decode_yaml(body: bytes) -> Decoded:
+def _decode_yaml(body: bytes, target: Target) -> Decoded:
     try:
         value = yaml.load(body, Loader=_JsonLoader)  # derived from the safe loader
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{_NO_KIND}: {error}") from error
     return Decoded(value)
+
+
+def _decode_protobuf(body: bytes, target: Target) -> Decoded:
+    return Decoded(protobuf.decode(body, target.api_version, target.kind))
 
 
 DECODERS: Mapping[str, Decoder] = {
     **dict.fromkeys(_JSON_TYPES, _decode_json),
     **dict.fromkeys(_YAML_TYPES, _decode_yaml),
+    protobuf.CONTENT_TYPE: _decode_protobuf,
 }
-"""Media type -> decoder. A decoder raises ValueError for bytes it cannot read."""
+"""Media type -> decoder. A decoder raises ValueError for bytes it cannot read; the target is what it takes a body
+for that names no kind."""
 
 
 def decode(content_type: str, body: bytes, target: Target) -> Decoded:
     """The body of a POST or PUT. Raises UnsupportedMediaType and BadRequest."""
     decoder = DECODERS.get(media_type(content_type))
     if decoder is None:
-        raise _unsupported(("application/json", "application/yaml"))
+        raise _unsupported(("application/json", "application/yaml", protobuf.CONTENT_TYPE))
     try:
-        decoded = decoder(body)
+        decoded = decoder(body, target)
     except ValueError as error:
-        raise _unrecognized(target, f"couldn't get version/kind; json parse error: {error}") from error
+        raise _unrecognized(target, str(error)) from error
     if not isinstance(decoded.value, dict):
-        raise _unrecognized(target, "couldn't get version/kind; json parse error: the body is not an object")
+        raise _unrecognized(target, f"{_NO_KIND}: the body is not an object")
     return decoded
+
+
+def decode_delete_options(content_type: str, body: bytes) -> object:
+    """The DeleteOptions in the body of a DELETE, None when there is no body. Raises as `decode`."""
+    return decode(content_type, body, DELETE_OPTIONS).value if body.strip() else None
 
 
 def accept(decoded: Decoded, target: Target, validation: FieldValidation, warnings: list[str]) -> Object:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
-import orjson
-
 from controlplane.apiserver.registry.requests import (
     DeleteOptions,
     ListOptions,
@@ -134,7 +132,7 @@ def watch_options(query: Query, kind: Kind, name: str = "") -> WatchOptions:
 
 
 def delete_options(query: Query, body: object, user: UserInfo) -> DeleteOptions:
-    """From the body when there is one, else from the query, as upstream. `body` is the parsed JSON or None."""
+    """From the body when there is one, else from the query, as upstream. `body` is the decoded one or None."""
     if body is None:
         propagation = query.text("propagationPolicy")
         if query.flag("orphanDependents"):
@@ -182,17 +180,6 @@ def _delete_options_from(body: Object, query: Query, user: UserInfo) -> DeleteOp
         uid=str(conditions.get("uid") or ""),
         resource_version=str(conditions.get("resourceVersion") or ""),
     )
-
-
-def parse_delete_body(body: bytes) -> object:
-    """The parsed body of a DELETE, None when there is none. Raises BadRequest for broken JSON."""
-    if not body.strip():
-        return None
-    try:
-        parsed: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"couldn't get version/kind; json parse error: {error}") from error
-    return parsed
 
 
 def _dry_run(values: Sequence[str]) -> bool:

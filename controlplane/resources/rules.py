@@ -54,18 +54,20 @@ class Field:
     # Going to other places.
 
     def __getitem__(self, name: str) -> Field:
-        value = self.value.get(name) if isinstance(self.value, Mapping) else None
+        # Exact types: this is the hottest line of validation, and what JSON is parsed to has no others.
+        value = self.value.get(name) if type(self.value) is dict else None
         return Field(value, f"{self.path}.{name}" if self.path else name, self.causes)
 
     def __iter__(self) -> Iterator[Field]:
         """The items of a list."""
-        items = self.value if isinstance(self.value, list) else ()
-        for position, item in enumerate(items):
+        if type(self.value) is not list:
+            return
+        for position, item in enumerate(self.value):
             yield Field(item, f"{self.path}[{position}]", self.causes)
 
     def entries(self) -> Iterator[tuple[str, Field]]:
         """The pairs of a map in key order, with paths such as `data[key]`."""
-        pairs = self.value if isinstance(self.value, Mapping) else {}
+        pairs = self.value if type(self.value) is dict else {}
         for name in sorted(pairs):
             yield name, Field(pairs[name], f"{self.path}[{name}]", self.causes)
 
@@ -151,7 +153,7 @@ class Field:
 
     def check(self, format_check: FormatCheck) -> Field:
         """The text must have a format; each message becomes one cause."""
-        if self.present and isinstance(self.value, str):
+        if self.value and isinstance(self.value, str):
             for message in format_check(self.value):
                 self.invalid(message)
         return self
@@ -223,14 +225,14 @@ class Field:
 
 def same(one: Any, other: Any) -> bool:
     """Equality as Go's semantic equality sees it: nothing, null and empty collections are all the same."""
+    if one == other:
+        return True
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = one.keys() | other.keys()
         return all(same(one.get(name), other.get(name)) for name in names)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    if _is_nothing(one) or _is_nothing(other):
-        return _is_nothing(one) and _is_nothing(other)
-    return bool(one == other)
+    return _is_nothing(one) and _is_nothing(other)
 
 
 def _is_nothing(value: Any) -> bool:

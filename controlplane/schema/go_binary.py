@@ -25,12 +25,9 @@ class GoKind(IntEnum):
     """reflect.Kind, as far as messages use it."""
 
     BOOL = 1
-    INT = 2
     INT32 = 5
     INT64 = 6
     UINT8 = 8
-    FLOAT64 = 14
-    INTERFACE = 20
     MAP = 21
     POINTER = 22
     SLICE = 23

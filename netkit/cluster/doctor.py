@@ -13,6 +13,7 @@ REQUIRED: Final = frozenset(
         "link veth",
         "link bridge",
         "link vxlan",
+        "br_netfilter",
         "iptables match comment",
         "iptables match conntrack",
         "iptables match statistic",

@@ -113,8 +113,7 @@ def addresses(ns: Namespace, index: int = 0) -> list[Address]:
 
 
 def routes(ns: Namespace, index: int = 0) -> list[Route]:
-    """Unicast IPv4 routes of the main table, of one link if `index` is given. Multipath routes have index 0.
-    """
+    """Unicast IPv4 routes of the main table, of one link if `index` is given. Multipath routes have index 0."""
     found = []
     for message in _dump(ns, _GETROUTE, struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
         if message.get_attr("RTA_TABLE") != _MAIN_TABLE or message["type"] != 1:

@@ -23,12 +23,20 @@ class StatusWriter:
         self._client = client
         self._pod = pod
         self._written: Object = dict(pod.get("status") or {})
+        self._revision = objects.resource_version(pod)
         self.gone = False
 
     def base(self, pod: Object) -> Object:
-        """`pod` with the status to build on: our own words as last written, others' conditions as they are."""
+        """`pod` with the status to build on: our own words as last written, others' conditions as they are.
+
+        A pod newer than our last write holds that write and what others made of it since (the node controller
+        takes Ready away from the pods of a node it takes for lost): what differs from ours is written again.
+        """
         self._pod = pod
         status = pod.get("status") or {}
+        if objects.resource_version(pod) > self._revision:
+            self._revision = objects.resource_version(pod)
+            self._written = dict(status)
         own = [c for c in self._written.get("conditions") or () if c.get("type") in OWN_CONDITIONS]
         foreign = [c for c in status.get("conditions") or () if c.get("type") not in OWN_CONDITIONS]
         return {**pod, "status": {**status, **self._written, "conditions": own + foreign}}
@@ -50,7 +58,7 @@ class StatusWriter:
         patch = {"metadata": metadata, "status": difference}
         name, namespace = objects.name(self._pod), objects.namespace(self._pod)
         try:
-            await self._client.patch(POD, name, patch, namespace, subresource="status")
+            stored = await self._client.patch(POD, name, patch, namespace, subresource="status")
         except NotFound:
             self.gone = True
             return True
@@ -60,6 +68,7 @@ class StatusWriter:
             log.warning("%s/%s: status not written: %s", namespace, name, error)
             return False
         self._written = {**self._written, **status}
+        self._revision = objects.resource_version(stored)
         return True
 
     async def delete(self) -> bool:

@@ -1,0 +1,1 @@
+"""The pod network of a node: addresses, sandboxes, the overlay between nodes, masquerading."""

@@ -105,9 +105,9 @@ class Space:
 def space(cluster: Cluster) -> Iterator[Space]:
     """A new namespace; deleted afterwards without waiting for it."""
     name = f"s-{uuid.uuid4().hex[:6]}"
-    cluster.kubectl("create", "-f", "-", stdin=f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")
+    manifest = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"
+    cluster.kubectl("create", "-f", "-", stdin=manifest)
     made = Space(cluster, name)
-    eventually("the service account", lambda: made.kubectl("get", "sa", "default", check=False, timeout=10))
     eventually("the service account", lambda: "default" in made.kubectl("get", "sa", "-o", "name"))
     try:
         yield made
@@ -130,8 +130,9 @@ class Lines:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.lines.append(line.rstrip("\n"))
+        with self._process.stdout as output:
+            for line in output:
+                self.lines.append(line.rstrip("\n"))
 
     def until(self, what: str, probe: Callable[[list[str]], object], seconds: float = 20) -> None:
         eventually(what, lambda: probe(self.lines), seconds)

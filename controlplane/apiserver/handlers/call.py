@@ -59,6 +59,10 @@ class Call:
         decoded = bodies.decode(self.header("content-type"), self.request.body, target)
         return bodies.accept(decoded, target, self.validation(), self.warnings)
 
+    def deletion(self) -> object:
+        """The DeleteOptions in the body of a DELETE, None when there is no body."""
+        return bodies.decode_delete_options(self.header("content-type"), self.request.body)
+
     def warned(self, response: ApiResponse) -> ApiResponse:
         """`response` with the warnings that came up."""
         if not self.warnings:

@@ -6,7 +6,7 @@ from controlplane.apiserver import bodies
 from controlplane.apiserver.answers import single, splice, success
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
-from controlplane.apiserver.options import delete_options, list_options, parse_delete_body
+from controlplane.apiserver.options import delete_options, list_options
 from controlplane.errors import BadRequest
 
 
@@ -52,7 +52,7 @@ async def patch(call: Call) -> ApiResponse:
 async def delete(call: Call) -> ApiResponse:
     """Answers with Success when the object is gone, with the object while its deletion is pending."""
     wanted = call.wants()
-    options = delete_options(call.query, parse_delete_body(call.request.body), call.request.user)
+    options = delete_options(call.query, call.deletion(), call.request.user)
     stored, gone = await call.registry.delete(call.kind, call.namespace, call.name, options)
     if gone:
         return success(call.kind, call.name, str(stored.object["metadata"].get("uid", "")))
@@ -60,7 +60,7 @@ async def delete(call: Call) -> ApiResponse:
 
 
 async def delete_collection(call: Call) -> ApiResponse:
-    options = delete_options(call.query, parse_delete_body(call.request.body), call.request.user)
+    options = delete_options(call.query, call.deletion(), call.request.user)
     selected = list_options(call.query, call.kind)
     deleted = await call.registry.delete_collection(call.kind, call.namespace, selected, options)
     revision = await call.registry.revision()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import orjson
+
 from controlplane.resources.metadata import validate_annotations
 from controlplane.resources.podspec.containers import validate_containers
 from controlplane.resources.podspec.scheduling import (
@@ -19,6 +23,11 @@ RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _NAMESERVERS_MAX = 3
 _SEARCHES_MAX = 32
 
+_REMEMBERED = 1024
+_faultless: dict[bytes, None] = {}
+"""Digests of specs that had no fault, the oldest first. All pods of a template have one spec, and most updates of a
+pod leave it as it is; to validate it takes far longer than to recognise it."""
+
 
 def validate_template(template: Field) -> None:
     """A pod template: labels, annotations, spec."""
@@ -32,6 +41,18 @@ def validate_template(template: Field) -> None:
 
 def validate_spec(spec: Field) -> None:
     """Everything below `spec`."""
+    digest = hashlib.blake2b(orjson.dumps(spec.value), digest_size=16).digest()
+    if digest in _faultless:
+        return
+    known = len(spec.causes)
+    _validate(spec)
+    if len(spec.causes) == known:
+        _faultless[digest] = None
+        if len(_faultless) > _REMEMBERED:
+            del _faultless[next(iter(_faultless))]
+
+
+def _validate(spec: Field) -> None:
     volumes = validate_volumes(spec["volumes"])
     validate_containers(spec, volumes)
     spec["restartPolicy"].required().one_of(*RESTART_POLICIES)

@@ -25,6 +25,8 @@ _UPDATABLE = ",".join(
 
 def validate_pod_update(new: Object, old: Object) -> Sequence[Cause]:
     """Faults of changing the pod `old` to `new`, by any path but its subresources."""
+    if new.get("spec") == old.get("spec"):
+        return ()
     field, before = Field.root(new), Field.root(old)
     spec, old_spec = field["spec"], before["spec"]
     for name in ("containers", "initContainers"):

@@ -58,7 +58,9 @@ def _from_source(source: Object, sources: Sources) -> dict[str, str]:
         if source.get("configMapRef")
         else ("secret", source.get("secretRef") or {})
     )
-    data = sources.data(Reference(kind, reference.get("name", "")), bool(reference.get("optional")))
+    data = sources.data(
+        Reference(kind, reference.get("name", "")), bool(reference.get("optional")), binary=False
+    )
     return {
         prefix + key: value.decode("utf-8", "replace")
         for key, value in sorted(data.items())
@@ -85,7 +87,8 @@ def _value(
         if name in origin:
             wanted = origin[name]
             optional = bool(wanted.get("optional"))
-            found = sources.value(Reference(kind, wanted.get("name", "")), wanted.get("key", ""), optional)
+            reference = Reference(kind, wanted.get("name", ""))
+            found = sources.value(reference, wanted.get("key", ""), optional, binary=False)
             return None if found is None else found.decode("utf-8", "replace")
     return ""
 

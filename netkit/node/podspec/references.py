@@ -30,8 +30,11 @@ class Sources:
     namespace: str
     objects: dict[Reference, Object | None] = field(default_factory=dict)
 
-    def data(self, reference: Reference, optional: bool) -> Mapping[str, bytes]:
-        """All keys of an object. Raises ConfigError when it is missing and not optional."""
+    def data(self, reference: Reference, optional: bool, *, binary: bool = True) -> Mapping[str, bytes]:
+        """All keys of an object, those of a ConfigMap's binaryData only for files (`binary`).
+
+        Raises ConfigError when it is missing and not optional.
+        """
         found = self.objects.get(reference)
         if found is None:
             if optional:
@@ -40,11 +43,13 @@ class Sources:
         if reference.kind == "secret":
             return {key: _decoded(value) for key, value in (found.get("data") or {}).items()}
         plain = {key: str(value).encode() for key, value in (found.get("data") or {}).items()}
+        if not binary:
+            return plain
         return plain | {key: _decoded(value) for key, value in (found.get("binaryData") or {}).items()}
 
-    def value(self, reference: Reference, key: str, optional: bool) -> bytes | None:
+    def value(self, reference: Reference, key: str, optional: bool, *, binary: bool = True) -> bytes | None:
         """One key. Raises ConfigError when object or key is missing and not optional."""
-        data = self.data(reference, optional)
+        data = self.data(reference, optional, binary=binary)
         if key in data:
             return data[key]
         if optional:

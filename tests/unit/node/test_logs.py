@@ -90,3 +90,7 @@ async def test_tail_of_a_long_log(tmp_path: Path) -> None:
 async def test_missing_log(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await text(tmp_path / "none")
+
+
+async def test_carriage_returns_belong_to_the_line(tmp_path: Path) -> None:
+    assert await text(written(tmp_path / "0.log", "half\rwhole\r", "next")) == "half\rwhole\r\nnext\n"

@@ -72,7 +72,7 @@ def test_service_links() -> None:
 
 def test_references_and_expansion() -> None:
     known = sources(
-        configmap_conf={"data": {"a": "1", "bad key": "x"}},
+        configmap_conf={"data": {"a": "1", "bad key": "x"}, "binaryData": {"blob": "AAEC"}},
         secret_sec={"data": {"p": base64.b64encode(b"pw").decode()}},
     )
     container = {
@@ -97,6 +97,7 @@ def test_references_and_expansion() -> None:
     assert found["LATER"] == found["ALL"]
     assert (found["LABEL"], found["CPU"], found["MIB"]) == ("web", "4", "96")
     assert "C_bad key" not in found
+    assert "C_blob" not in found
 
 
 @pytest.mark.parametrize(
