@@ -18,6 +18,7 @@ from controlplane.client.client import Client
 from controlplane.client.informer import Informers
 from controlplane.controllers.deployment.controller import DeploymentController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
+from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
 from controlplane.controllers.endpoints.slice_controller import EndpointSliceController
 from controlplane.controllers.garbage_collector import GarbageCollector
 from controlplane.controllers.namespace import NamespaceController
@@ -63,6 +64,7 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
         "scheduler": Scheduler(client, informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,
+        "endpointslicemirroring": EndpointSliceMirroringController(client, informers).run,
         "namespace": NamespaceController(client, informers, KINDS).run,
         "node lifecycle": NodeLifecycleController(client, informers, settings.node_monitor_grace).run,
         "taint eviction": TaintEvictionController(client, informers).run,

@@ -10,7 +10,7 @@ pointer, set or not: a zero is dropped where the JSON has `omitempty`, and kept 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,9 @@ MAX_FIELDS = 500_000
 MAX_DEPTH = 100
 """Messages in messages (the deepest in Kubernetes' own kinds is about 15), and values in embedded JSON."""
 
+Reading = Callable[[memoryview], Iterator[Part]]
+"""Reads the fields of a special type's message."""
+
 _TOO_DEEP = f"exceeded max depth of {MAX_DEPTH}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,7 +46,8 @@ def decode(body: bytes, api_version: str = "", kind: str = "") -> Object:
         raise ProtobufError(
             f"provided data does not appear to be a protobuf message, expected prefix {list(PREFIX)}"
         )
-    named, raw = _envelope(memoryview(body)[len(PREFIX) :])
+    decoder = _Decoder()
+    named, raw = _envelope(memoryview(body)[len(PREFIX) :], decoder.parts)
     api_version, kind = named.get(1) or api_version, named.get(2) or kind
     if not kind:
         raise ProtobufError("Object 'Kind' is missing in the protobuf body")
@@ -51,19 +55,22 @@ def decode(body: bytes, api_version: str = "", kind: str = "") -> Object:
     if name is None or protobuf_table.message(name) is None:
         raise ProtobufError(f'no kind "{kind}" is registered for version "{api_version}"')
     obj: Object = {"apiVersion": api_version, "kind": kind}
-    _Decoder().message(raw, name, obj, 1)
+    decoder.message(raw, name, obj, 1)
     return obj
 
 
-def _envelope(data: memoryview) -> tuple[Mapping[int, str], memoryview]:
+def _envelope(data: memoryview, read: Reading) -> tuple[Mapping[int, str], memoryview]:
     """A runtime.Unknown's type (1: apiVersion, 2: kind) and its message."""
     named: dict[int, str] = {}
     raw = memoryview(b"")
-    for part in parts(data):
+    for part in read(data):
         if part.wire != LENGTH:
             raise ProtobufError(f"Unknown: wrong wireType = {part.wire} for field {part.field}")
         if part.field == 1:
-            named.update({inner.field: _string(inner) for inner in parts(part.data) if inner.wire == LENGTH})
+            for inner in read(part.data):
+                if inner.field in (1, 2):
+                    _expect(inner, LENGTH)
+                    named[inner.field] = _string(inner)
         elif part.field == 2:
             raw = part.data
         elif part.field == 3 and part.data:
@@ -77,6 +84,17 @@ class _Decoder:
     def __init__(self) -> None:
         self._left = MAX_FIELDS
 
+    def parts(self, data: memoryview) -> Iterator[Part]:
+        """The fields of one message, counted."""
+        for part in parts(data):
+            self._count()
+            yield part
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ProtobufError(f"the body has more than {MAX_FIELDS} fields")
+
     def message(self, data: memoryview, name: str, into: Object, depth: int) -> None:
         """Adds a message's fields to `into`."""
         if depth > MAX_DEPTH:
@@ -87,10 +105,7 @@ class _Decoder:
         struct = name.rpartition(".")[2]
         place = struct
         try:
-            for part in parts(data):
-                self._left -= 1
-                if self._left < 0:
-                    raise ProtobufError(f"the body has more than {MAX_FIELDS} fields")
+            for part in self.parts(data):
                 field = fields.get(part.field)
                 if field is not None:
                     place = f"{struct}.{field.json}"
@@ -105,7 +120,7 @@ class _Decoder:
         if field.shape is Shape.LIST:
             found = into.setdefault(field.json, [])
             if part.wire == LENGTH and field.type in _NUMBERS:
-                found.extend(_packed(part.data, field.type))
+                found.extend(self._packed(part.data, field.type))
             else:
                 found.append(self._value(part, field.type, {}, depth))
         elif field.shape is Shape.MAP:
@@ -127,7 +142,7 @@ class _Decoder:
         reader = _READERS.get(type_)
         if reader is not None:
             _expect(part, VARINT if type_ in _NUMBERS else LENGTH)
-            return reader(part)
+            return reader(part, self.parts)
         _expect(part, LENGTH)
         self.message(part.data, type_, into, depth + 1)
         return into
@@ -135,14 +150,22 @@ class _Decoder:
     def _entry(self, part: Part, type_: str, depth: int) -> tuple[str, Any]:
         """A map's entry is a message of the key (1) and the value (2); what is zero may be left out."""
         _expect(part, LENGTH)
-        key, value = "", _READERS[type_](_EMPTY) if type_ in _READERS else {}
-        for inner in parts(part.data):
+        key, value = "", _READERS[type_](_EMPTY, self.parts) if type_ in _READERS else {}
+        for inner in self.parts(part.data):
             if inner.field == 1:
                 _expect(inner, LENGTH)
                 key = _string(inner)
             elif inner.field == 2:
                 value = self._value(inner, type_, {}, depth)
         return key, value
+
+    def _packed(self, data: memoryview, type_: str) -> Iterator[Any]:
+        """Numbers without tags between them; Go does not write them so, but reads them."""
+        place = 0
+        while place < len(data):
+            self._count()
+            number, place = varint(data, place)
+            yield _READERS[type_](Part(0, VARINT, number, _EMPTY.data), self.parts)
 
 
 class _Placed(ProtobufError):
@@ -190,20 +213,20 @@ def _int64(part: Part) -> int:
     return _signed(part.number, 64)
 
 
-def _quantity(part: Part) -> str:
+def _quantity(part: Part, read: Reading) -> str:
     """Quantity{1: string}. Whether it is one is said by the schema's check, as for JSON."""
     text = ""
-    for inner in parts(part.data):
+    for inner in read(part.data):
         if inner.field == 1:
             _expect(inner, LENGTH)
             text = _string(inner)
     return text or "0"
 
 
-def _int_or_string(part: Part) -> int | str:
+def _int_or_string(part: Part, read: Reading) -> int | str:
     """IntOrString{1: type, 2: int, 3: string}."""
     kind, number, text = 0, 0, ""
-    for inner in parts(part.data):
+    for inner in read(part.data):
         if inner.field == 1:
             _expect(inner, VARINT)
             kind = inner.number
@@ -218,10 +241,10 @@ def _int_or_string(part: Part) -> int | str:
     return text if kind else number
 
 
-def _moment(part: Part, *, micro: bool) -> str | None:
+def _moment(part: Part, read: Reading, *, micro: bool) -> str | None:
     """Timestamp{1: seconds, 2: nanoseconds}; nothing or zero is a null. Time is whole seconds."""
     seconds = nanos = 0
-    for inner in parts(part.data):
+    for inner in read(part.data):
         if inner.field == 1:
             _expect(inner, VARINT)
             seconds = _int64(inner)
@@ -238,18 +261,18 @@ def _moment(part: Part, *, micro: bool) -> str | None:
     return timestamps.format_micro_time(moment) if micro else timestamps.format_time(moment)
 
 
-def _time(part: Part) -> str | None:
-    return _moment(part, micro=False)
+def _time(part: Part, read: Reading) -> str | None:
+    return _moment(part, read, micro=False)
 
 
-def _micro_time(part: Part) -> str | None:
-    return _moment(part, micro=True)
+def _micro_time(part: Part, read: Reading) -> str | None:
+    return _moment(part, read, micro=True)
 
 
-def _raw_json(part: Part) -> Any:
+def _raw_json(part: Part, read: Reading) -> Any:
     """RawExtension and FieldsV1 {1: JSON text}."""
     text = memoryview(b"")
-    for inner in parts(part.data):
+    for inner in read(part.data):
         if inner.field == 1:
             _expect(inner, LENGTH)
             text = inner.data
@@ -272,31 +295,22 @@ def _check_depth(value: Any, depth: int) -> None:
             _check_depth(inner, depth + 1)
 
 
-def _strings(part: Part) -> list[str]:
+def _strings(part: Part, read: Reading) -> list[str]:
     """Verbs and ExtraValue {1: items}."""
     found = []
-    for inner in parts(part.data):
+    for inner in read(part.data):
         if inner.field == 1:
             _expect(inner, LENGTH)
             found.append(_string(inner))
     return found
 
 
-def _packed(data: memoryview, type_: str) -> list[Any]:
-    """Numbers without tags between them; Go does not write them so, but reads them."""
-    found, place = [], 0
-    while place < len(data):
-        number, place = varint(data, place)
-        found.append(_READERS[type_](Part(0, VARINT, number, _EMPTY.data)))
-    return found
-
-
-_READERS: Mapping[str, Callable[[Part], Any]] = {
-    "string": _string,
-    "bytes": _bytes,
-    "bool": _bool,
-    "int32": _int32,
-    "int64": _int64,
+_READERS: Mapping[str, Callable[[Part, Reading], Any]] = {
+    "string": lambda part, read: _string(part),
+    "bytes": lambda part, read: _bytes(part),
+    "bool": lambda part, read: _bool(part),
+    "int32": lambda part, read: _int32(part),
+    "int64": lambda part, read: _int64(part),
     "Quantity": _quantity,
     "IntOrString": _int_or_string,
     "Time": _time,

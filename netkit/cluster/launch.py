@@ -6,6 +6,7 @@ cluster outlives the command.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os

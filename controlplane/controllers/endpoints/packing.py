@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from controlplane.controllers.endpoints.slices import (
     MANAGED_BY_LABEL,
     PortKey,
-    empty_slice,
+    SliceTemplate,
     port_key,
-    slice_labels,
 )
 from controlplane.errors import Object
 from controlplane.meta.objects import clone, labels, name
@@ -38,7 +37,11 @@ class Packing:
 
 
 def pack(
-    service: Object, family: str, existing: Sequence[Object], groups: Groups, capacity: int = CAPACITY
+    template: SliceTemplate,
+    family: str,
+    existing: Sequence[Object],
+    groups: Groups,
+    capacity: int = CAPACITY,
 ) -> Packing:
     """What to do with the `existing` slices of one address family so that they hold `groups`."""
     if not groups:
@@ -52,13 +55,13 @@ def pack(
         if key not in groups:
             result.delete += slices
     for key, (ports, endpoints) in groups.items():
-        _pack_group(service, family, by_ports.get(key, []), ports, endpoints, capacity, result)
+        _pack_group(template, family, by_ports.get(key, []), ports, endpoints, capacity, result)
     _recycle(result)
     return result
 
 
 def _pack_group(
-    service: Object,
+    template: SliceTemplate,
     family: str,
     existing: Sequence[Object],
     ports: list[Object],
@@ -67,7 +70,7 @@ def _pack_group(
     result: Packing,
 ) -> None:
     missing = {_identity(endpoint): endpoint for endpoint in endpoints}
-    wanted_labels = slice_labels(service)
+    wanted_labels = template.labels
     changed: list[Object] = []
     unchanged: list[Object] = []
     emptied: list[Object] = []
@@ -93,7 +96,7 @@ def _pack_group(
     result.update += changed
     result.delete += emptied
     while waiting or not (changed or unchanged or result.create):
-        fresh = empty_slice(service, family, ports)
+        fresh = template.empty(family, ports)
         fresh["endpoints"] = waiting[:capacity]
         waiting = waiting[capacity:]
         result.create.append(fresh)

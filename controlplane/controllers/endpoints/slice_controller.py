@@ -12,7 +12,13 @@ from controlplane.client.expectations import Expectations
 from controlplane.client.informer import Informers
 from controlplane.controllers.endpoints.membership import families, has_endpoints
 from controlplane.controllers.endpoints.packing import Packing, is_ours, pack
-from controlplane.controllers.endpoints.slices import MANAGER, SERVICE_LABEL, ZONE_LABEL, desired
+from controlplane.controllers.endpoints.slices import (
+    MANAGER,
+    SERVICE_LABEL,
+    ZONE_LABEL,
+    desired,
+    service_template,
+)
 from controlplane.controllers.endpoints.trigger_times import ANNOTATION, TriggerTimes
 from controlplane.controllers.endpoints.triggers import ServicePods
 from controlplane.errors import NotFound, Object
@@ -84,11 +90,12 @@ class EndpointSliceController:
             if is_ours(each, MANAGER) and not is_being_deleted(each)
         ]
         wanted = families(service)
+        common = service_template(service)
         packings = [Packing(delete=[each for each in ours if each["addressType"] not in wanted])]
         for family in wanted:
             groups = desired(service, pods, family, lambda node: self._nodes.get("", node))
             existing = [each for each in ours if each["addressType"] == family]
-            packings.append(pack(service, family, existing, groups))
+            packings.append(pack(common, family, existing, groups))
         changed = [packing for packing in packings if packing.changes]
         if not changed:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from controlplane.controllers.endpoints.membership import (
     HEADLESS_LABEL,
@@ -37,34 +38,51 @@ def port_key(ports: Sequence[Object] | None) -> PortKey:
     )
 
 
-def slice_labels(service: Object) -> dict[str, str]:
-    """The labels of the Service's slices: its own and the ones readers select by."""
-    result = {key: value for key, value in labels(service).items() if key not in _RESERVED}
-    if is_headless(service):
-        result[HEADLESS_LABEL] = ""
-    result[SERVICE_LABEL] = name(service)
-    result[MANAGED_BY_LABEL] = MANAGER
-    return result
-
-
 _RESERVED = frozenset((HEADLESS_LABEL, SERVICE_LABEL, MANAGED_BY_LABEL))
 
 
-def empty_slice(service: Object, family: str, ports: list[Object]) -> Object:
-    """A slice without endpoints and name, to be filled and created."""
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "generateName": f"{name(service)}-",
-            "namespace": namespace(service),
-            "labels": slice_labels(service),
-            "ownerReferences": [owner_reference("v1", "Service", service)],
-        },
-        "addressType": family,
-        "endpoints": [],
-        "ports": ports,
-    }
+@dataclass(frozen=True, slots=True)
+class SliceTemplate:
+    """What all slices of one owner (a Service, or Endpoints written by hand) have in common.
+
+    `labels` are the owner's own and the ones readers select by, `owner` is the reference to it.
+    """
+
+    name: str
+    namespace: str
+    labels: dict[str, str]
+    owner: Object
+
+    def empty(self, family: str, ports: list[Object]) -> Object:
+        """A slice without endpoints and name, to be filled and created."""
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "generateName": f"{self.name}-",
+                "namespace": self.namespace,
+                "labels": self.labels,
+                "ownerReferences": [self.owner],
+            },
+            "addressType": family,
+            "endpoints": [],
+            "ports": ports,
+        }
+
+
+def template(owner: Object, owner_kind: str, manager: str, *, headless: bool) -> SliceTemplate:
+    """The template of the slices that `manager` keeps for `owner`, an object of `owner_kind` in v1."""
+    wanted = {key: value for key, value in labels(owner).items() if key not in _RESERVED}
+    if headless:
+        wanted[HEADLESS_LABEL] = ""
+    wanted[SERVICE_LABEL] = name(owner)
+    wanted[MANAGED_BY_LABEL] = manager
+    return SliceTemplate(name(owner), namespace(owner), wanted, owner_reference("v1", owner_kind, owner))
+
+
+def service_template(service: Object) -> SliceTemplate:
+    """The template of the slices of a Service that selects pods."""
+    return template(service, "Service", MANAGER, headless=is_headless(service))
 
 
 def desired(

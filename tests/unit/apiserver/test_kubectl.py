@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.apiserver import Served
+from support.kubectl import LIMIT, Kubectl
 
-PINNED = "/usr/lib/google-cloud-sdk/bin/kubectl.1.32"
-KUBECTL = PINNED if os.access(PINNED, os.X_OK) else shutil.which("kubectl")
-LIMIT = 60.0
-
-pytestmark = [
-    pytest.mark.kubectl,
-    pytest.mark.skipif(KUBECTL is None, reason="no kubectl on this machine"),
-]
+pytestmark = pytest.mark.kubectl
 
 WEB = """
 apiVersion: apps/v1
@@ -53,79 +42,6 @@ items:
 - {apiVersion: v1, kind: ConfigMap, metadata: {name: one, labels: {of: list}}, data: {k: v}}
 - {apiVersion: v1, kind: Secret, metadata: {name: two, labels: {of: list}}, stringData: {k: v}}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-class Kubectl:
-    """Runs kubectl with its own home, so that no discovery cache is shared."""
-
-    def __init__(self, api: Served, directory: Path) -> None:
-        self.api = api
-        self.directory = directory
-        config = directory / "kubeconfig"
-        cluster = {"server": api.url, "certificate-authority": str(api.authority.certificate_path)}
-        user = {"client-certificate": str(api.admin.cert), "client-key": str(api.admin.key)}
-        config.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "test",
-                    "clusters": [{"name": "test", "cluster": cluster}],
-                    "users": [{"name": "test", "user": user}],
-                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                }
-            )
-        )
-        self.environment = {**os.environ, "KUBECONFIG": str(config), "HOME": str(directory)}
-
-    def write(self, name: str, text: str) -> str:
-        path = self.directory / name
-        path.write_text(text)
-        return str(path)
-
-    async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
-        assert KUBECTL is not None
-        return await asyncio.create_subprocess_exec(
-            KUBECTL,
-            *arguments,
-            env={**self.environment, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-
-    async def run(self, *arguments: str, **environment: str) -> Result:
-        process = await self.start(*arguments, **environment)
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), LIMIT)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode is not None
-        return Result(process.returncode, out.decode(), err.decode())
-
-    async def __call__(self, *arguments: str, **environment: str) -> str:
-        result = await self.run(*arguments, **environment)
-        assert result.code == 0, result.err or result.out
-        return result.out
-
-    async def fails(self, *arguments: str) -> str:
-        result = await self.run(*arguments)
-        assert result.code != 0, result.out
-        return result.err
-
-
-@pytest.fixture
-async def kubectl(api: Served, tmp_path: Path) -> Kubectl:
-    return Kubectl(api, tmp_path)
 
 
 async def test_apply_again_and_again(kubectl: Kubectl) -> None:

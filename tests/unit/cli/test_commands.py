@@ -66,7 +66,7 @@ def lab(netkit: Run, tmp_path: Path) -> Profile:
     return profile
 
 
-COMMANDS = "up status down exec kubectl kubeconfig doctor version image".split()
+COMMANDS = ["up", "status", "down", "exec", "kubectl", "kubeconfig", "doctor", "version", "image"]
 
 
 @pytest.mark.parametrize(

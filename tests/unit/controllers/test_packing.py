@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.controllers.endpoints.packing import Packing, pack
-from controlplane.controllers.endpoints.slices import port_key, slice_labels
+from controlplane.controllers.endpoints.slices import port_key, service_template
 from controlplane.errors import Object
 from controlplane.meta.objects import clone, name
 
@@ -51,7 +51,9 @@ class Store:
         return len(packing.create) + len(packing.update) + len(packing.delete)
 
     def sync(self, wanted, capacity: int = 100) -> int:
-        return self.apply(pack(SERVICE, "IPv4", list(self.slices.values()), wanted, capacity))
+        return self.apply(
+            pack(service_template(SERVICE), "IPv4", list(self.slices.values()), wanted, capacity)
+        )
 
     def addresses(self) -> list[str]:
         return sorted(
@@ -103,9 +105,9 @@ def test_new_labels_of_the_service_reach_all_slices() -> None:
     store.sync(groups(range(150)))
     service = clone(SERVICE)
     service["metadata"]["labels"] = {"team": "a"}
-    packing = pack(service, "IPv4", list(store.slices.values()), groups(range(150)))
+    packing = pack(service_template(service), "IPv4", list(store.slices.values()), groups(range(150)))
     assert len(packing.update) == 2
-    assert all(each["metadata"]["labels"] == slice_labels(service) for each in packing.update)
+    assert all(each["metadata"]["labels"] == service_template(service).labels for each in packing.update)
 
 
 def test_different_ports_are_apart() -> None:
