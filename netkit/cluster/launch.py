@@ -51,6 +51,9 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
         progress.tell(error=str(error), hint=_hint(error))
         return 1
     namespaces = _namespaces(fabric)
+    # What is imported lives for ever and is shared with every part: the collector shall not touch, and so copy, it.
+    gc.collect()
+    gc.freeze()
     keeper = Keeper(
         profile.directory, profile.ledger, parts(plan, profile, certificates, sockets, namespaces)
     )
