@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,10 +82,15 @@ def _print_what_to_try(facts: ClusterFacts) -> None:
         ("kubectl create -f FILE", "your own manifests; kubectl apply works as well"),
         (f"netkit status{suffix}", "everything on one screen"),
         (f"netkit exec{suffix} client -- curl -s NODE:NODEPORT", "ask a NodePort from outside"),
-        (f"netkit exec{suffix} node1 -- iptables-save -t nat", "the rules of kube-proxy on a node"),
+        (f"netkit exec{suffix} node1 -- {_iptables_save()} -t nat", "the rules of kube-proxy on a node"),
         (f"netkit down{suffix}", "remove it all"),
     ):
-        print(f"  {command:<52} {ink.dim(what)}")
+        print(f"  {command:<56} {ink.dim(what)}")
+
+
+def _iptables_save() -> str:
+    """The program that shows the proxy's rules: the legacy variant is preferred where a machine has it."""
+    return "iptables-legacy-save" if shutil.which("iptables-legacy-restore") else "iptables-save"
 
 
 class _Progress:
