@@ -40,8 +40,13 @@ def parse(body: bytes) -> tuple[Any, list[str]]:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise ValueError(_explain(body, fault)) from fault
+    try:
+        printed = orjson.dumps(value)
+    except orjson.JSONEncodeError as fault:
+        # Parsed, but nested too deeply to be stored again.
+        raise ValueError("exceeded max depth") from fault
     # What prints as it came holds every key it came with: the case of clients that print as we do.
-    if orjson.dumps(value) == body.rstrip() or _certainly_unique(body, value):
+    if printed == body.rstrip() or _certainly_unique(body, value):
         return value, []
     found: list[str] = []
     _collect(json.loads(body, object_pairs_hook=_Pairs), "", found)
