@@ -85,13 +85,13 @@ class RemoteKubelet:
     async def run(self) -> None:
         for each in self.nodes:
             await self.client.create(NODE, {**node(each), "status": {}})
-            stored = await self.client.get(NODE, each)
-            stored["status"] = node(each)["status"]
-            ready = stored["status"]["conditions"][0]
+            status = node(each)["status"]
+            ready = status["conditions"][0]
             ready.update(
                 lastHeartbeatTime=now(), lastTransitionTime=now(), reason="KubeletReady", message="x"
             )
-            await self.client.update_status(NODE, stored)
+            # A patch: controllers write to a new node at the same time.
+            await self.client.patch(NODE, each, {"status": status}, subresource="status")
         async with asyncio.TaskGroup() as group:
             for each in self.nodes:
                 group.create_task(NodeLease(self.client, each).run())

@@ -120,9 +120,15 @@ def test_optional_references_may_miss() -> None:
     assert "X" not in env({"env": [{"name": "X", "valueFrom": origin}]}, sources(configmap_gone=None))
 
 
-@given(st.text(alphabet="$()AB x", max_size=30))
-def test_expansion_without_names_only_halves_dollars(text: str) -> None:
+@given(st.text(alphabet="$)AB x", max_size=30))
+def test_expansion_without_references_only_halves_dollars(text: str) -> None:
     assert expand(text, {}) == text.replace("$$", "$")
+
+
+@pytest.mark.parametrize("text", ["$(A)", "$($$)", "$(A", "x$(A B)y"])
+def test_a_reference_to_nothing_stays_as_it_is(text: str) -> None:
+    """Also one with dollars inside, as kubelet's own expansion leaves it."""
+    assert expand(text, {}) == text
 
 
 def test_hostname() -> None:
