@@ -51,7 +51,7 @@ class ControllerSettings:
     cluster_cidr: str = "10.244.0.0/16"
     node_cidr_mask: int = 24
     node_monitor_grace: float = 40.0
-    pod_gc_quarantine: float = 10.0
+    pod_gc_quarantine: float = 40.0
 
 
 async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: str) -> None:

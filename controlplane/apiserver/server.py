@@ -30,6 +30,7 @@ from controlplane.apiserver.authn import (
 )
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
@@ -151,19 +152,22 @@ async def serve_control_plane(
     certificates = prepare_pki(settings, (ip_address(sock.getsockname()[0]) for sock in sockets))
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
-        registry = Registry(store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)])
-        await registry.start()
-        server = _api_server(settings, sockets, registry, certificates, dial)
-        try:
-            addresses = [] if settings.advertise_address is None else [settings.advertise_address]
-            await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
-            await server.serve(sockets, server_tls(certificates))
-            log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
-            if on_ready is not None:
-                on_ready()
-            await _run(server, controllers, certificates.authority.certificate_pem.decode())
-        finally:
-            await _close(server, registry)
+        with full_collections_by_the_clock():
+            registry = Registry(
+                store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)]
+            )
+            await registry.start()
+            server = _api_server(settings, sockets, registry, certificates, dial)
+            try:
+                addresses = [] if settings.advertise_address is None else [settings.advertise_address]
+                await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await server.serve(sockets, server_tls(certificates))
+                log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
+                if on_ready is not None:
+                    on_ready()
+                await _run(server, controllers, certificates.authority.certificate_pem.decode())
+            finally:
+                await _close(server, registry)
     finally:
         await store.close()
 

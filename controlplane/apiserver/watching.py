@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
 
 import orjson
 
@@ -24,8 +24,6 @@ from controlplane.resources.table import partial_metadata, table
 log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 256 * 1024
-_FIRST_TURNS = 5
-"""How many turns of the loop a watch gets to refuse its options before its headers are sent."""
 
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -45,8 +43,7 @@ class FrameCache:
         self, kind: Kind, frame: WatchFrame, wanted: Representation, include: str, *, with_columns: bool
     ) -> bytes:
         """One line. A table's cells hold ages, so tables are shared within one second only."""
-        now = self._clock()
-        second = int(now.timestamp()) if wanted.shape is Shape.TABLE else 0
+        second = int(self._clock().timestamp()) if wanted.shape is Shape.TABLE else 0
         key = (
             kind.prefix, frame.type.value, frame.revision, f"{kind.version}/{wanted.shape}/{wanted.version}",
             include, with_columns, second,
@@ -115,6 +112,18 @@ def error_line(error: StatusError) -> bytes:
     return b'{"type":"ERROR","object":' + orjson.dumps(error.status()) + b"}\n"
 
 
+class Frames(Protocol):
+    """What a stream is made of; see `registry.watching.ObjectWatch`."""
+
+    async def begin(self) -> None: ...
+
+    def ready(self) -> WatchFrame | None: ...
+
+    async def __anext__(self) -> WatchFrame: ...
+
+    async def aclose(self) -> None: ...
+
+
 class WatchStream(AsyncGenerator[bytes, None]):
     """The body of one watch: pieces of encoded frames until the watch ends.
 
@@ -122,12 +131,7 @@ class WatchStream(AsyncGenerator[bytes, None]):
     """
 
     def __init__(
-        self,
-        kind: Kind,
-        frames: AsyncIterator[WatchFrame],
-        wanted: Representation,
-        include: str,
-        cache: FrameCache,
+        self, kind: Kind, frames: Frames, wanted: Representation, include: str, cache: FrameCache
     ) -> None:
         self._kind = kind
         self._frames = frames
@@ -136,37 +140,34 @@ class WatchStream(AsyncGenerator[bytes, None]):
         self._cache = cache
         self._columns_sent = False
         self._ended = False
-        self._step = self._next()
 
     async def open(self) -> None:
-        """Begin; raises the StatusError with which the registry refuses the watch's options.
-
-        A revision that is too old is no refusal: as upstream, it is told by an ERROR event inside the stream.
-        """
-        for _ in range(_FIRST_TURNS):
-            await asyncio.sleep(0)
-            if self._step.done():
-                break
-        else:
+        """Begin; raises the StatusError with which the registry refuses the watch's options."""
+        try:
+            await self._frames.begin()
+        except Gone:
+            # The first step raises it again: as upstream, a revision that is too old is told inside the stream.
             return
-        error = self._step.exception()
-        if isinstance(error, StatusError) and not isinstance(error, Gone):
+        except StatusError:
             await self._end()
-            raise error
+            raise
 
     async def asend(self, value: None) -> bytes:
         """The next piece: all frames that are there, at least one."""
         if self._ended:
             raise StopAsyncIteration
-        await asyncio.wait((self._step,))
         lines: list[bytes] = []
-        size = 0
-        more = True
-        while more and self._step.done() and size < _PIECE_BYTES:
-            line, more = await self._take()
-            if line:
-                lines.append(line)
-                size += len(line)
+        try:
+            await self._collect(lines)
+        except StopAsyncIteration:
+            await self._end()
+        except StatusError as error:
+            await self._end()
+            lines.append(error_line(error))
+        except Exception:
+            log.exception("%s: watch failed", self._kind.plural)
+            await self._end()
+            lines.append(error_line(InternalError("the watch failed inside the server")))
         if not lines:
             raise StopAsyncIteration
         return b"".join(lines)
@@ -175,41 +176,24 @@ class WatchStream(AsyncGenerator[bytes, None]):
         await self._end()
         raise typ if val is None else val
 
-    async def _take(self) -> tuple[bytes, bool]:
-        """The line of the frame that is ready, and whether more may come; ends the watch at its end."""
-        try:
-            frame = self._step.result()
-        except StatusError as error:
-            await self._end()
-            return error_line(error), False
-        except Exception:
-            log.exception("%s: watch failed", self._kind.plural)
-            await self._end()
-            return error_line(InternalError("the watch failed inside the server")), False
+    async def _collect(self, lines: list[bytes]) -> None:
+        frame = self._frames.ready()
         if frame is None:
-            await self._end()
-            return b"", False
+            frame = await anext(self._frames)
+        else:
+            await asyncio.sleep(0)  # With many frames waiting, others get their turn between two pieces.
+        size = 0
+        while frame is not None:
+            line = self._line(frame)
+            lines.append(line)
+            size += len(line)
+            frame = self._frames.ready() if size < _PIECE_BYTES else None
+
+    def _line(self, frame: WatchFrame) -> bytes:
         with_columns = not self._columns_sent
         self._columns_sent = self._columns_sent or frame.type is not FrameType.BOOKMARK
-        line = self._cache.encode(self._kind, frame, self._wanted, self._include, with_columns=with_columns)
-        self._step = self._next()
-        await asyncio.sleep(0)
-        return line, True
-
-    def _next(self) -> asyncio.Task[WatchFrame | None]:
-        async def step() -> WatchFrame | None:
-            return await anext(self._frames, None)
-
-        return asyncio.create_task(step())
+        return self._cache.encode(self._kind, frame, self._wanted, self._include, with_columns=with_columns)
 
     async def _end(self) -> None:
-        if self._ended:
-            return
         self._ended = True
-        if not self._step.done():
-            self._step.cancel()
-            await asyncio.wait((self._step,))
-        if not self._step.cancelled():
-            self._step.exception()  # told already, or of no interest to a client that is gone
-        if isinstance(self._frames, AsyncGenerator):
-            await self._frames.aclose()
+        await self._frames.aclose()

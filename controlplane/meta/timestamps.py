@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from controlplane.meta.objects import metadata
@@ -40,6 +41,7 @@ def micro_now() -> str:
     return format_micro_time(datetime.now(UTC))
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> datetime:
     """An RFC 3339 time as aware UTC datetime, to the microsecond. Raises ValueError in Go's words."""
     match = _RFC3339(text)

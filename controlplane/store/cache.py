@@ -14,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.store.events import CacheEvent, FrameType, Stored, WatchFrame, decoded, split
+from controlplane.store.history import HISTORY_EVENTS, History
 from controlplane.store.protocol import Change, Compacted, Store, StoreClosed, StoreError, Watch
 from controlplane.store.watcher import WATCHER_LIMIT, Predicate, Watcher, WatcherTooSlow
 
 __all__ = ["FrameType", "Stored", "WatchCache", "WatchFrame", "Watcher", "WatcherTooSlow"]
-
-HISTORY_EVENTS = 4096
-"""Events a cache remembers at least; watches and continued lists reach back that far without the store."""
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +44,10 @@ class WatchCache:
     ) -> None:
         self._store = store
         self._prefix = prefix
-        self._history = history
         self._watcher_limit = watcher_limit
         self._spaces: dict[str, _Space] = {}
         self._order: list[str] = []
-        self._events: list[CacheEvent] = []
-        self._floor = 0
+        self._history = History(history)
         self._revision = 0
         self._watchers: dict[str, set[Watcher]] = {}
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -69,7 +65,7 @@ class WatchCache:
     @property
     def floor(self) -> int:
         """Events after this revision are known."""
-        return self._floor
+        return self._history.floor
 
     def __len__(self) -> int:
         return sum(len(space.objects) for space in self._spaces.values())
@@ -131,7 +127,7 @@ class WatchCache:
 
     async def read(self, namespace: str, revision: int) -> list[tuple[str, Stored]]:
         """`scan` of a past revision, from the store when the cache does not reach back. Raises Compacted."""
-        if revision >= self._floor:
+        if revision >= self.floor:
             return list(self.scan(namespace, revision=revision))
         prefix = f"{self._prefix}{namespace}/" if namespace else self._prefix
         page = await self._store.range(prefix, revision=revision)
@@ -153,10 +149,10 @@ class WatchCache:
         past: Sequence[CacheEvent] = ()
         if after is None:
             initial = [stored for key, stored in self.scan(namespace) if not name or split(key)[1] == name]
-        elif after < self._floor:
-            raise Compacted(after, self._floor)
+        elif after < self.floor:
+            raise Compacted(after, self.floor)
         else:
-            past = self._events[self._position(after) :]
+            past = self._history.after(after)
         watcher = Watcher(
             after=self._revision if after is None else after,
             namespace=namespace,
@@ -195,10 +191,9 @@ class WatchCache:
         page = await self._store.range(self._prefix)
         self._spaces.clear()
         self._order.clear()
-        self._events.clear()
         for record in page.records:
             self._place(record.key[len(self._prefix) :], decoded(record))
-        self._floor = page.revision
+        self._history.begin(page.revision)
         self._follow = self._store.watch(self._prefix, page.revision)
         self._advance(page.revision)
 
@@ -210,14 +205,11 @@ class WatchCache:
             if stored is None and previous is None:
                 continue
             event = CacheEvent(change.revision, key, stored, previous)
-            self._events.append(event)
+            self._history.add(event)
             for space in {event.namespace, ""}:
                 for watcher in tuple(self._watchers.get(space, ())):
                     watcher.offer(event)
-        if len(self._events) > 2 * self._history:
-            surplus = len(self._events) - self._history
-            self._floor = self._events[surplus - 1].revision
-            del self._events[:surplus]
+        self._history.trim()
         self._advance(revision)
 
     def _place(self, key: str, stored: Stored | None) -> Stored | None:
@@ -267,16 +259,13 @@ class WatchCache:
 
     def _undone(self, revision: int, namespace: str) -> dict[str, Stored | None]:
         """What the objects changed after `revision` were at it."""
-        if revision < self._floor:
-            raise Compacted(revision, self._floor)
+        if revision < self.floor:
+            raise Compacted(revision, self.floor)
         return {
             event.key: event.previous
-            for event in reversed(self._events[self._position(revision) :])
+            for event in reversed(self._history.after(revision))
             if not namespace or event.namespace == namespace
         }
-
-    def _position(self, revision: int) -> int:
-        return bisect_right(self._events, revision, key=lambda event: event.revision)
 
     def _advance(self, revision: int) -> None:
         self._revision = max(self._revision, revision)

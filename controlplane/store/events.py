@@ -46,10 +46,10 @@ class CacheEvent:
     """One change of one object.
 
     `current` is the new state, None after a deletion; `previous` the state before, None for a new object.
-    `gone` is the last state with the revision of this event: what those see for whom the object went away.
+    Those for whom the object went away see its last state with the revision of this event.
     """
 
-    __slots__ = ("_gone", "current", "key", "name", "namespace", "previous", "revision")
+    __slots__ = ("_frames", "current", "key", "name", "namespace", "previous", "revision")
 
     def __init__(self, revision: int, key: str, current: Stored | None, previous: Stored | None) -> None:
         self.revision = revision
@@ -57,15 +57,20 @@ class CacheEvent:
         self.namespace, self.name = split(key)
         self.current = current
         self.previous = previous
-        self._gone: Stored | None = None
+        self._frames: dict[FrameType, WatchFrame] = {}
 
-    @property
-    def gone(self) -> Stored:
-        if self._gone is None:
-            if self.previous is None:
-                raise ValueError(f"{self.key}: nothing went away at revision {self.revision}")
-            self._gone = stamped(self.previous.object, self.revision)
-        return self._gone
+    def frame(self, type_: FrameType) -> WatchFrame:
+        """The event as ADDED, MODIFIED or DELETED; one frame for all watchers that see it so."""
+        found = self._frames.get(type_)
+        if found is None:
+            stored = self._gone() if type_ is FrameType.DELETED else self.current
+            found = self._frames[type_] = WatchFrame(type_, stored, self.revision)
+        return found
+
+    def _gone(self) -> Stored:
+        if self.previous is None:
+            raise ValueError(f"{self.key}: nothing went away at revision {self.revision}")
+        return stamped(self.previous.object, self.revision)
 
 
 def split(key: str) -> tuple[str, str]:
@@ -81,10 +86,15 @@ def decoded(record: Record) -> Stored:
         obj["metadata"]["resourceVersion"] = str(record.mod_revision)
     except (ValueError, KeyError, TypeError) as fault:
         raise StoreError(f"{record.key}: the stored value is no object: {fault}") from fault
-    return Stored(obj, orjson.dumps(obj), record.mod_revision)
+    return Stored(obj, encoded(obj), record.mod_revision)
 
 
 def stamped(obj: Object, revision: int) -> Stored:
     """The object with that resourceVersion; `obj` itself stays as it is."""
     copy = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(revision)}}
-    return Stored(copy, orjson.dumps(copy), revision)
+    return Stored(copy, encoded(copy), revision)
+
+
+def encoded(obj: Object) -> bytes:
+    """JSON that is going to be kept: cut to size, as what orjson returns holds a buffer of 4 KB and more."""
+    return bytes(memoryview(orjson.dumps(obj)))

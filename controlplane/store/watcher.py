@@ -77,7 +77,7 @@ class Watcher:
             self.finish(WatcherTooSlow(f"{self._limit} events were left unread"))
             return
         self._frames.append(frame)
-        self._wake()
+        self.wake()
 
     def finish(self, fault: StoreError | None = None) -> None:
         """No more frames; those queued can still be taken. `fault` is raised behind the last of them."""
@@ -86,39 +86,57 @@ class Watcher:
         self._ended = True
         self._fault = fault
         self._on_close(self)
-        self._wake()
+        self.wake()
 
     def close(self) -> None:
         """The reader is gone."""
         self._frames.clear()
         self.finish()
 
-    async def next_frame(self, timeout: float | None = None) -> WatchFrame | None:
-        """The next frame; None when `timeout` seconds passed without one.
+    def mark(self, frame: WatchFrame) -> None:
+        """Queue a frame that is no event behind those that wait."""
+        self._frames.append(frame)
+        self.wake()
+
+    def take(self) -> WatchFrame | None:
+        """The next frame; None when there is none yet.
 
         Raises StopAsyncIteration at the end, WatcherTooSlow or another StoreError when the watch failed.
         """
-        deadline: asyncio.TimerHandle | None = None
-        try:
-            while not self._frames:
-                if self._fault is not None:
-                    raise self._fault
-                if self._ended:
-                    raise StopAsyncIteration
-                if timeout is not None and timeout <= 0:
-                    return None
-                loop = asyncio.get_running_loop()
-                self._waiter = loop.create_future()
-                if timeout is not None:
-                    if deadline is not None and deadline.when() <= loop.time():
-                        return None
-                    deadline = deadline or loop.call_later(timeout, self._wake)
-                await self._waiter
-        finally:
-            if deadline is not None:
-                deadline.cancel()
+        if not self._frames:
+            if self._fault is not None:
+                raise self._fault
+            if self._ended:
+                raise StopAsyncIteration
+            return None
         frame = self._frames.popleft()
         self.revision = max(self.revision, frame.revision)
+        return frame
+
+    async def wait(self) -> None:
+        """Return when there is something to take, or somebody calls `wake`."""
+        if not self._frames and not self._ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def wake(self) -> None:
+        """Make `wait` return."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next_frame(self, timeout: float | None = None) -> WatchFrame | None:
+        """The next frame; None when `timeout` seconds passed without one. Raises what `take` raises."""
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        alarm = loop.call_at(end, self.wake) if end is not None else None
+        try:
+            while (frame := self.take()) is None:
+                if end is not None and loop.time() >= end:
+                    return None
+                await self.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         return frame
 
     def __aiter__(self) -> Watcher:
@@ -135,9 +153,5 @@ class Watcher:
         is_in = new is not None and (self._predicate is None or self._predicate(new.object))
         was_in = old is not None and (self._predicate is None or self._predicate(old.object))
         if is_in:
-            return WatchFrame(FrameType.MODIFIED if was_in else FrameType.ADDED, new, event.revision)
-        return WatchFrame(FrameType.DELETED, event.gone, event.revision) if was_in else None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            return event.frame(FrameType.MODIFIED if was_in else FrameType.ADDED)
+        return event.frame(FrameType.DELETED) if was_in else None

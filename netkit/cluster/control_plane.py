@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from controlplane.apiserver.server import ControlPlaneSettings, serve_control_plane
 from controlplane.client.client import Client
-from controlplane.control_loop import ControllerSettings, run_controllers
+from controlplane.control_loop import ControllerSettings, keep_running, run_controllers
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
 from netkit.kernel.netns import Namespace, socket_in
+from netkit.podnet.direct_agent import DirectRoutes
 
 
 def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings:
@@ -59,6 +60,10 @@ async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket],
             node_cidr_mask=network.node_mask,
             node_monitor_grace=monitor.grace_period,
         )
-        await run_controllers(client, settings, ca_pem)
+        # What the API server proxies to (pods, Services) is reached through the nodes.
+        routes = DirectRoutes(client, ns, plan.control_plane)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_running("routes to pods", routes.run), name="routes to pods")
+            group.create_task(run_controllers(client, settings, ca_pem), name="controllers")
 
     await serve_control_plane(control_plane_settings(plan, profile), sockets, dial, controllers)

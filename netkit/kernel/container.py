@@ -84,7 +84,8 @@ class Isolation:
     """Where a new container lives.
 
     `network` is the path of a network namespace, `root` the lower layer of its file system, `scratch` an
-    existing empty directory of the machine, `masked` directories that shall look empty inside.
+    existing empty directory of the machine, `masked` directories that shall look empty inside; with
+    `read_only` only what is mounted by `binds` can be written.
     """
 
     network: str
@@ -93,6 +94,7 @@ class Isolation:
     root: str = "/"
     binds: tuple[Bind, ...] = ()
     masked: tuple[str, ...] = ()
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,13 @@ def start(program: Program, isolation: Isolation, stdio: Stdio) -> Spawned:
     def prepare() -> None:
         syscalls.setns(network, syscalls.CLONE_NEWNET)
         socket.sethostname(isolation.hostname)
-        enter_root(isolation.root, isolation.scratch, isolation.binds, isolation.masked)
+        enter_root(
+            isolation.root,
+            isolation.scratch,
+            isolation.binds,
+            isolation.masked,
+            read_only=isolation.read_only,
+        )
 
     try:
         return _spawn(program, stdio, _NEW_VIEW | syscalls.CLONE_NEWPID, prepare)

@@ -50,11 +50,14 @@ def overlay_available() -> bool:
         return any(line.split()[-1:] == ["overlay"] for line in file)
 
 
-def enter_root(lower: str, scratch: str, binds: Sequence[Bind], masked: Sequence[str]) -> None:
+def enter_root(
+    lower: str, scratch: str, binds: Sequence[Bind], masked: Sequence[str], *, read_only: bool = False
+) -> None:
     """Make the calling process' root directory the container's; it must own its mount namespace.
 
-    `scratch` is an existing empty directory to build in, `masked` are directories that shall look empty.
-    Raises `OSError` that names what could not be mounted.
+    `scratch` is an existing empty directory to build in, `masked` are directories that shall look empty;
+    with `read_only` nothing can be written but what is mounted by `binds`. Raises `OSError` that names what
+    could not be mounted.
     """
     mount("none", "/", "none", MS_PRIVATE | MS_REC)
     mount("tmpfs", scratch, "tmpfs", 0, "mode=755")
@@ -68,6 +71,11 @@ def enter_root(lower: str, scratch: str, binds: Sequence[Bind], masked: Sequence
             mount("tmpfs", root + path, "tmpfs", MS_RDONLY, "mode=700")
     for bind in binds:
         _bind(bind, root, writable)
+    if read_only:
+        volumes = {bind.target for bind in binds}
+        for folder, flags in (("/tmp", MS_NOSUID | MS_NODEV), ("/run", MS_NOSUID | MS_NODEV), ("/", 0)):
+            if folder not in volumes:
+                mount("none", root + folder, "none", MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
     os.chdir(root)
     pivot_root(".", ".")
     umount(".", MNT_DETACH)

@@ -184,9 +184,9 @@ class ContainerStarter:
         address = setting.place.addresses[0] if setting.place.addresses else ""
         outcome = await run_hook(self._context, container, config.id, address, hook, _HOOK_SECONDS)
         if not outcome.success:
-            self.event(
-                pod, container, WARNING, "FailedPostStartHook", f"PostStartHook failed: {outcome.text}"
-            )
+            # As kubelet: the output may hold secrets, so it goes to the log only.
+            log.info("%s: postStart: %s", config.key, outcome.text)
+            self.event(pod, container, WARNING, "FailedPostStartHook", "PostStartHook failed")
             self.event(pod, container, NORMAL, "Killing", "FailedPostStartHook")
             await self._context.runtime.stop(
                 config.id, float(pod["spec"].get("terminationGracePeriodSeconds") or 30)

@@ -43,6 +43,7 @@ class NodeHeartbeat:
         self._events = events
         self._problem = problem
         self._settled = settled
+        self._pod_ranges: Object = {}
         self._poked = asyncio.Event()
         self._registered = asyncio.Event()
 
@@ -69,6 +70,8 @@ class NodeHeartbeat:
                 else:
                     # Others write it too: a node that was cut off comes back as Unknown and tainted.
                     self.node = await self._client.get(NODE, self._settings.node_name)
+                spec = self.node.get("spec") or {}
+                self._pod_ranges = {key: spec[key] for key in ("podCIDR", "podCIDRs") if spec.get(key)}
                 if self._has_changed(self.node) or loop.time() - written > self._settings.status_seconds:
                     await self._write(self.node)
                     written = loop.time()
@@ -86,6 +89,9 @@ class NodeHeartbeat:
 
     async def _register(self) -> Object:
         wanted = node_object(self._settings, self._facts)
+        if self._pod_ranges and not await self._are_taken(self._pod_ranges):
+            # Registered again after a deletion: its pods go on with their addresses.
+            wanted["spec"] |= self._pod_ranges
         try:
             node = await self._client.create(NODE, wanted)
         except AlreadyExists:
@@ -94,6 +100,11 @@ class NodeHeartbeat:
         else:
             log.info("%s: registered", self._settings.node_name)
         return node
+
+    async def _are_taken(self, ranges: Object) -> bool:
+        """Whether another node was given one of the pod ranges meanwhile."""
+        given = {text for node in (await self._client.list(NODE)).items for text in _pod_ranges(node)}
+        return not given.isdisjoint(_pod_ranges({"spec": ranges}))
 
     async def _write(self, node: Object) -> None:
         current = await self._client.get(NODE, self._settings.node_name)
@@ -123,3 +134,8 @@ class NodeHeartbeat:
     def _as_seen_by_events(self, node: Object) -> Object:
         # Kubelet's node events carry the name as uid, and `kubectl describe node` asks for both.
         return {**node, "metadata": {**node["metadata"], "uid": self._settings.node_name}}
+
+
+def _pod_ranges(node: Object) -> list[str]:
+    spec = node.get("spec") or {}
+    return [*(spec.get("podCIDRs") or ()), *([spec["podCIDR"]] if spec.get("podCIDR") else ())]

@@ -116,6 +116,17 @@ async def read_log(path: Path, options: LogOptions, running: Callable[[], bool])
         file.close()
 
 
+def last_words(path: Path, lines: int = 80, limit: int = 2048) -> str:
+    """The end of a log, as it stands in for a termination message; "" when there is no log."""
+    try:
+        with path.open("rb") as file:
+            _seek_to_tail(file, lines)
+            raw = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return ""
+    return LogRenderer(LogOptions()).render(iter(raw))[-limit:].decode("utf-8", "replace")
+
+
 async def _render_rest(file: BinaryIO, renderer: LogRenderer) -> AsyncIterator[bytes]:
     """From the file's position on, whole lines only; the position is behind the last whole line afterwards."""
     while not renderer.exhausted:

@@ -38,11 +38,12 @@ class PodDirectory:
         log.with_name(f"{log.name}.1").unlink(missing_ok=True)
 
     def write_etc(
-        self, pod: Object, addresses: Sequence[str], hostname: str, dns: ClusterDns
+        self, pod: Object, addresses: Sequence[str], hostname: str, dns: ClusterDns, *, anew: bool
     ) -> dict[str, str]:
         """Write resolv.conf, hosts and hostname; path in the container -> path on the machine.
 
-        Files that exist are written in place: they may be mounted.
+        Files that exist are left as they are, with what was edited in the pod, unless `anew`; then they are
+        written in place, since they may be mounted.
         """
         folder = self.path / "etc"
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ class PodDirectory:
         }
         for name, text in texts.items():
             file = folder / name
-            if not file.exists() or file.read_text(encoding="utf-8") != text:
+            if anew or not file.exists():
                 file.write_text(text, encoding="utf-8")
         return {f"/etc/{name}": str(folder / name) for name in texts}
 

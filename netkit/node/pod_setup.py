@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from controlplane.errors import Object
 from controlplane.meta import objects
+from netkit.kernel import netns
 from netkit.node.config_source import ConfigSource
 from netkit.node.container_start import PodSetting
 from netkit.node.pod_directory import PodDirectory
@@ -34,6 +36,7 @@ class PodSetup:
         self._directory = directory
         self._setting: PodSetting | None = None
         self._fresh_until = 0.0
+        self._notes: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
         self._tokens: dict[str, tuple[str, float]] = {}
 
     @property
@@ -47,14 +50,22 @@ class PodSetup:
         """The pod's first address, "" without a sandbox."""
         return self.sandbox.addresses[0] if self.sandbox is not None and self.sandbox.addresses else ""
 
+    @property
+    def has_lost_sandbox(self) -> bool:
+        """Whether there is none, or its network namespace was taken away from under the pod."""
+        return self.sandbox is None or not netns.exists(self.sandbox.netns)
+
     async def ensure(self, pod: Object) -> None:
-        """Make what is missing, refresh files of ConfigMaps and the like each minute.
+        """Make what is missing; refresh files of ConfigMaps and the like each minute, and at once when the
+        pod's labels or annotations change, as kubelet does.
 
         Raises MountError, KernelError, NetworkNotReady, StatusError, ConnectionFailed.
         """
-        if self._setting is not None and time.monotonic() < self._fresh_until:
+        notes = (objects.labels(pod), objects.annotations(pod))
+        if self._setting is not None and time.monotonic() < self._fresh_until and notes == self._notes:
             return
         spec = pod["spec"]
+        is_new = self.sandbox is None
         if self.sandbox is None:
             reference = PodRef(objects.namespace(pod), objects.name(pod), objects.uid(pod))
             self.sandbox = await self._context.network.add(reference, bool(spec.get("hostNetwork")))
@@ -66,6 +77,8 @@ class PodSetup:
             hostname=hostname(pod, settings.node_name),
             capacity=settings.capacity,
         )
+        dns = ClusterDns(settings.cluster_dns, settings.cluster_domain, _read(settings.resolv_conf))
+        etc = self._directory.write_etc(pod, self.sandbox.addresses, place.hostname, dns, anew=is_new)
         volumes: dict[str, str] = {}
         wanted = spec.get("volumes") or ()
         if wanted:
@@ -73,10 +86,8 @@ class PodSetup:
             sources = await self._source.fetch(objects.namespace(pod), references)
             tokens = await self._fetch_tokens(pod)
             volumes = await asyncio.to_thread(prepare, pod, self._directory.volumes, place, sources, tokens)
-        dns = ClusterDns(settings.cluster_dns, settings.cluster_domain, _read(settings.resolv_conf))
-        etc = self._directory.write_etc(pod, self.sandbox.addresses, place.hostname, dns)
         self._setting = PodSetting(self.sandbox.netns, place, PodFiles(volumes, etc))
-        self._fresh_until = time.monotonic() + _REFRESH_SECONDS
+        self._fresh_until, self._notes = time.monotonic() + _REFRESH_SECONDS, notes
 
     async def tear_down(self, uid: str) -> None:
         """Remove the sandbox; files stay for logs. Raises KernelError."""

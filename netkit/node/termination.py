@@ -44,6 +44,10 @@ class Terminator:
         self._tasks[record.id] = task
         task.add_done_callback(partial(self._stopped, record.id))
 
+    def is_stopping(self, views: Views) -> bool:
+        """Whether one of the running containers is being stopped."""
+        return any(record.id in self._tasks for record in views.running())
+
     def hurry(self, views: Views, grace: float) -> None:
         """Shorten the grace period of what is being stopped."""
         for record in views.running():
@@ -98,8 +102,8 @@ class Terminator:
                         self._context, container, container_id, self._address(), hook, grace
                     )
                 if not outcome.success:
-                    text = f"PreStopHook failed: {outcome.text}"
-                    self._starter.event(pod, container, WARNING, "FailedPreStopHook", text)
+                    log.info("%s/%s: preStop: %s", pod["metadata"]["name"], container["name"], outcome.text)
+                    self._starter.event(pod, container, WARNING, "FailedPreStopHook", "PreStopHook failed")
             except TimeoutError:
                 log.info(
                     "%s/%s: preStop used up the grace period", pod["metadata"]["name"], container["name"]

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from controlplane.client.events import WARNING
+from controlplane.client.events import NORMAL, WARNING
 from controlplane.client.transport import ConnectionFailed
 from controlplane.errors import Object, StatusError
 from controlplane.meta import objects, timestamps
@@ -24,6 +24,7 @@ from netkit.node.lifecycle.backoff import BackOff
 from netkit.node.lifecycle.probes import ProbeKind, timing
 from netkit.node.lifecycle.records import Record, Views
 from netkit.node.lifecycle.status import PodFacts, pod_status
+from netkit.node.log_reader import last_words
 from netkit.node.pod_directory import PodDirectory
 from netkit.node.pod_setup import PodSetup
 from netkit.node.podspec.volumes import MountError
@@ -148,6 +149,8 @@ class PodWorker:
             return await self._finish()
         if self._failed is not None:
             return await self._finish()
+        if self._setup.has_lost_sandbox and not await self._is_clear_of_lost_sandbox():
+            return _RETRY_SECONDS
         if (pause := await self._ready_for_containers()) > 0:
             return pause
         self._stop_changed_containers()
@@ -164,6 +167,19 @@ class PodWorker:
         due = [at for _, at in actions.backing_off] + [self.views.of(name).retry_at for name in actions.start]
         delay = min([delay, *(max(at - self._context.clock(), 0.01) for at in due)])
         return delay if await self._write_status() else _RETRY_SECONDS
+
+    async def _is_clear_of_lost_sandbox(self) -> bool:
+        """Without its network namespace a pod begins anew: its containers are stopped, then it gets another."""
+        if self.views.running():
+            if not self._terminator.is_stopping(self.views):
+                self._event(
+                    NORMAL, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
+                )
+            self._terminator.stop_all(self.pod, self.views, self._pod_grace())
+            return False
+        if self._setup.sandbox is not None:
+            await self._setup.tear_down(self.uid)
+        return True
 
     async def _ready_for_containers(self) -> float:
         """0 when containers may start, else the seconds until the next try."""
@@ -352,14 +368,17 @@ class PodWorker:
             self._start_prober(container, record)
 
     def _with_message(self, record: Record) -> Record:
-        """With what the container wrote to its termination log."""
+        """With what the container wrote to its termination log, or its last lines if it asks for that."""
         if record.running or record.message:
             return record
         path = self.directory.path / "termination" / record.name
         try:
             text = path.read_text(encoding="utf-8", errors="replace")[:4096]
         except OSError:
-            return record
+            text = ""
+        policy = self._container(record.name).get("terminationMessagePolicy")
+        if not text and record.exit_code and policy == "FallbackToLogsOnError":
+            text = last_words(self.directory.log(record.name, record.attempt))
         return records.with_message(record, text)
 
     def _container(self, name: str) -> Object:

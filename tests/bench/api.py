@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,17 +37,22 @@ LISTERS = 4
 WATCHERS = 100
 LISTED = 1000
 CONFIG_MAPS = 10_000
+TYPE = {"apiVersion": "v1", "kind": "Pod"}
 
 
-def pod(name: str) -> bytes:
-    """A pod that is about 3 KB once it is stored, as a Deployment makes them."""
-    probe = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5}
-    environment = [{"name": f"SETTING_{number}", "value": f"value of setting {number}"} for number in range(8)]
+def pod(name: str, node: str = "") -> bytes:
+    """A pod as a Deployment makes them."""
+    probe: dict[str, Any] = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5}
+    environment: list[dict[str, Any]] = [
+        {"name": f"SETTING_{number}", "value": f"value of setting {number}"} for number in range(8)
+    ]
     fields = ("metadata.name", "metadata.namespace", "status.podIP", "spec.nodeName")
     environment += [
-        {"name": path.upper().replace(".", "_"), "valueFrom": {"fieldRef": {"fieldPath": path}}} for path in fields
+        {"name": path.upper().replace(".", "_"), "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        for path in fields
     ]
     container = {
+        "name": "web",
         "image": "registry.example/shop/frontend:1.27.3",
         "env": environment,
         "ports": [{"name": "http", "containerPort": 8080}],
@@ -66,9 +72,35 @@ def pod(name: str) -> bytes:
             "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
         },
         "spec": {
-            "containers": [{"name": "web", **container}, {"name": "sidecar", **container}],
+            "containers": [container],
+            **({"nodeName": node} if node else {}),
             "volumes": [{"name": "settings", "configMap": {"name": "frontend"}}],
         },
+    }
+    return json.dumps(obj).encode()
+
+
+def running(obj: dict[str, Any]) -> bytes:
+    """The pod with the status of one that runs; it is about 3 KB then."""
+    now = obj["metadata"]["creationTimestamp"]
+    state = {
+        "name": "web",
+        "ready": True,
+        "started": True,
+        "restartCount": 0,
+        "state": {"running": {"startedAt": now}},
+    }
+    image = obj["spec"]["containers"][0]["image"]
+    types = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+    obj["status"] = {
+        "phase": "Running",
+        "conditions": [{"type": name, "status": "True", "lastTransitionTime": now} for name in types],
+        "hostIP": "172.18.0.3",
+        "podIP": "10.244.1.17",
+        "startTime": now,
+        "containerStatuses": [
+            {**state, "image": image, "imageID": image, "containerID": f"netkit://{'0' * 64}"}
+        ],
     }
     return json.dumps(obj).encode()
 
@@ -106,6 +138,14 @@ def server(name: str, directory: Path) -> Iterator[Server]:
         yield Server(process, int(process.stdout.readline()))
     finally:
         process.communicate(timeout=20)
+
+
+@contextmanager
+def fresh_server() -> Iterator[tuple[Path, Server]]:
+    """A control plane over an empty store, and its directory."""
+    temporary = tempfile.TemporaryDirectory(prefix="bench-api-")
+    with temporary as name, server("control-plane", Path(name)) as ours:
+        yield Path(name), ours
 
 
 def client_tls(directory: Path) -> ssl.SSLContext:
@@ -176,7 +216,7 @@ def creates(count: int) -> Callable[[str], Iterator[bytes]]:
     )
 
 
-def updates(present: Sequence[dict[str, object]], count: int) -> Callable[[str], Iterator[bytes]]:
+def updates(present: Sequence[dict[str, Any]], count: int) -> Callable[[str], Iterator[bytes]]:
     """Each pod in turn gets another annotation."""
 
     def requests(namespace: str) -> Iterator[bytes]:
@@ -199,7 +239,17 @@ async def cases(bench: Bench, connection: Connection) -> list[Case]:
     """Fills a namespace to read from, and leaves the answers the floor is to give."""
     namespace = await bench.namespace(connection)
     writers = [await Connection.open(bench.ours.port, bench.tls) for _ in range(CLIENTS)]
-    await load(writers, creates(LISTED)(namespace))
+    names = [f"frontend-5d4f-{number:05}" for number in range(LISTED)]
+    await load(writers, (request("POST", pods_of(namespace), pod(name, "node-1")) for name in names))
+    listed = await connection.ask(request("GET", pods_of(namespace)))
+    made = zip(names, json.loads(listed)["items"], strict=True)
+    await load(
+        writers,
+        (
+            request("PUT", f"{pods_of(namespace)}/{name}/status", running({**TYPE, **obj}))
+            for name, obj in made
+        ),
+    )
     for writer in writers:
         writer.close()
     one = request("GET", f"{pods_of(namespace)}/frontend-5d4f-00000")
@@ -221,13 +271,14 @@ async def cases(bench: Bench, connection: Connection) -> list[Case]:
         (folder / name).write_bytes(body)
     bare_write = request("POST", "/create", pod("frontend-5d4f-00000"))
     size = len(stored)
+    many, few = f"{CLIENTS} clients", f"{LISTERS} clients"
     return [
-        Case(f"GET pod of {size} B, {CLIENTS} clients", "/s", CLIENTS, 3000, same(one, 3000), request("GET", "/get")),
+        Case(f"GET pod of {size} B, {many}", "/s", CLIENTS, 3000, same(one, 3000), request("GET", "/get")),
         Case("create pod, 1 client", "/s", 1, 300, creates(300), bare_write),
-        Case(f"create pod, {CLIENTS} clients", "/s", CLIENTS, 800, creates(800), bare_write),
-        Case(f"update pod, {CLIENTS} clients", "/s", CLIENTS, 800, updates(items, 800), bare_write),
-        Case(f"LIST {LISTED} pods, {LISTERS} clients", "/s", LISTERS, 80, same(every, 80), request("GET", "/list")),
-        Case(f"Table of {LISTED} pods, {LISTERS} clients", "/s", LISTERS, 60, same(table, 60), request("GET", "/table")),
+        Case(f"create pod, {many}", "/s", CLIENTS, 800, creates(800), bare_write),
+        Case(f"update pod, {many}", "/s", CLIENTS, 800, updates(items, 800), bare_write),
+        Case(f"LIST {LISTED} pods, {few}", "/s", LISTERS, 80, same(every, 80), request("GET", "/list")),
+        Case(f"Table of {LISTED} pods, {few}", "/s", LISTERS, 60, same(table, 60), request("GET", "/table")),
     ]
 
 
@@ -240,7 +291,9 @@ def commits(directory: Path, value: bytes, count: int = 200) -> float:
         database.execute("CREATE TABLE records (revision INTEGER PRIMARY KEY, key TEXT, value BLOB)")
         begin = time.perf_counter()
         for number in range(count):
-            database.execute("INSERT INTO records VALUES (?, ?, ?)", (number, f"/registry/pods/{number}", value))
+            database.execute(
+                "INSERT INTO records VALUES (?, ?, ?)", (number, f"/registry/pods/{number}", value)
+            )
         seconds = time.perf_counter() - begin
         database.close()
         return count / seconds
@@ -253,9 +306,12 @@ class FanOut:
     middle: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
+    cost: list[float] = field(default_factory=list)
 
 
-async def fan_out(bench: Bench, target: Server, watch: bytes, writes: Iterator[bytes], result: FanOut) -> None:
+async def fan_out(
+    bench: Bench, target: Server, watch: bytes, writes: Iterator[bytes], result: FanOut
+) -> None:
     """40 creates one by one: milliseconds from sending one to each watcher's receipt; then 160 in a burst."""
     delays: list[float] = []
     started, missing = 0.0, 0
@@ -284,42 +340,55 @@ async def fan_out(bench: Bench, target: Server, watch: bytes, writes: Iterator[b
     burst = list(writes)
     missing = WATCHERS * len(burst)
     done.clear()
+    events, used = WATCHERS * len(burst), target.cpu()
     started = time.perf_counter()
     await load(writers, iter(burst))
     await asyncio.wait_for(done.wait(), 30)
-    result.rate.append(WATCHERS * len(burst) / (time.perf_counter() - started))
+    result.rate.append(events / (time.perf_counter() - started))
+    result.cost.append((target.cpu() - used) / events * 1e6)
     for connection in (*watchers, *writers):
         connection.close()
 
 
-async def memory(bench: Bench, connection: Connection) -> list[Figure]:
-    """Growth by objects, and what is left of watchers that are gone."""
-    data = {"data": {"settings.yaml": "log: info\nlisten: 0.0.0.0:8080\n" * 8}}
+async def memory(directory: Path, ours: Server) -> list[Figure]:
+    """Of a server that has done nothing before: growth by objects, and by watchers that come and go."""
+    bench = Bench(directory, ours)
+    connection = await Connection.open(ours.port, bench.tls)
+    data = {"data": {"settings.yaml": "log: info\nlisten: 0.0.0.0:8080\n" * 24}}
     path = f"/api/v1/namespaces/{await bench.namespace(connection)}/configmaps"
 
     def config_maps() -> Iterator[bytes]:
         for number in range(CONFIG_MAPS):
-            yield request("POST", path, json.dumps({"metadata": {"name": f"settings-{number}"}, **data}).encode())
+            yield request(
+                "POST", path, json.dumps({"metadata": {"name": f"settings-{number}"}, **data}).encode()
+            )
 
-    before = bench.ours.memory()
-    writers = [await Connection.open(bench.ours.port, bench.tls) for _ in range(CLIENTS)]
+    async def come_and_go() -> None:
+        watchers = [await Connection.open(ours.port, bench.tls, lambda _: None) for _ in range(WATCHERS)]
+        for watcher in watchers:
+            await watcher.ask(request("GET", "/api/v1/services?watch=true&resourceVersion=0"))
+        for watcher in watchers:
+            watcher.close()
+        # A connection that comes behind them is served when the server has noticed that they are gone.
+        await (await Connection.open(ours.port, bench.tls)).ask(request("GET", "/readyz"))
+
+    empty = ours.memory()
+    writers = [await Connection.open(ours.port, bench.tls) for _ in range(CLIENTS)]
     seconds = await load(writers, config_maps())
     for writer in writers:
         writer.close()
-    full = bench.ours.memory()
+    full = ours.memory()
+    size = len(await connection.ask(request("GET", f"{path}/settings-0")))
+    await come_and_go()
+    once = ours.memory()
     for _ in range(3):
-        watchers = [await Connection.open(bench.ours.port, bench.tls, lambda _: None) for _ in range(WATCHERS)]
-        for watcher in watchers:
-            await watcher.ask(request("GET", "/api/v1/pods?watch=true&resourceVersion=0&limit=500"))
-        watching = bench.ours.memory()
-        for watcher in watchers:
-            watcher.close()
-    await connection.ask(request("GET", "/readyz"))
+        await come_and_go()
     return [
-        Figure(f"create ConfigMap, {CLIENTS} clients", "/s", (CONFIG_MAPS / seconds,)),
-        Figure(f"memory (PSS) per {CONFIG_MAPS} ConfigMaps", "MB", (full - before,)),
-        Figure(f"memory (PSS), {WATCHERS} watchers", "MB", (watching - full,)),
-        Figure("  left when they are gone", "MB", (bench.ours.memory() - full,)),
+        Figure(f"create ConfigMap of {size} B, {CLIENTS} clients", "/s", (CONFIG_MAPS / seconds,)),
+        Figure("memory (PSS) at rest", "MB", (empty,)),
+        Figure(f"  more with {CONFIG_MAPS} ConfigMaps of {size} B", "MB", (full - empty,)),
+        Figure(f"  more after {WATCHERS} watchers came and went", "MB", (once - full,)),
+        Figure(f"  more after {3 * WATCHERS} others did", "MB", (ours.memory() - once,), aim="0"),
     ]
 
 
@@ -327,13 +396,20 @@ async def watches(bench: Bench, bare: Server, connection: Connection, runs: int)
     ours, floor = FanOut(), FanOut()
     for _ in range(runs):
         namespace = await bench.namespace(connection)
-        await fan_out(bench, bare, request("GET", "/watch"), itertools.repeat(request("POST", "/", b"{}"), 200), floor)
+        await fan_out(
+            bench, bare, request("GET", "/watch"), itertools.repeat(request("POST", "/", b"{}"), 200), floor
+        )
         watch = request("GET", f"{pods_of(namespace)}?watch=true&resourceVersion=0")
         await fan_out(bench, bench.ours, watch, creates(200)(namespace), ours)
-    rows = (("p50 delay", "ms", "middle"), ("p99 delay", "ms", "late"), ("in a burst", "events/s", "rate"))
+    rows = (
+        (f"a create to {WATCHERS} watchers, p50 delay", "ms", "middle"),
+        ("  p99 delay", "ms", "late"),
+        ("  in a burst", "events/s", "rate"),
+        ("  CPU of one event", "us", "cost"),
+    )
     return [
         Figure(
-            f"a create to {WATCHERS} watchers, {what}",
+            what,
             unit,
             tuple(getattr(ours, name)),
             statistics.median(getattr(floor, name)),
@@ -364,17 +440,20 @@ async def bench_all(directory: Path, ours: Server, runs: int) -> list[Figure]:
         figures += case.figures()
     figures.append(Figure("SQLite alone: durable commits of such a pod", "/s", tuple(durable)))
     figures += followed
-    figures += await memory(bench, connection)
     connection.close()
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-api-") as name, server("control-plane", Path(name)) as ours:
-        figures = asyncio.run(bench_all(Path(name), ours, arguments.runs))
+    with fresh_server() as (directory, ours):
+        figures = asyncio.run(bench_all(directory, ours, arguments.runs))
+    with fresh_server() as (directory, ours):
+        figures += asyncio.run(memory(directory, ours))
     report("api", figures)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -86,6 +87,14 @@ class Cluster:
 
     def status(self) -> Any:
         return json.loads(self.netkit("status", "-p", self.name, "-o", "json", check=False).stdout)
+
+    def errors_logged(self) -> list[str]:
+        """Lines of the parts' logs that tell of errors and tracebacks, in the order of the parts."""
+        folder = Path("/var/lib/netkit") / self.name / "logs"
+        lines = [
+            line for log in sorted(folder.iterdir()) for line in log.read_text(errors="replace").splitlines()
+        ]
+        return [line for line in lines if re.search(r" (ERROR|CRITICAL) |^Traceback|Warning: ", line)]
 
     def rollout(self, what: str, *options: str) -> None:
         self.kubectl("rollout", "status", what, "--timeout=60s", *options)

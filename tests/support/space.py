@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from support.cluster import Cluster, eventually, kubectl_program
@@ -96,6 +97,14 @@ class Space:
 
         return eventually(f"event {reason} of {name}", message, seconds)
 
+    def rollout(self, what: str = "deployment/web") -> str:
+        """Wait until it is rolled out; what kubectl says."""
+        return self.kubectl("rollout", "status", what, "--timeout=60s")
+
+    def pods(self, label: str = "app=web") -> list[Any]:
+        """The pods that are not being deleted."""
+        return [pod for pod in self.items("pods", "-l", label) if "deletionTimestamp" not in pod["metadata"]]
+
     def sh(self, pod: str, script: str, *options: str) -> str:
         """Standard output of a shell script run in a pod."""
         return self.kubectl("exec", pod, *options, "--", "sh", "-c", script)
@@ -162,3 +171,14 @@ def background(where: Space, *arguments: str) -> Iterator[Lines]:
 def since(begin: float) -> float:
     """Seconds since a `time.monotonic()`."""
     return time.monotonic() - begin
+
+
+@contextmanager
+def new_cluster(letter: str, directory: Path, *options: str) -> Iterator[Cluster]:
+    """A cluster of three nodes, up, with further options of `netkit up`; down afterwards."""
+    made = Cluster(f"{letter}{uuid.uuid4().hex[:6]}", directory)
+    try:
+        made.up(*options)
+        yield made
+    finally:
+        made.netkit("down", "-p", made.name, check=False)

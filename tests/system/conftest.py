@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from support.cluster import Cluster
 from support.host import host_network, left_overs
+from support.space import Space, space
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +29,12 @@ def cluster(untouched: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture
+def lab(cluster: Cluster) -> Iterator[Space]:
+    """A namespace of the test's own on the module's cluster. No part may log an error while it is there."""
+    before = len(cluster.errors_logged())
+    with space(cluster) as made:
+        yield made
+    assert cluster.errors_logged()[before:] == []

@@ -8,7 +8,7 @@ It must not know HTTP, selectors' syntax or printing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,14 +26,13 @@ from controlplane.apiserver.registry.requests import (
     ListOptions,
     ListResult,
     PatchType,
-    WatchFrame,
     WatchOptions,
     WriteOptions,
 )
 from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_scale
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
-from controlplane.apiserver.registry.watching import watch_objects
+from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.errors import BadRequest, NotFound, Object
 from controlplane.resources.kind import Kind
 from controlplane.store.compaction import Compactor
@@ -159,12 +158,12 @@ class Registry:
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
 
-    def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> AsyncGenerator[WatchFrame, None]:
+    def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.
 
         Close the iterator (`aclose`) when the client is gone.
         """
-        return watch_objects(self._context, kind, namespace, opts)
+        return ObjectWatch(self._context, kind, namespace, opts)
 
     def kind_of(self, group: str, plural: str) -> Kind | None:
         """The served kind of that resource (its first version)."""

@@ -16,7 +16,7 @@ from controlplane.apiserver.allocation.allocator import Allocator, Reservation
 from controlplane.errors import InternalError, Object, ServiceUnavailable
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import WatchCache
-from controlplane.store.events import Stored, stamped
+from controlplane.store.events import Stored, encoded, stamped
 from controlplane.store.protocol import (
     Change,
     Compacted,
@@ -103,7 +103,7 @@ class Storage:
         """Store `obj` (its metadata gets the new resourceVersion). Raises RevisionMismatch."""
         metadata = obj["metadata"]
         metadata.pop("resourceVersion", None)
-        change = await self._commit(kind, Put(key, orjson.dumps(obj), expect), reservations)
+        change = await self._commit(kind, Put(key, encoded(obj), expect), reservations)
         metadata["resourceVersion"] = str(change.revision)
         return Stored(obj, orjson.dumps(obj), change.revision)
 

@@ -1,9 +1,8 @@
-"""watch: a cache's watcher as frames for one client, with bookmarks and an end. Called by the registry."""
+"""watch: a cache's watcher as frames for one client, with bookmarks and an end. Made by the registry."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.requests import FrameType, WatchFrame, WatchOptions
@@ -20,34 +19,115 @@ LAST_BOOKMARK_SECONDS = 2.0
 """Before its timeout a watch gets a last one."""
 
 
-async def watch_objects(
-    ctx: Context, kind: Kind, namespace: str, opts: WatchOptions
-) -> AsyncGenerator[WatchFrame, None]:
-    """Raises Expired when events are gone, ServerTimeout for versions of the future, Invalid for bad options."""
-    check_watch_match(opts.match, opts.send_initial_events)
-    cache = ctx.storage.cache(kind)
-    version = parse_version(opts.resource_version)
-    if not opts.resource_version:
-        with store_faults():
-            await cache.catch_up()
-    else:
-        await reach(ctx.storage, kind, version)
-    watcher = _watcher(cache, namespace, opts, version)
-    try:
+class ObjectWatch:
+    """The frames of one watch, in order, until its timeout or the registry's end. For one task; close it (`aclose`).
+
+    It runs without tasks and holds no cycle of references, so that a client that leaves leaves nothing behind.
+    """
+
+    def __init__(self, ctx: Context, kind: Kind, namespace: str, opts: WatchOptions) -> None:
+        self._ctx = ctx
+        self._kind = kind
+        self._namespace = namespace
+        self._opts = opts
+        self._cache = ctx.storage.cache(kind)
+        self._watcher: Watcher | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._bookmark: asyncio.TimerHandle | None = None
+        self._is_bookmark_due = False
+        self._is_over = False
+
+    async def begin(self) -> None:
+        """Start to collect frames; the first step does it as well.
+
+        Raises Expired when events are gone, ServerTimeout for versions of the future, Invalid for bad options.
+        """
+        if self._watcher is not None or self._is_over:
+            return
+        self._watcher = await self._started()
+        if self._opts.timeout_seconds:
+            self._end = asyncio.get_running_loop().call_later(self._opts.timeout_seconds, self._finish)
+        if self._opts.bookmarks:
+            self._await_bookmark()
+
+    def ready(self) -> WatchFrame | None:
+        """The next frame if it is there already. Raises what a step raises."""
+        if self._watcher is None or self._is_over:
+            return None
+        try:
+            return self._watcher.take()
+        except WatcherTooSlow as fault:
+            raise too_old(self._watcher.revision, self._cache.floor) from fault
+        except StoreClosed as fault:
+            raise StopAsyncIteration from fault
+        except StoreError as fault:
+            raise InternalError(f"Internal error occurred: {fault}") from fault
+
+    def __aiter__(self) -> ObjectWatch:
+        return self
+
+    async def __anext__(self) -> WatchFrame:
+        await self.begin()
+        while self._watcher is not None:
+            frame = self.ready()
+            if frame is not None:
+                return frame
+            if self._is_over:
+                await self.aclose()
+            elif not self._is_bookmark_due:
+                await self._watcher.wait()
+            elif await self._has_caught_up(self._watcher):
+                return WatchFrame(FrameType.BOOKMARK, None, self._cache.revision)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the watch; may be called twice."""
+        self._is_over = True
+        for timer in (self._end, self._bookmark):
+            if timer is not None:
+                timer.cancel()
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+
+    async def _started(self) -> Watcher:
+        opts, cache = self._opts, self._cache
+        check_watch_match(opts.match, opts.send_initial_events)
+        version = parse_version(opts.resource_version)
+        if not opts.resource_version:
+            with store_faults():
+                await cache.catch_up()
+        else:
+            await reach(self._ctx.storage, self._kind, version)
+        watcher = _watcher(cache, self._namespace, opts, version)
         if opts.send_initial_events:
-            for _ in range(watcher.waiting):
-                yield await anext(watcher)
-            yield WatchFrame(FrameType.BOOKMARK, None, cache.revision, initial_events_end=True)
-        async for frame in _live(cache, watcher, opts):
-            yield frame
-    except WatcherTooSlow as fault:
-        raise too_old(watcher.revision, cache.floor) from fault
-    except StoreClosed:
-        return
-    except StoreError as fault:
-        raise InternalError(f"Internal error occurred: {fault}") from fault
-    finally:
-        watcher.close()
+            watcher.mark(WatchFrame(FrameType.BOOKMARK, None, cache.revision, initial_events_end=True))
+        return watcher
+
+    async def _has_caught_up(self, watcher: Watcher) -> bool:
+        """Whether every frame up to the store's revision was taken; sets the time of the next bookmark."""
+        self._await_bookmark()
+        with store_faults():
+            await self._cache.catch_up()
+        return watcher.waiting == 0
+
+    def _await_bookmark(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._is_bookmark_due = False
+        moment = _next_bookmark(loop.time(), self._end.when() if self._end else None)
+        self._bookmark = loop.call_at(moment, self._ask_for_bookmark)
+
+    def _ask_for_bookmark(self) -> None:
+        self._is_bookmark_due = True
+        self._wake()
+
+    def _finish(self) -> None:
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._watcher is not None:
+            self._watcher.wake()
 
 
 def _watcher(cache: WatchCache, namespace: str, opts: WatchOptions, version: int) -> Watcher:
@@ -57,28 +137,6 @@ def _watcher(cache: WatchCache, namespace: str, opts: WatchOptions, version: int
             return cache.watch(after, namespace, opts.predicate, name=opts.name)
     except Compacted as fault:
         raise too_old(version, fault.oldest) from fault
-
-
-async def _live(cache: WatchCache, watcher: Watcher, opts: WatchOptions) -> AsyncGenerator[WatchFrame, None]:
-    """Frames as they come until the timeout; bookmarks in between when asked for."""
-    now = asyncio.get_running_loop().time
-    end = now() + opts.timeout_seconds if opts.timeout_seconds else None
-    bookmark = _next_bookmark(now(), end) if opts.bookmarks else None
-    while True:
-        wake = min((moment for moment in (end, bookmark) if moment is not None), default=None)
-        try:
-            frame = await watcher.next_frame(None if wake is None else wake - now())
-        except StopAsyncIteration:
-            return
-        if frame is not None:
-            yield frame
-        if end is not None and now() >= end:
-            return
-        if bookmark is not None and now() >= bookmark:
-            bookmark = _next_bookmark(now(), end)
-            await cache.catch_up()
-            if watcher.waiting == 0:
-                yield WatchFrame(FrameType.BOOKMARK, None, cache.revision)
 
 
 def _next_bookmark(now: float, end: float | None) -> float:

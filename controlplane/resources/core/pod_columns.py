@@ -74,23 +74,24 @@ class _Summary:
 
 def row(pod: Object, now: datetime) -> Sequence[object]:
     """The cells at `now` (aware)."""
-    summary = _summarise(pod)
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    summary = _summarise(pod, spec, status)
     return (
         name(pod),
         f"{summary.ready}/{summary.total}",
         summary.reason,
         summary.restarts.text(now),
         age(pod, now),
-        _pod_ip(pod) or NONE,
-        dig(pod, "spec", "nodeName", default="") or NONE,
-        dig(pod, "status", "nominatedNodeName", default="") or NONE,
-        _readiness_gates(pod),
+        _pod_ip(status) or NONE,
+        spec.get("nodeName") or NONE,
+        status.get("nominatedNodeName") or NONE,
+        _readiness_gates(pod, spec),
     )
 
 
 def row_conditions(pod: Object) -> Sequence[Object]:
     """Finished pods are greyed out or hidden by clients that ask for it."""
-    match dig(pod, "status", "phase"):
+    match (pod.get("status") or {}).get("phase"):
         case "Succeeded":
             return _SUCCEEDED
         case "Failed":
@@ -101,11 +102,10 @@ def row_conditions(pod: Object) -> Sequence[Object]:
 
 def pod_status(pod: Object) -> str:
     """The STATUS cell: the phase, or what the containers say about why it is not simply that."""
-    return _summarise(pod).reason
+    return _summarise(pod, pod.get("spec") or {}, pod.get("status") or {}).reason
 
 
-def _summarise(pod: Object) -> _Summary:
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+def _summarise(pod: Object, spec: Object, status: Object) -> _Summary:
     sidecars = {c.get("name") for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
     summary = _Summary(
         reason=status.get("reason") or status.get("phase") or "",
@@ -113,10 +113,12 @@ def _summarise(pod: Object) -> _Summary:
         total=len(spec.get("containers") or ()) + len(sidecars),
         restarts=_Restarts(),
     )
-    scheduled = conditions.of(pod, "PodScheduled") or {}
-    if scheduled.get("reason") == "SchedulingGated":
+    scheduled = conditions.of(pod, "PodScheduled")
+    if scheduled and scheduled.get("reason") == "SchedulingGated":
         summary.reason = "SchedulingGated"
-    sidecar_restarts, initializing = _read_init_containers(summary, spec, status, sidecars)
+    sidecar_restarts, initializing = _Restarts(), False
+    if status.get("initContainerStatuses"):
+        sidecar_restarts, initializing = _read_init_containers(summary, spec, status, sidecars)
     if not initializing or conditions.status_of(pod, "Initialized") == "True":
         summary.restarts = sidecar_restarts
         _read_containers(summary, pod, status)
@@ -183,13 +185,13 @@ def _termination(terminated: Mapping[str, object]) -> str:
     return f"ExitCode:{terminated.get('exitCode', 0)}"
 
 
-def _pod_ip(pod: Object) -> str:
-    addresses = dig(pod, "status", "podIPs", default=())
-    return str(addresses[0].get("ip", "")) if addresses else str(dig(pod, "status", "podIP", default=""))
+def _pod_ip(status: Object) -> str:
+    addresses = status.get("podIPs")
+    return str(addresses[0].get("ip", "")) if addresses else str(status.get("podIP") or "")
 
 
-def _readiness_gates(pod: Object) -> str:
-    gates = dig(pod, "spec", "readinessGates", default=())
+def _readiness_gates(pod: Object, spec: Object) -> str:
+    gates = spec.get("readinessGates")
     if not gates:
         return NONE
     true = sum(conditions.status_of(pod, gate.get("conditionType", "")) == "True" for gate in gates)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import orjson
 
 from controlplane.resources.metadata import validate_annotations
@@ -23,10 +21,11 @@ RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _NAMESERVERS_MAX = 3
 _SEARCHES_MAX = 32
 
-_REMEMBERED = 1024
+_REMEMBERED = 256
+_REMEMBERED_BYTES = 16 * 1024
 _faultless: dict[bytes, None] = {}
-"""Digests of specs that had no fault, the oldest first. All pods of a template have one spec, and most updates of a
-pod leave it as it is; to validate it takes far longer than to recognise it."""
+"""Encoded specs that had no fault, the oldest first. All pods of a template have one spec, and most updates of a pod
+leave it as it is; to validate it takes far longer than to recognise it."""
 
 
 def validate_template(template: Field) -> None:
@@ -41,13 +40,13 @@ def validate_template(template: Field) -> None:
 
 def validate_spec(spec: Field) -> None:
     """Everything below `spec`."""
-    digest = hashlib.blake2b(orjson.dumps(spec.value), digest_size=16).digest()
-    if digest in _faultless:
+    encoded = orjson.dumps(spec.value)
+    if encoded in _faultless:
         return
     known = len(spec.causes)
     _validate(spec)
-    if len(spec.causes) == known:
-        _faultless[digest] = None
+    if len(spec.causes) == known and len(encoded) <= _REMEMBERED_BYTES:
+        _faultless[bytes(memoryview(encoded))] = None  # cut to size, see `store.events`
         if len(_faultless) > _REMEMBERED:
             del _faultless[next(iter(_faultless))]
 

@@ -53,7 +53,7 @@ def build(
         env=env,
         workdir=container.get("workingDir") or runnable.workdir or "/",
         root=runnable.root,
-        binds=_binds(container, files),
+        binds=_binds(container, files, env),
         security=security,
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
@@ -64,7 +64,7 @@ def build(
     )
 
 
-def _binds(container: Object, files: PodFiles) -> tuple[BindMount, ...]:
+def _binds(container: Object, files: PodFiles, env: Mapping[str, str]) -> tuple[BindMount, ...]:
     mounts = []
     taken = set()
     for mount in container.get("volumeMounts") or ():
@@ -73,7 +73,7 @@ def _binds(container: Object, files: PodFiles) -> tuple[BindMount, ...]:
             raise ConfigError(
                 f'cannot find volume "{mount["name"]}" to mount into container "{container["name"]}"'
             )
-        sub_path = mount.get("subPath") or ""
+        sub_path = mount.get("subPath") or expand(mount.get("subPathExpr") or "", env)
         if sub_path:
             if ".." in sub_path.split("/") or sub_path.startswith("/"):
                 raise ConfigError(f'subPath "{sub_path}" must not leave the volume')
@@ -103,4 +103,10 @@ def _security(pod: Object, container: Object) -> SecurityConfig:
     groups = [*(of_pod.get("supplementalGroups") or ())]
     if of_pod.get("fsGroup") is not None:
         groups.append(of_pod["fsGroup"])
-    return SecurityConfig(int(uid or 0), int(gid or 0), tuple(map(int, groups)), tuple(sorted(kept)))
+    return SecurityConfig(
+        uid=int(uid or 0),
+        gid=int(gid or 0),
+        groups=tuple(map(int, groups)),
+        capabilities=tuple(sorted(kept)),
+        read_only_root=bool(own.get("readOnlyRootFilesystem")),
+    )

@@ -36,4 +36,5 @@ def isolation(config: ContainerConfig, settings: RuntimeSettings) -> Isolation:
         root=config.root,
         binds=tuple(Bind(bind.source, bind.target, bind.read_only) for bind in config.binds),
         masked=tuple(str(path) for path in hidden) if config.root == "/" else (),
+        read_only=config.security.read_only_root,
     )

@@ -47,12 +47,13 @@ class BuiltinConfig:
 
 @dataclass(frozen=True, slots=True)
 class SecurityConfig:
-    """Whom the program runs as; `capabilities` is the bounding set, names without CAP_."""
+    """Whom the program runs as and what it may write; `capabilities` is the bounding set, names without CAP_."""
 
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()
     capabilities: tuple[str, ...] = ()
+    read_only_root: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,9 @@ def config_from_json(data: Mapping[str, Any]) -> ContainerConfig:
 
 
 def _security(data: Mapping[str, Any]) -> SecurityConfig:
-    return SecurityConfig(data["uid"], data["gid"], tuple(data["groups"]), tuple(data["capabilities"]))
+    return SecurityConfig(
+        data["uid"], data["gid"], tuple(data["groups"]), tuple(data["capabilities"]), data["read_only_root"]
+    )
 
 
 def state_from_json(data: Mapping[str, Any]) -> ContainerState:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from support.apiserver import Served
+from support.protobuf import encode
 
 from controlplane.apiserver.core import MAX_BODY
 from controlplane.apiserver.registry import Registry
+from controlplane.schema.protobuf import CONTENT_TYPE as PROTOBUF
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 SERVICES = "/api/v1/namespaces/default/services"
@@ -172,10 +174,40 @@ async def test_patches_that_go_wrong(api: Served) -> None:
         assert "application/strategic-merge-patch+json" in status["message"]
 
 
-async def test_protobuf_bodies_are_named_as_unsupported(api: Served) -> None:
-    headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
-    status = await api.json("POST", MAPS, 415, data=b"k8s\0", headers=headers)
-    assert "accepted media types include: application/json" in status["message"]
+async def test_other_bodies_are_named_as_unsupported(api: Served) -> None:
+    headers = {"Content-Type": "application/cbor"}
+    for method, path in (("POST", MAPS), ("DELETE", f"{MAPS}/a")):
+        status = await api.json(method, path, 415, data=b"\xa0", headers=headers)
+        assert "accepted media types include: application/json" in status["message"]
+
+
+async def test_protobuf_bodies(api: Served) -> None:
+    headers = {"Content-Type": PROTOBUF}
+    body = encode({"metadata": {"name": "a"}, "data": {"k": ""}}, "v1", "ConfigMap")
+    made = await api.json("POST", MAPS, 201, data=body, headers=headers)
+    assert (made["metadata"]["name"], made["data"]) == ("a", {"k": ""})
+    changed = encode({"metadata": {"name": "a"}, "data": {"k": "v"}}, "v1", "ConfigMap")
+    assert (await api.json("PUT", f"{MAPS}/a", data=changed, headers=headers))["data"] == {"k": "v"}
+    wrong = encode({"preconditions": {"uid": "another"}}, "v1", "DeleteOptions")
+    assert (await api.json("DELETE", f"{MAPS}/a", 409, data=wrong, headers=headers))["reason"] == "Conflict"
+    right = encode({"gracePeriodSeconds": 0}, "v1", "DeleteOptions")
+    await api.json("DELETE", f"{MAPS}/a", data=right, headers=headers)
+    await api.json("GET", f"{MAPS}/a", 404)
+
+
+async def test_what_a_protobuf_body_cannot_be(api: Served) -> None:
+    async def refused(method: str, path: str, body: bytes) -> str:
+        status = await api.json(method, path, 400, data=body, headers={"Content-Type": PROTOBUF})
+        assert status["reason"] == "BadRequest"
+        return str(status["message"])
+
+    assert "must be of type ConfigMap): provided data does not appear" in await refused("POST", MAPS, b"{}")
+    assert "unexpected EOF" in await refused("DELETE", f"{MAPS}/a", b"k8s\0\x0a\x7f")
+    other = encode({"metadata": {"name": "a"}}, "v1", "Secret")
+    assert "cannot be handled as a ConfigMap" in await refused("POST", MAPS, other)
+    assert "cannot be handled as DeleteOptions" in await refused("DELETE", f"{MAPS}/a", other)
+    status = await api.json("PATCH", f"{MAPS}/a", 415, data=b"k8s\0", headers={"Content-Type": PROTOBUF})
+    assert status["reason"] == "UnsupportedMediaType"
 
 
 async def test_bodies_over_three_mebibytes_are_refused(api: Served) -> None:
@@ -298,7 +330,7 @@ async def test_deletes_with_options(api: Served) -> None:
     await api.json("DELETE", f"{MAPS}/a", 422, json={"dryRun": ["Some"]})
     await api.json("DELETE", f"{MAPS}/a", 422, json={"propagationPolicy": "Sideways"})
     await api.json("DELETE", f"{MAPS}/a", 400, json={"kind": "Pod"})
-    await api.json("DELETE", f"{MAPS}/a", 400, data=b"{")
+    await api.json("DELETE", f"{MAPS}/a", 400, data=b"{", headers={"Content-Type": "application/json"})
     right = {"preconditions": {"uid": made["metadata"]["uid"]}, "propagationPolicy": "Background"}
     await api.json("DELETE", f"{MAPS}/a", json=right)
 

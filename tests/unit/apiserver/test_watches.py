@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import orjson
 import pytest
 from support.apiserver import Served
+from support.client_wait import until
 
 from controlplane.apiserver.negotiation import Representation, Shape
 from controlplane.apiserver.registry import FrameType, WatchFrame
+from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.watching import FrameCache, WatchStream
 from controlplane.errors import Expired, Invalid
 from controlplane.resources.catalog import CONFIG_MAP
 from controlplane.store.events import Stored
+from controlplane.store.watcher import Watcher
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
@@ -161,16 +165,26 @@ async def test_wrong_options_are_refused_before_the_stream_begins(
     assert status["code"] == code
 
 
-async def test_a_watcher_that_leaves_is_forgotten(api: Served) -> None:
-    def watchers() -> set[asyncio.Task[Any]]:
-        return {task for task in asyncio.all_tasks() if "WatchStream" in repr(task.get_coro())}
+@pytest.fixture
+def no_cycle_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
-    async with watching(api):
-        waiting = watchers()
-        assert waiting
-    async with asyncio.timeout(LIMIT):
-        await asyncio.wait(waiting)
-    assert not watchers()
+
+@pytest.mark.usefixtures("no_cycle_collector")
+async def test_a_watcher_that_leaves_leaves_nothing_behind(api: Served) -> None:
+    def left() -> list[str]:
+        kinds = (Watcher, ObjectWatch, WatchStream)
+        return [type(obj).__name__ for obj in gc.get_objects() if isinstance(obj, kinds)]
+
+    before = left()
+    async with watching(api) as frames:
+        await api.json("POST", MAPS, 201, json=config_map("a"))
+        assert await frames.names(1) == [("ADDED", "a")]
+        assert sorted(left()) == sorted([*before, "ObjectWatch", "WatchStream", "Watcher"])
+    await until(lambda: left() == before, LIMIT)
 
 
 def stored(name: str, revision: int) -> Stored:
@@ -182,11 +196,33 @@ def stored(name: str, revision: int) -> Stored:
     return Stored(obj, orjson.dumps(obj), revision)
 
 
-async def script(*steps: WatchFrame | Exception) -> AsyncGenerator[WatchFrame, None]:
-    for step in steps:
+class Script:
+    """Frames of a watch that goes as written; behind the last step it waits for ever, or ends."""
+
+    def __init__(self, *steps: WatchFrame | Exception, endless: bool = False) -> None:
+        self.steps = list(steps)
+        self.endless = endless
+        self.closed = False
+
+    async def begin(self) -> None:
+        if self.steps and isinstance(self.steps[0], Exception):
+            raise self.steps[0]
+
+    def ready(self) -> WatchFrame | None:
+        if not self.steps:
+            return None
+        step = self.steps.pop(0)
         if isinstance(step, Exception):
             raise step
-        yield step
+        return step
+
+    async def __anext__(self) -> WatchFrame:
+        if self.endless:
+            await asyncio.Event().wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed = True
 
 
 PLAIN = Representation()
@@ -194,21 +230,21 @@ PLAIN = Representation()
 
 async def test_a_revision_that_is_too_old_is_told_inside_the_stream() -> None:
     error = Expired("too old resource version: 5 (900)")
-    stream = WatchStream(CONFIG_MAP, script(error), PLAIN, "", FrameCache())
+    stream = WatchStream(CONFIG_MAP, Script(error), PLAIN, "", FrameCache())
     await stream.open()
     frame = orjson.loads(b"".join([piece async for piece in stream]))
     assert (frame["type"], frame["object"]["code"], frame["object"]["reason"]) == ("ERROR", 410, "Expired")
 
 
 async def test_a_refusal_raises_from_open() -> None:
-    stream = WatchStream(CONFIG_MAP, script(Invalid("no")), PLAIN, "", FrameCache())
+    stream = WatchStream(CONFIG_MAP, Script(Invalid("no")), PLAIN, "", FrameCache())
     with pytest.raises(Invalid):
         await stream.open()
 
 
 async def test_a_fault_in_the_middle_ends_the_stream_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     frame = WatchFrame(FrameType.ADDED, stored("a", 7), 7)
-    stream = WatchStream(CONFIG_MAP, script(frame, RuntimeError("secret")), PLAIN, "", FrameCache())
+    stream = WatchStream(CONFIG_MAP, Script(frame, RuntimeError("secret")), PLAIN, "", FrameCache())
     lines = b"".join([piece async for piece in stream]).splitlines()
     assert [orjson.loads(line)["type"] for line in lines] == ["ADDED", "ERROR"]
     assert b"secret" not in lines[1]
@@ -217,7 +253,7 @@ async def test_a_fault_in_the_middle_ends_the_stream_and_is_logged(caplog: pytes
 
 async def test_frames_that_are_ready_together_are_sent_together() -> None:
     frames = [WatchFrame(FrameType.ADDED, stored(f"c{n}", n), n) for n in range(1, 101)]
-    stream = WatchStream(CONFIG_MAP, script(*frames), PLAIN, "", FrameCache())
+    stream = WatchStream(CONFIG_MAP, Script(*frames), PLAIN, "", FrameCache())
     await stream.open()
     pieces = [piece async for piece in stream]
     assert len(pieces) == 1
@@ -225,19 +261,11 @@ async def test_frames_that_are_ready_together_are_sent_together() -> None:
 
 
 async def test_closing_a_stream_that_was_never_read_closes_its_source() -> None:
-    closed = asyncio.Event()
-
-    async def endless() -> AsyncGenerator[WatchFrame, None]:
-        try:
-            await asyncio.Event().wait()
-            yield WatchFrame(FrameType.BOOKMARK, None, 1)
-        finally:
-            closed.set()
-
-    stream = WatchStream(CONFIG_MAP, endless(), PLAIN, "", FrameCache())
+    frames = Script(endless=True)
+    stream = WatchStream(CONFIG_MAP, frames, PLAIN, "", FrameCache())
     await stream.open()
     await stream.aclose()
-    assert closed.is_set()
+    assert frames.closed
     assert [piece async for piece in stream] == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.node.log_reader import LogOptions, parse_line, read_log
+from netkit.node.log_reader import LogOptions, last_words, parse_line, read_log
 from netkit.node.runtime.log_writer import LogWriter, timestamp
 
 
@@ -94,3 +94,10 @@ async def test_missing_log(tmp_path: Path) -> None:
 
 async def test_carriage_returns_belong_to_the_line(tmp_path: Path) -> None:
     assert await text(written(tmp_path / "0.log", "half\rwhole\r", "next")) == "half\rwhole\r\nnext\n"
+
+
+def test_last_words_are_the_end_of_the_log(tmp_path: Path) -> None:
+    path = written(tmp_path / "0.log", *(f"line {number}" for number in range(100)))
+    assert last_words(path, lines=2) == "line 98\nline 99\n"
+    assert last_words(path, limit=8) == "line 99\n"
+    assert last_words(tmp_path / "none.log") == ""

@@ -249,6 +249,18 @@ async def test_initial_events_end_with_a_marked_bookmark(registry: Registry) -> 
         await take(registry.watch(WIDGET, "", WatchOptions(match=VersionMatch.NOT_OLDER_THAN)), 1)
 
 
+async def test_the_bookmark_behind_initial_events_does_not_run_ahead(registry: Registry) -> None:
+    revisions = await fill(registry, 2)
+    options = WatchOptions(send_initial_events=True, match=VersionMatch.NOT_OLDER_THAN)
+    watch = registry.watch(WIDGET, "default", options)
+    assert await take(watch, 1) == [("ADDED", "w00", revisions[0])]
+    changed = await touch(registry, "w00", 9)
+    assert await take(watch, 3) == [
+        ("ADDED", "w01", revisions[1]), ("BOOKMARK", "", revisions[1]), ("MODIFIED", "w00", changed),
+    ]  # fmt: skip
+    await watch.aclose()
+
+
 async def test_bookmarks_carry_the_stores_revision(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +286,29 @@ async def test_a_watch_ends_at_its_timeout_after_a_last_bookmark(
 async def test_a_watch_without_bookmarks_ends_silently(registry: Registry) -> None:
     async with asyncio.timeout(DEADLINE):
         assert [f async for f in registry.watch(WIDGET, "", WatchOptions(timeout_seconds=0.02))] == []
+
+
+async def test_a_watch_ends_at_its_timeout_though_frames_keep_coming(registry: Registry) -> None:
+    await fill(registry, 1)
+    watch = registry.watch(WIDGET, "", WatchOptions(resource_version="1", timeout_seconds=0.05))
+    async with asyncio.timeout(DEADLINE):
+        size = 100
+        while await anext(watch, None) is not None:
+            size += 1
+            await touch(registry, "w00", size)
+    await watch.aclose()
+
+
+async def test_frames_that_are_there_are_had_without_waiting(registry: Registry) -> None:
+    revisions = await fill(registry, 3)
+    watch = registry.watch(WIDGET, "", WatchOptions())
+    assert watch.ready() is None
+    await watch.begin()
+    found = [frame.revision for frame in iter(watch.ready, None)]
+    assert found == revisions
+    await watch.aclose()
+    assert watch.ready() is None
+    assert await anext(watch, None) is None
 
 
 async def test_watches_end_with_the_registry(registry: Registry) -> None:

@@ -2,6 +2,7 @@ import pytest
 from support.resources import container, faults, pod, said
 
 from controlplane.resources.catalog import POD
+from controlplane.resources.podspec import spec as spec_rules
 
 TCP = {"tcpSocket": {"port": 80}}
 
@@ -364,6 +365,21 @@ def test_status():
         "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
     ]
     assert POD.validate_status({**back, "spec": {"restartPolicy": "Always"}}, old) == []
+
+
+def test_a_spec_that_was_seen_before_is_judged_alike():
+    good, bad = pod("a", container("seen")), pod("a", container("seen", image=""))
+    for _ in range(3):
+        assert faults(POD, good) == []
+        assert faults(POD, bad) == ["spec.containers[0].image: Required value"]
+
+
+def test_not_all_specs_ever_seen_are_remembered():
+    for number in range(2000):
+        assert faults(POD, pod("a", container(f"c{number}"))) == []
+    assert faults(POD, pod("a", container(args=["x" * 100_000]))) == []
+    assert len(spec_rules._faultless) < 1000
+    assert max(map(len, spec_rules._faultless)) < 50_000
 
 
 def test_fields_for_selectors():

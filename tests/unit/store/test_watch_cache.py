@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from controlplane.store.cache import FrameType, WatchCache, Watcher, WatcherTooSlow, WatchFrame
+from controlplane.store.events import encoded
 from controlplane.store.memory import MemoryStore
 from controlplane.store.protocol import Compacted, Delete, Put, StoreError
 
@@ -293,3 +295,14 @@ async def test_waiters_hear_of_the_end(store: MemoryStore, cache: WatchCache) ->
     await store.close()
     with pytest.raises(StoreError):
         await waiting
+
+
+def test_encoded_objects_are_cut_to_size() -> None:
+    obj = {"metadata": {"name": "x" * 900}}
+    tracemalloc.start()
+    try:
+        kept = [encoded(obj) for _ in range(100)]
+        size = tracemalloc.get_traced_memory()[0] / len(kept)
+    finally:
+        tracemalloc.stop()
+    assert size < 1.2 * len(kept[0])
