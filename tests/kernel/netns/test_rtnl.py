@@ -1,11 +1,16 @@
-"""What the encoders make, read back by pyroute2's decoder from the kernel."""
+"""What the encoders make, read back from the kernel, by our decoder and by pyroute2's."""
 
 from __future__ import annotations
 
+import socket
+import struct
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from support.kernel import own_host
 
 from netkit.kernel import netns, rtnl, rtnl_read
@@ -117,4 +122,66 @@ def test_a_link_without_ipv6_address(tmp_path: Path) -> None:
         six = {entry.index for entry in rtnl_read.addresses(a) if entry.address.version == 6}
         assert links.link_index("with") in six
         assert links.link_index("without") not in six
+    teardown(tmp_path / "l")
+
+
+def by_pyroute2(ns: netns.Namespace, kind: int, body: bytes) -> Iterator[Any]:
+    """The messages of a dump as pyroute2 decodes them."""
+    with netns.socket_in(ns, socket.AF_NETLINK, socket.SOCK_RAW, 0) as dump:
+        dump.bind((0, 0))
+        dump.send(struct.pack("=IHHII", 16 + len(body), kind, 0x301, 1, 0) + body)
+        while True:
+            for message in MarshalRtnl().parse(dump.recv(1 << 16)):
+                if message["header"]["type"] == 3:
+                    return
+                yield message
+
+
+@own_host
+def test_both_decoders_read_the_same(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l", "me")
+    with netns.create("kt.a", ledger) as a, netns.create("kt.b", ledger) as b, Rtnl(a) as links:
+        links.apply(rtnl.link_up("lo"), rtnl.bridge("cni0", mac="0a:58:0a:f4:00:01", mtu=1400))
+        bridge = links.link_index("cni0")
+        assert bridge is not None
+        links.apply(
+            rtnl.veth("v1", "eth0", b, mtu=1400, master=bridge),
+            rtnl.address_add(IPv4Interface("10.244.0.1/24"), bridge),
+            rtnl.vxlan(
+                "flannel.1", vni=7, local=IPv4Address("172.18.0.2"), device=bridge, mac="0e:f1:00:00:00:02"
+            ),
+        )
+        device = links.link_index("flannel.1")
+        assert device is not None
+        mac = "0e:f1:00:00:00:03"
+        links.apply(
+            rtnl.fdb_replace(mac, IPv4Address("172.18.0.3"), device),
+            rtnl.neighbour_replace(PEER_RANGE.network_address, mac, device),
+            rtnl.route_replace(PEER_RANGE, device, via=PEER_RANGE.network_address, onlink=True),
+        )
+        assert {
+            (m["index"], m.get_attr("IFLA_IFNAME"), m.get_attr("IFLA_ADDRESS"), m.get_attr("IFLA_MTU"))
+            for m in by_pyroute2(a, 18, bytes(16))
+        } == {(link.index, link.name, link.mac, link.mtu) for link in rtnl_read.links(a).values()}
+        assert {
+            (m["index"], f"{m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}")
+            for m in by_pyroute2(a, 22, bytes(8))
+        } == {(entry.index, str(entry.address)) for entry in rtnl_read.addresses(a)}
+        assert {
+            (
+                f"{m.get_attr('RTA_DST') or '0.0.0.0'}/{m['dst_len']}",
+                m.get_attr("RTA_OIF"),
+                m.get_attr("RTA_GATEWAY"),
+            )
+            for m in by_pyroute2(a, 26, struct.pack("=B11x", socket.AF_INET))
+            if m.get_attr("RTA_TABLE") == 254
+        } == {(str(r.target), r.index, str(r.via) if r.via else None) for r in rtnl_read.routes(a)}
+        assert {
+            (m["ifindex"], m.get_attr("NDA_DST"), m.get_attr("NDA_LLADDR"), m["state"])
+            for m in by_pyroute2(a, 30, struct.pack("=B11x", socket.AF_INET))
+        } == {(n.index, str(n.address), n.mac, n.state) for n in rtnl_read.neighbours(a)}
+        assert {
+            (m["ifindex"], m.get_attr("NDA_LLADDR"), m.get_attr("NDA_DST"), m["state"])
+            for m in by_pyroute2(a, 30, struct.pack("=B11x", socket.AF_BRIDGE))
+        } == {(e.index, e.mac, str(e.remote) if e.remote else None, e.state) for e in rtnl_read.fdb(a)}
     teardown(tmp_path / "l")
