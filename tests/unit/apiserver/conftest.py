@@ -1,4 +1,4 @@
-"""The server most tests here talk to, and the kubectl that some of them do it with."""
+"""The server most tests here talk to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from support.apiserver import Served, cluster
-from support.kubectl import Kubectl
 
 
 @pytest.fixture
@@ -15,8 +14,3 @@ async def api(tmp_path: Path) -> AsyncIterator[Served]:
     """An API server with a SQLite store and the first objects, no controllers."""
     async with cluster(tmp_path) as served:
         yield served
-
-
-@pytest.fixture
-async def kubectl(api: Served, tmp_path: Path) -> Kubectl:
-    return Kubectl(api, tmp_path)
