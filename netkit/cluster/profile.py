@@ -126,7 +126,9 @@ class Profile:
         fresh.replace(path)
 
     def facts(self) -> ClusterFacts:
-        """What `up` wrote. Raises NoSuchCluster when there is no such cluster or its start never got that far."""
+        """What `up` wrote. Raises NoSuchCluster when there is no such cluster or its start never got that far, and
+        ClusterError when it is somebody else's.
+        """
         try:
             data = json.loads((self.directory / "cluster.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -136,6 +138,8 @@ class Profile:
                     f"remove what is left with: netkit down -p {self.name}",
                 ) from None
             raise no_such_cluster(self.name, self.directory.parent) from None
+        except PermissionError:
+            raise ClusterError(f"cluster {self.name} belongs to another user", "run it with sudo") from None
         machines = tuple(MachineFacts(**machine) for machine in data.pop("machines"))
         return ClusterFacts(machines=machines, **data)
 

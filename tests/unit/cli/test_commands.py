@@ -104,6 +104,17 @@ def test_an_interrupted_start_is_told_apart(netkit: Run, lab: Profile) -> None:
     assert "netkit down -p lab" in outcome.err
 
 
+def test_a_cluster_of_another_user_is_no_defect(
+    netkit: Run, lab: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    expected = "netkit: cluster lab belongs to another user\n  run it with sudo\n"
+    assert netkit("status") == Outcome(1, "", expected)
+
+
 def test_status_of_a_dead_cluster_names_the_problems(netkit: Run, lab: Profile) -> None:
     (lab.pki).mkdir()
     from controlplane.apiserver.pki import CertificateAuthority
