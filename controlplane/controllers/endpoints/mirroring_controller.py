@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterable
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.expectations import Expectations
 from controlplane.client.informer import Informers
-from controlplane.controllers.endpoints.packing import Groups, Packing, is_ours, pack
-from controlplane.controllers.endpoints.slices import SERVICE_LABEL, port_key, template
-from controlplane.errors import NotFound, Object
+from controlplane.controllers.endpoints.packing import Groups, Packing, pack
+from controlplane.controllers.endpoints.slices import port_key, template
+from controlplane.controllers.endpoints.writing import ManagedSlices
+from controlplane.errors import Object
 from controlplane.meta.objects import annotations as annotations_of
 from controlplane.meta.objects import dig, is_being_deleted, labels, name, namespace
 from controlplane.resources.catalog import ENDPOINT_SLICE, ENDPOINTS, SERVICE
@@ -29,25 +29,18 @@ SKIP_LABEL = "endpointslice.kubernetes.io/skip-mirror"
 LEADER_ANNOTATION = "control-plane.alpha.kubernetes.io/leader"
 MAX_PER_SUBSET = 1000
 _RECHECK_SECONDS = 1.0
-_BY_SERVICE = "service"
-
-
-def _service_of(endpoint_slice: Object) -> Iterable[str]:
-    service = labels(endpoint_slice).get(SERVICE_LABEL, "")
-    return (f"{namespace(endpoint_slice)}/{service}",) if service else ()
 
 
 class EndpointSliceMirroringController:
     """Keys are (namespace, name) of Endpoints and so of their Service."""
 
     def __init__(self, client: Client, informers: Informers) -> None:
-        self._client = client
         self._services = informers.of(SERVICE)
         self._endpoints = informers.of(ENDPOINTS)
         self._slices = informers.of(ENDPOINT_SLICE)
-        self._slices.index_by(_BY_SERVICE, _service_of)
         self._loop = Controller("endpointslicemirroring", self._reconcile)
         self._expectations: Expectations[NamespacedName] = Expectations(self._slices)
+        self._ours = ManagedSlices(client, self._slices, MIRROR, self._expectations)
         self._services.on_change(self._changed)
         self._endpoints.on_change(self._changed)
         self._slices.on_change(self._slice_changed)
@@ -63,18 +56,15 @@ class EndpointSliceMirroringController:
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
         either = new or old
-        if either is not None and is_ours(either, MIRROR):
-            self._loop.queue.add((namespace(either), labels(either).get(SERVICE_LABEL, "")))
+        key = self._ours.key_of(either) if either is not None else None
+        if key is not None:
+            self._loop.queue.add(key)
 
     async def _reconcile(self, key: NamespacedName) -> None:
         if not self._expectations.satisfied(key):
             self._loop.queue.add_after(key, _RECHECK_SECONDS)
             return
-        ours = [
-            each
-            for each in self._slices.lookup(_BY_SERVICE, "/".join(key))
-            if is_ours(each, MIRROR) and not is_being_deleted(each)
-        ]
+        ours = self._ours.of(key)
         endpoints, service = self._endpoints.get(*key), self._services.get(*key)
         if endpoints is None or service is None or not is_mirrored(endpoints, service):
             packings = [Packing(delete=ours)]
@@ -86,20 +76,8 @@ class EndpointSliceMirroringController:
                 existing = [each for each in ours if each["addressType"] == family]
                 packings.append(pack(common, family, existing, groups))
         for packing in packings:
-            await self._write(key, packing)
-
-    async def _write(self, key: NamespacedName, packing: Packing) -> None:
-        for each in packing.create:
-            self._expectations.wrote(key, await self._client.create(ENDPOINT_SLICE, each))
-        for each in packing.update:
-            self._expectations.wrote(key, await self._client.update(ENDPOINT_SLICE, each))
-        for each in packing.delete:
-            try:
-                await self._client.delete(ENDPOINT_SLICE, name(each), namespace(each))
-            except NotFound:
-                continue
-            self._expectations.deleted(key, each)
-        if packing.changes:
+            await self._ours.write(key, packing)
+        if any(packing.changes for packing in packings):
             log.info("%s/%s: endpoints mirrored", *key)
 
 

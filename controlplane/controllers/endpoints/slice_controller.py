@@ -4,51 +4,43 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.expectations import Expectations
 from controlplane.client.informer import Informers
 from controlplane.controllers.endpoints.membership import families, has_endpoints
-from controlplane.controllers.endpoints.packing import Packing, is_ours, pack
+from controlplane.controllers.endpoints.packing import Packing, pack
 from controlplane.controllers.endpoints.slices import (
     MANAGER,
-    SERVICE_LABEL,
     ZONE_LABEL,
     desired,
     service_template,
 )
 from controlplane.controllers.endpoints.trigger_times import ANNOTATION, TriggerTimes
 from controlplane.controllers.endpoints.triggers import ServicePods
-from controlplane.errors import NotFound, Object
+from controlplane.controllers.endpoints.writing import ManagedSlices
+from controlplane.errors import Object
 from controlplane.meta.objects import is_being_deleted, labels, name, namespace
 from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
 
 log = logging.getLogger(__name__)
 
 _RECHECK_SECONDS = 1.0
-_BY_SERVICE = "service"
-
-
-def _service_of(endpoint_slice: Object) -> Iterable[str]:
-    service = labels(endpoint_slice).get(SERVICE_LABEL, "")
-    return (f"{namespace(endpoint_slice)}/{service}",) if service else ()
 
 
 class EndpointSliceController:
     """Keys are (namespace, name) of Services."""
 
     def __init__(self, client: Client, informers: Informers) -> None:
-        self._client = client
         self._services = informers.of(SERVICE)
         self._pods = informers.of(POD)
         self._nodes = informers.of(NODE)
         self._slices = informers.of(ENDPOINT_SLICE)
-        self._slices.index_by(_BY_SERVICE, _service_of)
         self._loop = Controller("endpointslice", self._reconcile)
         self._members = ServicePods(self._services, self._pods, self._loop.queue.add)
         self._expectations: Expectations[NamespacedName] = Expectations(self._slices)
+        self._ours = ManagedSlices(client, self._slices, MANAGER, self._expectations)
         self._times = TriggerTimes()
         self._slices.on_change(self._slice_changed)
         self._nodes.on_change(self._node_changed)
@@ -59,9 +51,9 @@ class EndpointSliceController:
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
         for each in (old, new):
-            service = labels(each).get(SERVICE_LABEL, "") if each is not None else ""
-            if each is not None and service and is_ours(each, MANAGER):
-                self._loop.queue.add((namespace(each), service))
+            key = self._ours.key_of(each) if each is not None else None
+            if key is not None:
+                self._loop.queue.add(key)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         """Endpoints carry the node's zone, and wait for a node that is not there yet."""
@@ -84,11 +76,7 @@ class EndpointSliceController:
             return
         started = time.perf_counter()
         pods = self._members.of(service)
-        ours = [
-            each
-            for each in self._slices.lookup(_BY_SERVICE, "/".join(key))
-            if is_ours(each, MANAGER) and not is_being_deleted(each)
-        ]
+        ours = self._ours.of(key)
         wanted = families(service)
         common = service_template(service)
         packings = [Packing(delete=[each for each in ours if each["addressType"] not in wanted])]
@@ -101,23 +89,10 @@ class EndpointSliceController:
             return
         trigger = self._times.oldest_change(key, service, pods)
         for packing in changed:
-            await self._write(key, packing, trigger)
+            for each in (*packing.create, *packing.update):
+                _date(each, trigger)
+            await self._ours.write(key, packing)
         log.info("%s/%s: %d pods, synced in %.1f ms", *key, len(pods), 1000 * (time.perf_counter() - started))
-
-    async def _write(self, key: NamespacedName, packing: Packing, trigger: str) -> None:
-        """New slices come first, so that endpoints that move are never missing."""
-        for each in packing.create:
-            _date(each, trigger)
-            self._expectations.wrote(key, await self._client.create(ENDPOINT_SLICE, each))
-        for each in packing.update:
-            _date(each, trigger)
-            self._expectations.wrote(key, await self._client.update(ENDPOINT_SLICE, each))
-        for each in packing.delete:
-            try:
-                await self._client.delete(ENDPOINT_SLICE, name(each), namespace(each))
-            except NotFound:
-                continue
-            self._expectations.deleted(key, each)
 
 
 def _date(each: Object, trigger: str) -> None:
