@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.cluster import needs_kubectl
 from support.kubectl import LIMIT, Kubectl
 
 pytestmark = pytest.mark.kubectl
@@ -44,6 +45,7 @@ items:
 """
 
 
+@needs_kubectl(27)
 async def test_apply_again_and_again(kubectl: Kubectl) -> None:
     path = kubectl.write("web.yaml", WEB)
     assert await kubectl("apply", "-f", path) == "deployment.apps/web created\nservice/web created\n"
@@ -63,6 +65,7 @@ async def test_apply_again_and_again(kubectl: Kubectl) -> None:
     assert "not found" in await kubectl.fails("get", "deploy", "web")
 
 
+@needs_kubectl(24)
 async def test_get_prints_what_the_server_says(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", kubectl.write("web.yaml", WEB))
     lines = (await kubectl("get", "deploy,svc", "-o", "wide")).splitlines()
@@ -165,6 +168,7 @@ async def test_changing_an_object_in_every_way(kubectl: Kubectl) -> None:
     assert await read(".spec.replicas") == "2"
 
 
+@needs_kubectl(27)
 async def test_describe_explain_and_discovery(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", kubectl.write("web.yaml", WEB))
     described = await kubectl("describe", "svc", "web")
@@ -188,6 +192,7 @@ spec: {nodeName: n1, containers: [{name: c, image: nginx}]}
 """
 
 
+@needs_kubectl(24)
 async def test_pods_go_gracefully(kubectl: Kubectl) -> None:
     await kubectl("create", "-f", kubectl.write("pod.yaml", POD))
     selected = await kubectl(
@@ -209,6 +214,7 @@ async def test_pods_go_gracefully(kubectl: Kubectl) -> None:
     assert deleting.returncode == 0, err
 
 
+@needs_kubectl(25)
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
@@ -224,6 +230,7 @@ async def test_mistakes_are_named(kubectl: Kubectl, manifest: str, words: str) -
     assert words in await kubectl.fails("apply", "-f", kubectl.write("bad.yaml", manifest))
 
 
+@needs_kubectl(27)
 async def test_warnings_and_dry_runs(kubectl: Kubectl) -> None:
     odd = kubectl.write("odd.yaml", WEB.replace("  replicas: 2", "  replicas: 2\n  odd: 1"))
     result = await kubectl.run("apply", "--validate=warn", "--dry-run=server", "-f", odd)

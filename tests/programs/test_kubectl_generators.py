@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.apiserver import Served
+from support.cluster import needs_kubectl
 from support.kubectl import Kubectl
 
 from controlplane.apiserver.core import Core
@@ -17,7 +18,7 @@ from controlplane.apiserver.messages import ApiRequest, ApiResponse
 from controlplane.errors import Object
 from controlplane.schema import protobuf
 
-pytestmark = pytest.mark.kubectl
+pytestmark = [pytest.mark.kubectl, needs_kubectl(32)]
 
 BINARY = b"\xff\xfe\0"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from support.host import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,9 +22,27 @@ T = TypeVar("T")
 
 
 def kubectl_program() -> str | None:
-    """The kubectl to test with: the newest known one by its own name, else whatever the PATH has."""
+    """The kubectl to test with: NETKIT_TEST_KUBECTL, else 1.32 by its own name, else whatever the PATH has."""
+    chosen = os.environ.get("NETKIT_TEST_KUBECTL")
     pinned = "/usr/lib/google-cloud-sdk/bin/kubectl.1.32"
-    return pinned if os.access(pinned, os.X_OK) else shutil.which("kubectl")
+    return chosen or (pinned if os.access(pinned, os.X_OK) else shutil.which("kubectl"))
+
+
+@functools.cache
+def kubectl_minor() -> int:
+    """The N of the kubectl's version 1.N, 0 when there is none."""
+    program = kubectl_program()
+    if program is None:
+        return 0
+    version = json.loads(run(program, "version", "--client", "-o", "json").stdout)["clientVersion"]
+    return int(version["minor"].rstrip("+"))
+
+
+def needs_kubectl(minor: int) -> pytest.MarkDecorator:
+    """Skips a test on machines whose kubectl is older than 1.`minor`."""
+    return pytest.mark.skipif(
+        0 < kubectl_minor() < minor, reason=f"needs kubectl 1.{minor} or newer, here is 1.{kubectl_minor()}"
+    )
 
 
 def eventually(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
