@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from support.cluster import Cluster, eventually
+from support.cluster import Cluster, eventually, needs_kubectl
 from support.space import Space, background, space
 from support.workloads import deployment, pod
 
@@ -188,6 +188,7 @@ def test_selectors_do_not_change_and_must_match(lab: Space) -> None:
 # deletion
 
 
+@needs_kubectl(24)
 def test_three_ways_to_delete(lab: Space) -> None:
     for name in ("back", "front", "left"):
         lab.apply(deployment(name, replicas=2))
@@ -226,6 +227,7 @@ def test_three_ways_to_delete(lab: Space) -> None:
     assert {pod["metadata"]["uid"] for pod in lab.pods("app=left")} == before
 
 
+@needs_kubectl(24)
 def test_a_full_namespace_is_emptied_before_it_goes(cluster: Cluster) -> None:
     with space(cluster) as lab:
         lab.apply(deployment(replicas=4))
@@ -294,6 +296,7 @@ def test_watching_shows_each_step(lab: Space) -> None:
     ]
 
 
+@needs_kubectl(27)
 def test_a_manifest_is_diffed_and_replaced(lab: Space, tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     path.write_text(deployment(replicas=1))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster import Cluster, eventually
+from support.cluster import Cluster, eventually, needs_kubectl
 
 MANIFESTS = Path(__file__).parent / "manifests"
 
@@ -209,6 +209,7 @@ spec: {{type: NodePort, ports: [{{port: 80, nodePort: 30777}}], selector: {{app:
         cluster.kubectl("delete", "service", "first")
 
 
+@needs_kubectl(25)
 @pytest.mark.parametrize(
     ("manifest_text", "message"),
     [

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from support.cluster import Cluster, eventually
+from support.cluster import Cluster, eventually, needs_kubectl
 from support.space import Space, new_cluster
 from support.workloads import IMAGE, deployment, pod
 
@@ -138,6 +138,7 @@ def test_labels_and_taints_guide_pods(lab: Space) -> None:
     eventually("room again", lambda: lab.get("pod", "refused")["spec"].get("nodeName") == "node1")
 
 
+@needs_kubectl(24)
 def test_cordon_drain_uncordon(lab: Space) -> None:
     cluster = lab.cluster
     lab.apply(deployment(replicas=6))

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.cluster import eventually
+from support.cluster import eventually, needs_kubectl
 from support.space import Space, background
 from support.terminal import Terminal
 from support.workloads import busybox
@@ -72,7 +72,7 @@ def test_a_terminal_is_a_terminal(lab: Space) -> None:
         terminal.say(
             "tty; stty size; echo TERM=$TERM; test -t 0 && test -t 1 && test -t 2 && echo all three\n"
         )
-        terminal.until(r"\n/dev/pts/\d+\r\n")
+        terminal.until(r"(\n|# )/dev/pts/\d+\r\n")
         terminal.until(r"33 101\r\n")
         terminal.until(r"TERM=xterm\r\n")
         terminal.until(r"all three\r\n")
@@ -148,6 +148,7 @@ spec:
     assert lab.kubectl("logs", "once").split()[0] == hashlib.sha256(b"abc").hexdigest()
 
 
+@needs_kubectl(24)
 def test_logs(lab: Space) -> None:
     lab.apply(
         """

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 64 * 1024
 _CONNECT_SECONDS = 10.0
+_LINGER_SECONDS = 1.0
+"""How long a client may go on sending to a pod that has ended its side, as with containerd."""
 
 
 class ForwardFailed(Exception):
@@ -102,7 +104,10 @@ class SpdyForward:
                 while chunk := await reader.read(_CHUNK):
                     await data.write(chunk)
                 await data.finish()
-                await inwards
+                # kubectl before 1.24 closes its side only after the error stream has ended.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER_SECONDS):
+                        await inwards
             finally:
                 inwards.cancel()
                 writer.close()
