@@ -37,6 +37,7 @@ _BACKLOG = 1024
 def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -> int:
     """Be the cluster's first process; returns only when it could not be built. `writer`: the progress pipe."""
     os.setsid()
+    profile.leave_lock()
     log_to(profile.logs / "keeper.log")
     progress = _Progress(writer)
     try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from netkit.cluster.errors import ClusterError, NoSuchCluster
 
@@ -57,6 +58,7 @@ class Profile:
     def __init__(self, name: str, root: Path | None = None) -> None:
         self.name = name
         self.directory = (root or state_root()) / name
+        self._lock: TextIO | None = None
 
     @property
     def ledger(self) -> Path:
@@ -111,13 +113,20 @@ class Profile:
                 # The file goes away with the lock: who opened the old one must not take it for the new one.
                 if not path.exists() or path.stat().st_ino != os.fstat(handle.fileno()).st_ino:
                     continue
+                self._lock = handle
                 try:
                     yield
                 finally:
+                    self._lock = None
                     path.unlink(missing_ok=True)
                     with suppress(OSError):
                         root.rmdir()
                 return
+
+    def leave_lock(self) -> None:
+        """For a process forked while the lock was held: the lock is the command's and ends with it, not with us."""
+        if self._lock is not None:
+            self._lock.close()
 
     def write_facts(self, facts: ClusterFacts) -> None:
         path = self.directory / "cluster.json"

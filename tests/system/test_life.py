@@ -177,7 +177,7 @@ def test_ctrl_c_during_up_removes_what_was_made(fresh: Cluster) -> None:
 
 def test_down_after_an_up_that_was_killed(fresh: Cluster) -> None:
     standing = left_overs()
-    for delay in (0.3, 0.6, 0.9):
+    for delay in (0.3, 0.6, 0.8, 0.9, 1.0, 1.2):
         starting = subprocess.Popen(
             [NETKIT, "up", "-p", fresh.name],
             env=fresh.environment,
