@@ -90,15 +90,6 @@ class LeftOvers:
     mounts: frozenset[str]
     files: frozenset[str]
 
-    def beyond(self, before: LeftOvers) -> list[str]:
-        """What is there now and was not before. What an earlier run left and this one removed is no fault of it."""
-        return sorted(
-            (self.namespaces - before.namespaces)
-            | (self.processes - before.processes)
-            | (self.mounts - before.mounts)
-            | (self.files - before.files)
-        )
-
 
 _WATCHED = ("/run", "/var/lib", "/etc", "/root")
 _SHARED = "/tmp"

@@ -16,7 +16,7 @@ def untouched() -> Iterator[None]:
     """The machine is afterwards what it was before: network, namespaces, processes, mounts, files."""
     network, standing = host_network(), left_overs()
     yield
-    assert left_overs().beyond(standing) == []
+    assert left_overs() == standing
     assert host_network() == network
 
 

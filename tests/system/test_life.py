@@ -35,7 +35,7 @@ def refusal(cluster: Cluster, *arguments: str) -> str:
     assert 1 <= len(lines) <= 2, result.stderr
     assert lines[0].startswith("netkit: ")
     assert "Traceback" not in result.stderr
-    assert left_overs().beyond(standing) == []
+    assert left_overs() == standing
     return result.stderr
 
 
@@ -96,7 +96,7 @@ def test_a_second_up_of_the_same_name_is_refused_and_changes_nothing(fresh: Clus
     result = fresh.netkit("up", "-p", fresh.name, check=False)
     assert result.returncode == 1
     assert f"cluster {fresh.name} is up already" in result.stderr
-    assert left_overs().beyond(standing) == []
+    assert left_overs() == standing
     assert fresh.status()["healthy"]
 
 
@@ -172,7 +172,7 @@ def test_ctrl_c_during_up_removes_what_was_made(fresh: Cluster) -> None:
         else:
             assert starting.returncode == 130
             assert b"Traceback" not in error
-        assert left_overs().beyond(standing) == []
+        assert left_overs() == standing
 
 
 def test_down_after_an_up_that_was_killed(fresh: Cluster) -> None:
@@ -191,7 +191,7 @@ def test_down_after_an_up_that_was_killed(fresh: Cluster) -> None:
         starting.wait()
         if os.path.exists(f"/var/lib/netkit/{fresh.name}"):
             fresh.down()
-        assert left_overs().beyond(standing) == []
+        assert left_overs() == standing
 
 
 def test_down_of_nothing_says_so(fresh: Cluster) -> None:
