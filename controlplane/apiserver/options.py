@@ -15,6 +15,7 @@ from controlplane.apiserver.registry.requests import (
     ListOptions,
     Predicate,
     Propagation,
+    Remarks,
     VersionMatch,
     WatchOptions,
     WriteOptions,
@@ -79,7 +80,9 @@ class Query:
             raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})') from error
 
 
-def write_options(query: Query, user: UserInfo, user_agent: str = "") -> WriteOptions:
+def write_options(
+    query: Query, user: UserInfo, user_agent: str = "", remarks: Remarks | None = None
+) -> WriteOptions:
     """Options of create, update and patch. The manager's name defaults to the User-Agent up to its slash."""
     manager = query.text("fieldManager")
     if len(manager) > _FIELD_MANAGER_MAX:
@@ -90,6 +93,7 @@ def write_options(query: Query, user: UserInfo, user_agent: str = "") -> WriteOp
         dry_run=_dry_run(query.all("dryRun")),
         field_manager=manager or user_agent.partition("/")[0][:_FIELD_MANAGER_MAX],
         user=user,
+        remarks=remarks or Remarks(),
     )
 
 
@@ -131,7 +135,9 @@ def watch_options(query: Query, kind: Kind, name: str = "") -> WatchOptions:
     )
 
 
-def delete_options(query: Query, body: object, user: UserInfo) -> DeleteOptions:
+def delete_options(
+    query: Query, body: object, user: UserInfo, remarks: Remarks | None = None
+) -> DeleteOptions:
     """From the body when there is one, else from the query, as upstream. `body` is the decoded one or None."""
     if body is None:
         propagation = query.text("propagationPolicy")
@@ -142,13 +148,14 @@ def delete_options(query: Query, body: object, user: UserInfo) -> DeleteOptions:
             user=user,
             grace_seconds=query.integer("gracePeriodSeconds"),
             propagation=_choice(Propagation, "propagationPolicy", propagation),
+            remarks=remarks or Remarks(),
         )
     if not isinstance(body, dict):
         raise BadRequest("the body of a delete must be a DeleteOptions object")
-    return _delete_options_from(body, query, user)
+    return _delete_options_from(body, query, user, remarks or Remarks())
 
 
-def _delete_options_from(body: Object, query: Query, user: UserInfo) -> DeleteOptions:
+def _delete_options_from(body: Object, query: Query, user: UserInfo, remarks: Remarks) -> DeleteOptions:
     if body.get("kind") not in (None, "", "DeleteOptions"):
         raise BadRequest(f"{body['kind']} cannot be handled as DeleteOptions")
     dry_run = body.get("dryRun") or ()
@@ -179,6 +186,7 @@ def _delete_options_from(body: Object, query: Query, user: UserInfo) -> DeleteOp
         propagation=_choice(Propagation, "propagationPolicy", propagation, "DeleteOptions"),
         uid=str(conditions.get("uid") or ""),
         resource_version=str(conditions.get("resourceVersion") or ""),
+        remarks=remarks,
     )
 
 

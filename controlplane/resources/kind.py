@@ -86,6 +86,11 @@ class Kind:
     conditions (`Completed` of a finished pod). `validate_name` returns upstream's messages, none for a good
     name (None = a DNS-1123 subdomain). `storage` names the folder in the store when it is not the plural
     (kinds served in several groups share one).
+
+    A kind served in several versions is stored in one of them, the hub; the others name it (`hub`, a plural looked up
+    by group and version: `("", "v1")`, `("autoscaling", "v2")`) and convert whole objects, pure and without loss:
+    `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Defaults and validation of
+    writes run on the hub; `default` of the version runs before `to_hub`.
     """
 
     group: str
@@ -118,6 +123,9 @@ class Kind:
     create_on_update: bool = False
     generate_name: bool = True
     validate_name: Callable[[str], Sequence[str]] | None = None
+    hub: tuple[str, str] | None = None
+    to_hub: Callable[[Object], Object] | None = None
+    from_hub: Callable[[Object], Object] | None = None
 
     @property
     def api_version(self) -> str:

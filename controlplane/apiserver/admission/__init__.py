@@ -2,7 +2,13 @@
 
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, AdmissionRequest, Operation
+from controlplane.apiserver.admission.plugin import (
+    AdmissionPlugin,
+    AdmissionRequest,
+    Operation,
+    Remarks,
+    ValidatingPlugin,
+)
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 
 __all__ = [
@@ -11,5 +17,7 @@ __all__ = [
     "DefaultTolerations",
     "NamespaceLifecycle",
     "Operation",
+    "Remarks",
     "ServiceAccountAdmission",
+    "ValidatingPlugin",
 ]

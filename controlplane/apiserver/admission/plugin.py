@@ -1,13 +1,14 @@
-"""The protocol of admission plug-ins: they see every write after defaulting and before validation.
+"""The protocols of admission plug-ins: they see every write after defaulting.
 
-The registry calls them in order. A plug-in edits the request's object in place or raises a StatusError; it
-must not write to the store.
+Mutating ones (`admit`) run before validation and may edit the request's object in place; validating ones (`validate`)
+run after it and may only refuse. The registry calls each list in order. Both raise a StatusError to refuse and
+must not write to the store, unless what they write is their own bookkeeping (a quota's usage).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -20,6 +21,15 @@ class Operation(StrEnum):
     CREATE = "CREATE"
     UPDATE = "UPDATE"
     DELETE = "DELETE"
+    CONNECT = "CONNECT"
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What admission says beside yes or no: warnings for the client, annotations for the audit log."""
+
+    warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 Lookup = Callable[[str, str, str, str], Awaitable[Object | None]]
@@ -31,7 +41,8 @@ class AdmissionRequest:
     """One write on its way.
 
     `obj` is the new state (None for DELETE), `old` the stored one (None for CREATE), read-only. `lookup` reads
-    other objects at their newest state.
+    other objects at their newest state. `options` are the verb's options as an object (CreateOptions, UpdateOptions,
+    PatchOptions, DeleteOptions) for those who pass them on.
     """
 
     operation: Operation
@@ -44,6 +55,8 @@ class AdmissionRequest:
     user: UserInfo
     dry_run: bool
     lookup: Lookup
+    remarks: Remarks = field(default_factory=Remarks)
+    options: Object = field(default_factory=dict)
 
     def forbid(self, why: str) -> Forbidden:
         """`pods "x" is forbidden: <why>`."""
@@ -59,3 +72,8 @@ class AdmissionRequest:
 class AdmissionPlugin(Protocol):
     async def admit(self, request: AdmissionRequest) -> None:
         """Edit `request.obj` in place or raise a StatusError (mostly Forbidden)."""
+
+
+class ValidatingPlugin(Protocol):
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Raise a StatusError (mostly Forbidden) or return. `request.obj` is read-only by now."""

@@ -9,7 +9,7 @@ from controlplane.apiserver.messages import ApiRequest, ApiResponse
 from controlplane.apiserver.negotiation import Representation, representation
 from controlplane.apiserver.options import FieldValidation, Query, field_validation, write_options
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.registry.requests import WriteOptions
+from controlplane.apiserver.registry.requests import Remarks, WriteOptions
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import Object
@@ -26,12 +26,16 @@ class Call:
     query: Query
     registry: Registry
     frames: FrameCache
-    warnings: list[str] = field(default_factory=list)
+    remarks: Remarks = field(default_factory=Remarks)
 
     @property
     def namespace(self) -> str:
         """The namespace objects of this kind are kept in; empty for cluster-scoped kinds."""
         return self.info.namespace if self.kind.namespaced else ""
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.remarks.warnings
 
     @property
     def name(self) -> str:
@@ -49,7 +53,7 @@ class Call:
         return representation(self.header("accept"), lists=lists, plain_only=plain_only)
 
     def write_options(self) -> WriteOptions:
-        return write_options(self.query, self.request.user, self.header("user-agent"))
+        return write_options(self.query, self.request.user, self.header("user-agent"), self.remarks)
 
     def validation(self) -> FieldValidation:
         return field_validation(self.query)

@@ -90,7 +90,7 @@ async def evict(call: Call) -> ApiResponse:
     given = {**(eviction.get("deleteOptions") or {})}
     if dry_run:
         given["dryRun"] = ["All"]
-    options = delete_options(Query(()), given, call.request.user)
+    options = delete_options(Query(()), given, call.request.user, call.remarks)
     await call.registry.delete(call.kind, call.namespace, call.name, options)
     return call.warned(success(call.kind, call.name, status=201))
 

@@ -52,16 +52,16 @@ async def patch(call: Call) -> ApiResponse:
 async def delete(call: Call) -> ApiResponse:
     """Answers with Success when the object is gone, with the object while its deletion is pending."""
     wanted = call.wants()
-    options = delete_options(call.query, call.deletion(), call.request.user)
+    options = delete_options(call.query, call.deletion(), call.request.user, call.remarks)
     stored, gone = await call.registry.delete(call.kind, call.namespace, call.name, options)
     if gone:
-        return success(call.kind, call.name, str(stored.object["metadata"].get("uid", "")))
-    return single(call.kind, stored, wanted, call.include)
+        return call.warned(success(call.kind, call.name, str(stored.object["metadata"].get("uid", ""))))
+    return call.warned(single(call.kind, stored, wanted, call.include))
 
 
 async def delete_collection(call: Call) -> ApiResponse:
-    options = delete_options(call.query, call.deletion(), call.request.user)
+    options = delete_options(call.query, call.deletion(), call.request.user, call.remarks)
     selected = list_options(call.query, call.kind)
     deleted = await call.registry.delete_collection(call.kind, call.namespace, selected, options)
     revision = await call.registry.revision()
-    return typed(200, splice(call.kind, {"resourceVersion": str(revision)}, deleted))
+    return call.warned(typed(200, splice(call.kind, {"resourceVersion": str(revision)}, deleted)))

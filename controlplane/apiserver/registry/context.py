@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, AdmissionRequest, Operation
+from controlplane.apiserver.admission.plugin import (
+    AdmissionPlugin,
+    AdmissionRequest,
+    Operation,
+    Remarks,
+    ValidatingPlugin,
+)
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
@@ -21,6 +27,7 @@ class Context:
     kinds: Sequence[Kind]
     admission: Sequence[AdmissionPlugin]
     clock: Callable[[], datetime]
+    validation: Sequence[ValidatingPlugin] = ()
 
     def kind_of(self, group: str, plural: str) -> Kind | None:
         return next((kind for kind in self.kinds if kind.group == group and kind.plural == plural), None)
@@ -35,7 +42,17 @@ class Context:
             found = await self.storage.newest(kind, namespace, name)
         return found.object if found else None
 
-    async def admit(
+    async def admit(self, request: AdmissionRequest) -> None:
+        """Run all mutating plug-ins in order; the first that refuses ends it."""
+        for plugin in self.admission:
+            await plugin.admit(request)
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Run all validating plug-ins in order; the first that refuses ends it."""
+        for plugin in self.validation:
+            await plugin.validate(request)
+
+    def admission_request(
         self,
         operation: Operation,
         kind: Kind,
@@ -45,12 +62,11 @@ class Context:
         old: Object | None,
         user: UserInfo,
         dry_run: bool,
+        remarks: Remarks,
         subresource: str = "",
-    ) -> None:
-        """Run all plug-ins in order; the first that refuses ends it."""
-        if not self.admission:
-            return
-        request = AdmissionRequest(
+    ) -> AdmissionRequest:
+        """What the plug-ins are shown of one write."""
+        return AdmissionRequest(
             operation=operation,
             kind=kind,
             namespace=namespace,
@@ -61,6 +77,5 @@ class Context:
             user=user,
             dry_run=dry_run,
             lookup=self.lookup,
+            remarks=remarks,
         )
-        for plugin in self.admission:
-            await plugin.admit(request)

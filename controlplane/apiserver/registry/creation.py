@@ -44,11 +44,15 @@ async def create(ctx: Context, kind: Kind, namespace: str, obj: Object, opts: Wr
         obj.pop("status", None)
     kind.default(obj)
     name = str(metadata.get("name", ""))
-    await ctx.admit(Operation.CREATE, kind, namespace, name, obj, None, opts.user, opts.dry_run)
+    request = ctx.admission_request(
+        Operation.CREATE, kind, namespace, name, obj, None, opts.user, opts.dry_run, opts.remarks
+    )
+    await ctx.admit(request)
     kind.prepare_create(obj)
     causes = [*validate_metadata(kind, obj), *kind.validate(obj)]
     if causes:
         raise invalid(kind.kind, kind.group, name, causes)
+    await ctx.validate(request)
     if opts.dry_run:
         return _preview(ctx, kind, namespace, obj)
     return await _store(ctx, kind, namespace, obj, base)

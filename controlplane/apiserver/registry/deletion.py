@@ -32,9 +32,19 @@ async def delete(
             raise not_found(kind.plural, kind.group, name)
         check_preconditions(kind, name, current.object, opts)
         if not admitted:
-            await ctx.admit(
-                Operation.DELETE, kind, namespace, name, None, current.object, opts.user, opts.dry_run
+            request = ctx.admission_request(
+                Operation.DELETE,
+                kind,
+                namespace,
+                name,
+                None,
+                current.object,
+                opts.user,
+                opts.dry_run,
+                opts.remarks,
             )
+            await ctx.admit(request)
+            await ctx.validate(request)
             admitted = True
         verdict, new = decide(kind, current.object, opts, ctx.clock())
         if verdict is Verdict.PENDING:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
 from controlplane.apiserver.registry.context import Context
@@ -45,7 +45,7 @@ def utc_now() -> datetime:
 
 
 class Registry:
-    """See the module. `kinds` are all served kinds; `admission` runs in order on each write."""
+    """See the module. `kinds` are all served kinds; `admission` and then `validation` run in order on each write."""
 
     def __init__(
         self,
@@ -53,11 +53,12 @@ class Registry:
         kinds: Sequence[Kind],
         *,
         admission: Sequence[AdmissionPlugin] = (),
+        validation: Sequence[ValidatingPlugin] = (),
         allocators: Sequence[Allocator] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._storage = Storage(store, kinds, allocators)
-        self._context = Context(self._storage, tuple(kinds), tuple(admission), clock)
+        self._context = Context(self._storage, tuple(kinds), tuple(admission), clock, tuple(validation))
         self._compactor = Compactor(store)
         self._upkeep: asyncio.Task[None] | None = None
 

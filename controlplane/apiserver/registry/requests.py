@@ -6,9 +6,10 @@ The HTTP layer builds these from queries and bodies; the registry's modules read
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from controlplane.apiserver.admission.plugin import Remarks
 from controlplane.apiserver.user import ANONYMOUS, UserInfo
 from controlplane.store.events import FrameType, Stored, WatchFrame
 from controlplane.store.watcher import Predicate
@@ -21,6 +22,7 @@ __all__ = [
     "PatchType",
     "Predicate",
     "Propagation",
+    "Remarks",
     "Stored",
     "UserInfo",
     "VersionMatch",
@@ -56,11 +58,15 @@ class VersionMatch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Options of create, update and patch. `dry_run` does everything but store."""
+    """Options of create, update and patch.
+
+    `dry_run` does everything but store. `remarks` collects what admission says.
+    """
 
     dry_run: bool = False
     field_manager: str = ""
     user: UserInfo = ANONYMOUS
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class DeleteOptions:
     propagation: Propagation | None = None
     uid: str = ""
     resource_version: str = ""
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 @dataclass(frozen=True, slots=True)

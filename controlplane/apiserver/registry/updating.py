@@ -138,11 +138,12 @@ async def _combined(
     metadata = new["metadata"]
     carry_over(metadata, old)
     metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
+    request = ctx.admission_request(
+        Operation.UPDATE, kind, target.namespace, target.name, new, old, opts.user, opts.dry_run, opts.remarks,
+        target.subresource,
+    )  # fmt: skip
     if target.scope is not Scope.BINDING:
-        await ctx.admit(
-            Operation.UPDATE, kind, target.namespace, target.name, new, old, opts.user, opts.dry_run,
-            target.subresource,
-        )  # fmt: skip
+        await ctx.admit(request)
     if target.scope is Scope.MAIN:
         kind.prepare_update(new, old)
     causes = _causes(target, new, old)
@@ -150,6 +151,8 @@ async def _combined(
         raise invalid(kind.kind, kind.group, target.name, causes)
     if target.scope is Scope.MAIN and spec_changed(new, old):
         bump_generation(metadata)
+    if target.scope is not Scope.BINDING:
+        await ctx.validate(request)
     return new
 
 
