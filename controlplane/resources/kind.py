@@ -18,13 +18,18 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One printer column. `priority` > 0 shows only with `-o wide`."""
+    """One printer column. `priority` > 0 shows only with `-o wide`.
+
+    `documents` names the field of the API whose documentation describes the column, as `type.field`
+    (`io.k8s.api.core.v1.ServiceSpec.type`); it stands in for a description.
+    """
 
     name: str
     type: str = "string"
     format: str = ""
     priority: int = 0
     description: str = ""
+    documents: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ class Kind:
     """One served kind.
 
     `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)`
-    return causes; `validate_update` holds only what concerns the change (immutable fields).
+    return causes; `validate_update` holds only what concerns the change (immutable fields), `validate_create`
+    what only a new object must obey.
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
     and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
@@ -110,6 +116,7 @@ class Kind:
     prepare_create: Callable[[Object], None] = _nothing
     prepare_update: Callable[[Object, Object], None] = _no_change
     validate: Callable[[Object], Sequence[Cause]] = _no_causes
+    validate_create: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     status: bool = False
     prepare_status: Callable[[Object, Object], None] = _no_change
