@@ -57,13 +57,16 @@ class Storage:
         """Fill the caches; let the allocators take over what is stored."""
         for cache in self._caches.values():
             await cache.start()
+        repairs: list[Write] = []
         for allocator in self._allocators:
-            allocator.rebuild(
+            repairs += allocator.rebuild(
                 stored.object
                 for kind in self._kinds
                 if allocator.applies_to(kind)
                 for _, stored in self.cache(kind).scan()
             )
+        if repairs:
+            await self._store.commit(repairs)
 
     async def close(self) -> None:
         if self._commits:
@@ -105,28 +108,45 @@ class Storage:
         metadata.pop("resourceVersion", None)
         change = await self._commit(kind, Put(key, encoded(obj), expect), reservations)
         metadata["resourceVersion"] = str(change.revision)
+        for allocator in self._allocators:
+            if allocator.applies_to(kind):
+                allocator.stored(kind, obj)
         return Stored(obj, orjson.dumps(obj), change.revision)
 
     async def remove(self, kind: Kind, key: str, obj: Object, expect: int) -> Stored:
         """Delete; `obj` is the last state, returned with the deletion's revision. Raises RevisionMismatch."""
-        change = await self._commit(kind, Delete(key, expect), [_Release(self._allocators, kind, obj)])
+        removals = [
+            allocator.removal(kind, obj) for allocator in self._allocators if allocator.applies_to(kind)
+        ]
+        change = await self._commit(kind, Delete(key, expect), removals)
         return stamped(obj, change.revision)
 
     async def _commit(self, kind: Kind, write: Write, reservations: Sequence[Reservation]) -> Change:
-        """Commit one write and settle its reservations by the outcome, even if the caller is cancelled."""
+        """Commit one write, with what its reservations add, and settle them by the outcome, even if the caller is
+        cancelled.
+        """
         with store_faults():
             if reservations:
-                task = asyncio.ensure_future(self._store_one(write))
+                writes = (write, *(more for reservation in reservations for more in reservation.writes))
+                task = asyncio.ensure_future(self._store_all(writes))
                 self._commits.add(task)
                 task.add_done_callback(lambda done: self._settle(done, reservations))
-                (change,) = await asyncio.shield(task)
+                change, *more = await asyncio.shield(task)
+                await self._see(more)
             else:
                 (change,) = await self._store.commit((write,))
             await self.cache(kind).wait_for(change.revision)
         return change
 
-    async def _store_one(self, write: Write) -> Sequence[Change]:
-        return await self._store.commit((write,))
+    async def _store_all(self, writes: Sequence[Write]) -> Sequence[Change]:
+        return await self._store.commit(writes)
+
+    async def _see(self, changes: Sequence[Change]) -> None:
+        """Wait until the caches have what was written beside an object."""
+        for change in changes:
+            for prefix, cache in self._caches.items():
+                if change.key.startswith(prefix):
+                    await cache.wait_for(change.revision)
 
     def _settle(self, done: asyncio.Task[Sequence[Change]], reservations: Sequence[Reservation]) -> None:
         self._commits.discard(done)
@@ -136,18 +156,3 @@ class Storage:
                 reservation.commit()
             else:
                 reservation.roll_back()
-
-
-class _Release:
-    """A deletion seen as reservation: what the object held is freed once the deletion is stored."""
-
-    def __init__(self, allocators: Sequence[Allocator], kind: Kind, obj: Object) -> None:
-        self._allocators = [allocator for allocator in allocators if allocator.applies_to(kind)]
-        self._obj = obj
-
-    def commit(self) -> None:
-        for allocator in self._allocators:
-            allocator.release(self._obj)
-
-    def roll_back(self) -> None:
-        """The object is still there and keeps what it holds."""
