@@ -17,9 +17,18 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.priority import Priority
+from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.admission.storage_objects import (
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
+from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -156,13 +165,23 @@ async def serve_control_plane(
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
             registry = Registry(
-                store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=_admission(settings),
+                validation=_validation(),
+                allocators=[_allocator(settings)],
             )
             await registry.start()
             server = _api_server(settings, sockets, registry, certificates, dial)
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
-                await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await bootstrap(
+                    registry,
+                    settings.api_service_ip,
+                    addresses,
+                    settings.advertise_port,
+                    settings.service_cidrs,
+                )
                 await server.serve(sockets, server_tls(certificates))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
@@ -191,14 +210,24 @@ def _api_server(
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 
-def _admission(
-    settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
+def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
+    """The mutating plug-ins, in upstream's order."""
     return (
         NamespaceLifecycle(),
         ServiceAccountAdmission(),
+        TaintNodesByCondition(),
+        Priority(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+        DefaultStorageClass(),
+        StorageObjectInUseProtection(),
+        RuntimeClassAdmission(),
+        DefaultIngressClass(),
     )
+
+
+def _validation() -> Sequence[ValidatingPlugin]:
+    """The validating plug-ins, in upstream's order."""
+    return (Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission())
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:
