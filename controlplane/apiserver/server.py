@@ -11,7 +11,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -41,6 +41,7 @@ from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthor
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.nonresource import HealthCheck
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
@@ -172,7 +173,8 @@ async def serve_control_plane(
                 allocators=[_allocator(settings)],
             )
             await registry.start()
-            server = _api_server(settings, sockets, registry, certificates, dial)
+            components = _components(running=controllers is not None)
+            server = _api_server(settings, sockets, registry, certificates, dial, components)
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(
@@ -199,15 +201,28 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    components: Mapping[str, HealthCheck],
 ) -> ApiServer:
     authenticators: list[Authenticator] = [CertificateAuthenticator()]
     if settings.token_file is not None:
         authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
     config = ServerConfig(
-        server_address=f"{host}:{port}", kinds=registry.kinds, kubelet_tls=kubelet_tls(certificates)
+        server_address=f"{host}:{port}",
+        kinds=registry.kinds,
+        kubelet_tls=kubelet_tls(certificates),
+        components=components,
     )
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
+
+
+def _components(*, running: bool) -> Mapping[str, HealthCheck]:
+    """They run in this process or not at all: where one ends for good, the server ends with it."""
+
+    async def check() -> str:
+        return "" if running else "not running"
+
+    return {"controller-manager": check, "scheduler": check}
 
 
 def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from controlplane.resources.apiregistration import API_SERVICE
 from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
 from controlplane.resources.coordination import LEASE
+from controlplane.resources.core.component_status import COMPONENT_STATUS
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
 from controlplane.resources.core.event import EVENT
@@ -37,6 +38,7 @@ from controlplane.resources.storage.volume_attachment import VOLUME_ATTACHMENT
 
 __all__ = [
     "API_SERVICE",
+    "COMPONENT_STATUS",
     "CONFIG_MAP",
     "CSI_DRIVER",
     "CSI_NODE",
@@ -72,6 +74,7 @@ __all__ = [
 ]
 
 KINDS: tuple[Kind, ...] = (
+    COMPONENT_STATUS,
     CONFIG_MAP,
     ENDPOINTS,
     EVENT,

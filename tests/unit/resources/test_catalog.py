@@ -10,6 +10,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 def test_the_kinds():
     assert {f"{kind.api_version} {kind.kind}" for kind in KINDS} == {
+        "v1 ComponentStatus",
         "v1 ConfigMap",
         "v1 Endpoints",
         "v1 Event",
