@@ -17,7 +17,6 @@ from controlplane.resources.cells import (
     containers_and_images,
     format_selector,
     number,
-    wide,
 )
 from controlplane.resources.kind import Column, Kind, Scale
 from controlplane.resources.podspec.defaults import default_template
@@ -28,7 +27,7 @@ REVISION_HISTORY = 10
 PROGRESS_SECONDS = 600
 MAX_SURGE = MAX_UNAVAILABLE = "25%"
 
-_SELECTOR = wide("Selector", "The pods it counts as its own.")
+_SELECTOR = Column("Selector", priority=1, documents="io.k8s.api.apps.v1.DeploymentSpec.selector")
 
 
 def _default_replicas_and_template(workload: Object) -> Object:
@@ -112,10 +111,8 @@ DEPLOYMENT = Kind(
     columns=(
         NAME,
         Column("Ready", description="Number of the pod with ready state"),
-        Column("Up-to-date", type="integer", description="Pods that have the desired template."),
-        Column(
-            "Available", type="integer", description="Pods that have been ready for at least minReadySeconds."
-        ),
+        Column("Up-to-date", documents="io.k8s.api.apps.v1.DeploymentStatus.updatedReplicas"),
+        Column("Available", documents="io.k8s.api.apps.v1.DeploymentStatus.availableReplicas"),
         AGE,
         CONTAINERS,
         IMAGES,
@@ -144,9 +141,9 @@ REPLICA_SET = Kind(
     categories=("all",),
     columns=(
         NAME,
-        Column("Desired", type="integer", description="The number of pods wanted."),
-        Column("Current", type="integer", description="The number of pods there are."),
-        Column("Ready", type="integer", description="The number of pods that are ready."),
+        Column("Desired", type="integer", documents="io.k8s.api.apps.v1.ReplicaSetSpec.replicas"),
+        Column("Current", type="integer", documents="io.k8s.api.apps.v1.ReplicaSetStatus.replicas"),
+        Column("Ready", type="integer", documents="io.k8s.api.apps.v1.ReplicaSetStatus.readyReplicas"),
         AGE,
         CONTAINERS,
         IMAGES,

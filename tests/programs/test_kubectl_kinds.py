@@ -16,7 +16,7 @@ spec:
   podSelector: {matchLabels: {app: web}}
   ingress:
   - from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]
-    ports: [{port: 80}]
+    ports: [{port: 80, protocol: TCP}]
 ---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -181,8 +181,8 @@ async def test_apply_again_changes_nothing_and_deletion_frees(kubectl: Kubectl) 
     [
         (
             ("create", "priorityclass", "x", "--value=1000000001"),
-            'PriorityClass.scheduling.k8s.io "x" is invalid: value: Forbidden: maximum allowed value of a user defined priority is '
-            "1000000000",
+            'PriorityClass.scheduling.k8s.io "x" is invalid: value: Forbidden: maximum allowed value of a user '
+            "defined priority is 1000000000",
         ),
         (
             ("delete", "priorityclass", "system-node-critical"),
@@ -195,8 +195,8 @@ async def test_apply_again_changes_nothing_and_deletion_frees(kubectl: Kubectl) 
         ),
         (
             ("create", "ingress", "x", "--rule=1.2.3.4/=web:80"),
-            'Ingress.networking.k8s.io "x" is invalid: spec.rules[0].host: Invalid value: "1.2.3.4": must be a DNS name, not an IP '
-            "address",
+            'Ingress.networking.k8s.io "x" is invalid: spec.rules[0].host: Invalid value: "1.2.3.4": must be a DNS '
+            "name, not an IP address",
         ),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from controlplane.resources import catalog
 from controlplane.resources.catalog import KINDS
+from controlplane.resources.table import table
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -113,3 +114,10 @@ def test_discovery_of_subresources():
         "services/proxy",
     }
     assert {kind.plural for kind in KINDS if kind.scale} == {"deployments", "replicasets"}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
+def test_every_column_is_described(kind):
+    """By words of its own or by the API's documentation, which must know the field."""
+    definitions = table(kind, [], NOW)["columnDefinitions"]
+    assert [column["name"] for column in definitions if not column["description"]] == []
