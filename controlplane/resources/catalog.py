@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
+from controlplane.resources.apps.controller_revision import CONTROLLER_REVISION
+from controlplane.resources.apps.daemon_set import DAEMON_SET
+from controlplane.resources.apps.deployment import DEPLOYMENT
+from controlplane.resources.apps.replica_set import REPLICA_SET
+from controlplane.resources.apps.stateful_set import STATEFUL_SET
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
@@ -16,6 +20,8 @@ from controlplane.resources.core.event import EVENT
 from controlplane.resources.core.namespace import NAMESPACE
 from controlplane.resources.core.node import NODE
 from controlplane.resources.core.pod import POD
+from controlplane.resources.core.pod_template import POD_TEMPLATE
+from controlplane.resources.core.replication_controller import REPLICATION_CONTROLLER
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
 from controlplane.resources.discovery import ENDPOINT_SLICE
@@ -23,6 +29,8 @@ from controlplane.resources.kind import Kind
 
 __all__ = [
     "CONFIG_MAP",
+    "CONTROLLER_REVISION",
+    "DAEMON_SET",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
@@ -32,10 +40,13 @@ __all__ = [
     "NAMESPACE",
     "NODE",
     "POD",
+    "POD_TEMPLATE",
+    "REPLICATION_CONTROLLER",
     "REPLICA_SET",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
+    "STATEFUL_SET",
     "by_kind",
     "by_plural",
 ]
@@ -47,11 +58,16 @@ KINDS: tuple[Kind, ...] = (
     NAMESPACE,
     NODE,
     POD,
+    POD_TEMPLATE,
+    REPLICATION_CONTROLLER,
     SECRET,
     SERVICE_ACCOUNT,
     SERVICE,
+    CONTROLLER_REVISION,
+    DAEMON_SET,
     DEPLOYMENT,
     REPLICA_SET,
+    STATEFUL_SET,
     LEASE,
     ENDPOINT_SLICE,
 )

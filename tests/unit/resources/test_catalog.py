@@ -16,11 +16,16 @@ def test_the_kinds():
         "v1 Namespace",
         "v1 Node",
         "v1 Pod",
+        "v1 PodTemplate",
+        "v1 ReplicationController",
         "v1 Secret",
         "v1 Service",
         "v1 ServiceAccount",
+        "apps/v1 ControllerRevision",
+        "apps/v1 DaemonSet",
         "apps/v1 Deployment",
         "apps/v1 ReplicaSet",
+        "apps/v1 StatefulSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
     }
@@ -49,13 +54,14 @@ def test_no_two_kinds_share_a_name_on_the_command_line():
 
 def test_get_all():
     assert {kind.plural for kind in KINDS if "all" in kind.categories} == {
-        "pods", "services", "deployments", "replicasets",
+        "pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets", "statefulsets",
     }  # fmt: skip
 
 
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
-        "deployments", "replicasets", "endpointslices",
+        "daemonsets", "deployments", "replicasets", "statefulsets", "replicationcontrollers", "podtemplates",
+        "endpointslices",
     }  # fmt: skip
 
 
@@ -93,4 +99,6 @@ def test_discovery_of_subresources():
         "serviceaccounts/token",
         "services/proxy",
     }
-    assert {kind.plural for kind in KINDS if kind.scale} == {"deployments", "replicasets"}
+    assert {kind.plural for kind in KINDS if kind.scale} == {
+        "deployments", "replicasets", "replicationcontrollers", "statefulsets",
+    }  # fmt: skip
