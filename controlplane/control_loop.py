@@ -26,6 +26,7 @@ from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
+from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
 from controlplane.controllers.taint_eviction import TaintEvictionController
@@ -61,6 +62,7 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
+        "replicationcontroller": ReplicaSetController(client, informers, REPLICATION_CONTROLLERS).run,
         "scheduler": Scheduler(client, informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,

@@ -17,6 +17,7 @@ from controlplane.errors import AlreadyExists, Conflict, NotFound, Object, Statu
 from controlplane.meta.objects import annotations as annotations_of
 from controlplane.meta.objects import clone, dig, is_being_deleted, name, namespace, uid
 from controlplane.meta.owners import is_controlled_by, owner_reference
+from controlplane.meta.pod_templates import template_of
 from controlplane.meta.pods import is_finished
 from controlplane.resources.catalog import DEPLOYMENT, REPLICA_SET
 
@@ -165,7 +166,7 @@ class Rollout:
 
     def _new_set(self, number: int, old: Sequence[Object]) -> Object:
         collisions = dig(self.deployment, "status", "collisionCount", default=0)
-        template = templates.template_of(self.deployment)
+        template = template_of(self.deployment)
         hash_ = templates.template_hash(template, collisions)
         template = templates.with_hash(template, hash_)
         selector = clone(dig(self.deployment, "spec", "selector", default={}))
@@ -197,7 +198,7 @@ class Rollout:
         """The name is taken: by our own set that the cache lacks, or by another template of the same hash."""
         found = await self._client.get(REPLICA_SET, name(wanted), namespace(wanted))
         mine = is_controlled_by(found, uid(self.deployment))
-        if mine and templates.same_template(templates.template_of(found), templates.template_of(wanted)):
+        if mine and templates.same_template(template_of(found), template_of(wanted)):
             self._keep(found)
             return found
         state = {**(self.deployment.get("status") or {})}

@@ -119,7 +119,9 @@ def _strategy(strategy: Field) -> None:
             if rolling.value is not None:
                 partition = rolling["partition"].value or 0
                 most = go_pointer("intstr.IntOrString", rolling["maxUnavailable"].value)
-                shown = f"apps.RollingUpdateStatefulSetStrategy{{Partition:{partition}, MaxUnavailable:{most}}}"
+                shown = (
+                    f"apps.RollingUpdateStatefulSetStrategy{{Partition:{partition}, MaxUnavailable:{most}}}"
+                )
                 rolling.of(Literal(shown)).invalid("only allowed for updateStrategy 'RollingUpdate'")
         case "RollingUpdate":
             rolling["partition"].not_negative()
@@ -131,9 +133,7 @@ def _strategy(strategy: Field) -> None:
                 at_most_all(unavailable)
         case _:
             pointer = go_pointer("apps.RollingUpdateStatefulSetStrategy", rolling.value)
-            shown = (
-                f"apps.StatefulSetUpdateStrategy{{Type:{quoted(strategy['type'].text)}, RollingUpdate:{pointer}}}"
-            )
+            shown = f"apps.StatefulSetUpdateStrategy{{Type:{quoted(strategy['type'].text)}, RollingUpdate:{pointer}}}"
             strategy.of(Literal(shown)).invalid("must be 'RollingUpdate' or 'OnDelete'")
 
 
