@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
+from controlplane.controllers.daemonset.controller import DaemonSetController
 from controlplane.controllers.deployment.controller import DeploymentController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
@@ -60,6 +61,7 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
     informers = Informers(client)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
+        "daemonset": DaemonSetController(client, informers).run,
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
         "replicationcontroller": ReplicaSetController(client, informers, REPLICATION_CONTROLLERS).run,

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from controlplane.errors import Cause, Object
 from controlplane.meta.labels import LabelSelector
-from controlplane.meta.objects import annotations, name
+from controlplane.meta.objects import annotations as annotations_of
+from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age
 from controlplane.resources.apps.rules import (
     REVISION_HISTORY,
@@ -68,7 +69,7 @@ def _prepare_create(daemon_set: Object) -> None:
 
 def _prepare_update(new: Object, old: Object) -> None:
     """A client cannot set the template's generation: it grows by one with each other template."""
-    text = annotations(old).get(TEMPLATE_GENERATION, "0")
+    text = annotations_of(old).get(TEMPLATE_GENERATION, "0")
     before = int(text) if text.isdecimal() else 0
     changed = not same((new.get("spec") or {}).get("template"), (old.get("spec") or {}).get("template"))
     _set_template_generation(new, before + changed)
