@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from controlplane.resources.apiregistration import API_SERVICE
 from controlplane.resources.apps.controller_revision import CONTROLLER_REVISION
 from controlplane.resources.apps.daemon_set import DAEMON_SET
 from controlplane.resources.apps.deployment import DEPLOYMENT
@@ -19,34 +20,64 @@ from controlplane.resources.core.endpoints import ENDPOINTS
 from controlplane.resources.core.event import EVENT
 from controlplane.resources.core.namespace import NAMESPACE
 from controlplane.resources.core.node import NODE
+from controlplane.resources.core.persistent_volume import PERSISTENT_VOLUME
+from controlplane.resources.core.persistent_volume_claim import PERSISTENT_VOLUME_CLAIM
 from controlplane.resources.core.pod import POD
 from controlplane.resources.core.pod_template import POD_TEMPLATE
 from controlplane.resources.core.replication_controller import REPLICATION_CONTROLLER
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
 from controlplane.resources.discovery import ENDPOINT_SLICE
+from controlplane.resources.flowcontrol.flow_schema import FLOW_SCHEMA
+from controlplane.resources.flowcontrol.priority_level import PRIORITY_LEVEL
 from controlplane.resources.kind import Kind
+from controlplane.resources.networking.ingress import INGRESS
+from controlplane.resources.networking.ingress_class import INGRESS_CLASS
+from controlplane.resources.networking.network_policy import NETWORK_POLICY
+from controlplane.resources.networking.service_cidr import IP_ADDRESS, SERVICE_CIDR
+from controlplane.resources.runtime_class import RUNTIME_CLASS
+from controlplane.resources.scheduling import PRIORITY_CLASS
+from controlplane.resources.storage.csi import CSI_DRIVER, CSI_NODE, CSI_STORAGE_CAPACITY
+from controlplane.resources.storage.storage_class import STORAGE_CLASS
+from controlplane.resources.storage.volume_attachment import VOLUME_ATTACHMENT
 
 __all__ = [
+    "API_SERVICE",
     "CONFIG_MAP",
     "CONTROLLER_REVISION",
+    "CSI_DRIVER",
+    "CSI_NODE",
+    "CSI_STORAGE_CAPACITY",
     "DAEMON_SET",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
     "EVENT",
+    "FLOW_SCHEMA",
+    "INGRESS",
+    "INGRESS_CLASS",
+    "IP_ADDRESS",
     "KINDS",
     "LEASE",
     "NAMESPACE",
+    "NETWORK_POLICY",
     "NODE",
+    "PERSISTENT_VOLUME",
+    "PERSISTENT_VOLUME_CLAIM",
     "POD",
     "POD_TEMPLATE",
+    "PRIORITY_CLASS",
+    "PRIORITY_LEVEL",
     "REPLICATION_CONTROLLER",
     "REPLICA_SET",
+    "RUNTIME_CLASS",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
+    "SERVICE_CIDR",
     "STATEFUL_SET",
+    "STORAGE_CLASS",
+    "VOLUME_ATTACHMENT",
     "by_kind",
     "by_plural",
 ]
@@ -57,6 +88,8 @@ KINDS: tuple[Kind, ...] = (
     EVENT,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    PERSISTENT_VOLUME,
     POD,
     POD_TEMPLATE,
     REPLICATION_CONTROLLER,
@@ -70,6 +103,21 @@ KINDS: tuple[Kind, ...] = (
     STATEFUL_SET,
     LEASE,
     ENDPOINT_SLICE,
+    NETWORK_POLICY,
+    INGRESS,
+    INGRESS_CLASS,
+    SERVICE_CIDR,
+    IP_ADDRESS,
+    STORAGE_CLASS,
+    CSI_DRIVER,
+    CSI_NODE,
+    CSI_STORAGE_CAPACITY,
+    VOLUME_ATTACHMENT,
+    PRIORITY_CLASS,
+    RUNTIME_CLASS,
+    FLOW_SCHEMA,
+    PRIORITY_LEVEL,
+    API_SERVICE,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from controlplane.errors import Cause, Object
 
@@ -18,13 +19,18 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One printer column. `priority` > 0 shows only with `-o wide`."""
+    """One printer column. `priority` > 0 shows only with `-o wide`.
+
+    `documents` names the field of the API whose documentation describes the column, as `type.field`
+    (`io.k8s.api.core.v1.ServiceSpec.type`); it stands in for a description.
+    """
 
     name: str
     type: str = "string"
     format: str = ""
     priority: int = 0
     description: str = ""
+    documents: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,29 @@ class Subresource:
     verbs: tuple[str, ...]
     group: str = ""
     version: str = ""
+
+
+class Checked(Protocol):
+    """A decoded body: see `schema.strict.Checked`."""
+
+    @property
+    def pruned(self) -> Object: ...
+
+    @property
+    def unknown(self) -> Sequence[str]: ...
+
+    @property
+    def type_errors(self) -> Sequence[str]: ...
+
+
+class Conversion(Protocol):
+    """Between one version of a kind and what is stored. Both give new objects and may take their time."""
+
+    async def read(self, objs: Sequence[Object]) -> Sequence[Object]:
+        """Stored objects in this version, in the same order. Raises `store.cache.Unconvertible`."""
+
+    async def write(self, obj: Object) -> Object:
+        """An object of this version as it is to be stored. Raises a StatusError."""
 
 
 def _nothing(obj: Object) -> None:
@@ -75,7 +104,8 @@ class Kind:
     """One served kind.
 
     `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)`
-    return causes; `validate_update` holds only what concerns the change (immutable fields).
+    return causes; `validate_update` holds only what concerns the change (immutable fields), `validate_create`
+    what only a new object must obey.
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
     and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
@@ -91,8 +121,13 @@ class Kind:
 
     A kind served in several versions is stored in one of them, the hub; the others name it (`hub`, a plural looked up
     by group and version: `("", "v1")`, `("autoscaling", "v2")`) and convert whole objects, pure and without loss:
-    `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Defaults and validation of
-    writes run on the hub; `default` of the version runs before `to_hub`.
+    `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Rules such a version does
+    not have itself are the hub's, seen through the conversion (`versions.py`); its `default` runs before the hub's.
+    `convert` is the same as an asynchronous form, for kinds whose versions are converted elsewhere.
+
+    Kinds that are no part of this package say what the schema package cannot know of them: `decode` (a body's unknown
+    fields and wrong types), `definitions` (OpenAPI schemas by full name), `field_type` (the compiled type that
+    managed fields and apply work on), and `strategic_merge`: whether such patches are taken.
     """
 
     group: str
@@ -112,6 +147,7 @@ class Kind:
     prepare_create: Callable[[Object], None] = _nothing
     prepare_update: Callable[[Object, Object], None] = _no_change
     validate: Callable[[Object], Sequence[Cause]] = _no_causes
+    validate_create: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     status: bool = False
     prepare_status: Callable[[Object, Object], None] = _no_change
@@ -129,6 +165,12 @@ class Kind:
     hub: tuple[str, str] | None = None
     to_hub: Callable[[Object], Object] | None = None
     from_hub: Callable[[Object], Object] | None = None
+    convert: Conversion | None = None
+    decode: Callable[[Object], Checked] | None = None
+    definitions: Mapping[str, Object] = field(default_factory=dict)
+    field_type: object = None
+    strategic_merge: bool = True
+    list_kind: str = ""
 
     @property
     def api_version(self) -> str:

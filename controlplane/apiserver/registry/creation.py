@@ -49,7 +49,7 @@ async def create(ctx: Context, kind: Kind, namespace: str, obj: Object, opts: Wr
     )
     await ctx.admit(request)
     kind.prepare_create(obj)
-    causes = [*validate_metadata(kind, obj), *kind.validate(obj)]
+    causes = [*validate_metadata(kind, obj), *kind.validate(obj), *kind.validate_create(obj)]
     if causes:
         raise invalid(kind.kind, kind.group, name, causes)
     await ctx.validate(request)

@@ -55,9 +55,7 @@ def validate_affinity(affinity: Field) -> None:
     node = affinity["nodeAffinity"]
     needed = node["requiredDuringSchedulingIgnoredDuringExecution"]
     if needed.value is not None:
-        needed["nodeSelectorTerms"].required("must have at least one node selector term")
-        for term in needed["nodeSelectorTerms"]:
-            _node_term(term)
+        validate_node_selector(needed)
     for preference in node["preferredDuringSchedulingIgnoredDuringExecution"]:
         preference["weight"].of(preference["weight"].value or 0).between(1, 100)
         _node_term(preference["preference"])
@@ -67,6 +65,13 @@ def validate_affinity(affinity: Field) -> None:
         for preference in affinity[name]["preferredDuringSchedulingIgnoredDuringExecution"]:
             preference["weight"].of(preference["weight"].value or 0).between(1, 100)
             _pod_term(preference["podAffinityTerm"])
+
+
+def validate_node_selector(selector: Field) -> None:
+    """A `v1.NodeSelector`: one of its terms must match."""
+    selector["nodeSelectorTerms"].required("must have at least one node selector term")
+    for term in selector["nodeSelectorTerms"]:
+        _node_term(term)
 
 
 def _node_term(term: Field) -> None:

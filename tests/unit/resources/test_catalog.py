@@ -15,6 +15,8 @@ def test_the_kinds():
         "v1 Event",
         "v1 Namespace",
         "v1 Node",
+        "v1 PersistentVolume",
+        "v1 PersistentVolumeClaim",
         "v1 Pod",
         "v1 PodTemplate",
         "v1 ReplicationController",
@@ -28,6 +30,21 @@ def test_the_kinds():
         "apps/v1 StatefulSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
+        "apiregistration.k8s.io/v1 APIService",
+        "flowcontrol.apiserver.k8s.io/v1 FlowSchema",
+        "flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration",
+        "networking.k8s.io/v1 Ingress",
+        "networking.k8s.io/v1 IngressClass",
+        "networking.k8s.io/v1 NetworkPolicy",
+        "networking.k8s.io/v1beta1 IPAddress",
+        "networking.k8s.io/v1beta1 ServiceCIDR",
+        "node.k8s.io/v1 RuntimeClass",
+        "scheduling.k8s.io/v1 PriorityClass",
+        "storage.k8s.io/v1 CSIDriver",
+        "storage.k8s.io/v1 CSINode",
+        "storage.k8s.io/v1 CSIStorageCapacity",
+        "storage.k8s.io/v1 StorageClass",
+        "storage.k8s.io/v1 VolumeAttachment",
     }
 
 
@@ -61,7 +78,8 @@ def test_get_all():
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
         "daemonsets", "deployments", "replicasets", "statefulsets", "replicationcontrollers", "podtemplates",
-        "endpointslices",
+        "endpointslices", "networkpolicies", "ingresses", "ingressclasses",
+        "csidrivers", "priorityclasses", "flowschemas", "prioritylevelconfigurations",
     }  # fmt: skip
 
 
