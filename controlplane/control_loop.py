@@ -30,6 +30,7 @@ from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
+from controlplane.controllers.statefulset.controller import StatefulSetController
 from controlplane.controllers.taint_eviction import TaintEvictionController
 from controlplane.resources.catalog import KINDS
 from controlplane.scheduler.scheduler import Scheduler
@@ -65,6 +66,7 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
         "replicationcontroller": ReplicaSetController(client, informers, REPLICATION_CONTROLLERS).run,
+        "statefulset": StatefulSetController(client, informers).run,
         "scheduler": Scheduler(client, informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,
