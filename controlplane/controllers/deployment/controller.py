@@ -80,6 +80,7 @@ class DeploymentController:
         if dig(deployment, "spec", "selector", default={}) == {}:
             text = "This deployment is selecting all pods. A non-empty selector is required."
             self._events.event(DEPLOYMENT, deployment, WARNING, "SelectingAll", text)
+            await self._observe(deployment)
             return
         adopter = Adopter(self._client, DEPLOYMENT, deployment, _selector(deployment), REPLICA_SET)
         candidates = self._sets.lookup(OWNER_INDEX, uid(deployment))
@@ -98,6 +99,14 @@ class DeploymentController:
             self._own_writes.wrote(key, rollout.deployment)
         if rollout.recheck:
             self._loop.queue.add_after(key, rollout.recheck)
+
+    async def _observe(self, deployment: Object) -> None:
+        """Say that the present spec was seen, though nothing is done about it."""
+        status = deployment.get("status") or {}
+        generation = dig(deployment, "metadata", "generation", default=0)
+        if status.get("observedGeneration", 0) < generation:
+            fresh = {**deployment, "status": {**status, "observedGeneration": generation}}
+            await self._client.update_status(DEPLOYMENT, fresh)
 
 
 def _selector(deployment: Object) -> LabelSelector:

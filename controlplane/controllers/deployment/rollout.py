@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from controlplane.client.client import Client
 from controlplane.client.events import NORMAL, WARNING, EventRecorder
+from controlplane.client.pod_control import namespace_is_terminating
 from controlplane.controllers.deployment import plan, revisions, sizes, status, templates
 from controlplane.errors import AlreadyExists, Conflict, NotFound, Object, StatusError
 from controlplane.meta.objects import annotations as annotations_of
@@ -149,6 +150,9 @@ class Rollout:
         except AlreadyExists:
             return await self._use_existing(wanted)
         except StatusError as error:
+            if namespace_is_terminating(error):
+                # Nothing can be made there any more, and nobody is left to be told.
+                raise Conflict(str(error)) from error
             text = f'Failed to create new replica set "{name(wanted)}": {error}'
             if status.has_deadline(self.deployment):
                 await self._set_progressing("False", status.CREATE_ERROR, text)

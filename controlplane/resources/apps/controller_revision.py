@@ -53,8 +53,8 @@ CONTROLLER_REVISION = Kind(
     namespaced=True,
     columns=(
         NAME,
-        Column("Controller", description="The object whose state this is."),
-        Column("Revision", description="Its place in the history."),
+        Column("Controller", description="Controller of the object"),
+        Column("Revision", documents="io.k8s.api.apps.v1.ControllerRevision.revision"),
         AGE,
     ),
     row=_row,

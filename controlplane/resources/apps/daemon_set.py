@@ -12,7 +12,6 @@ from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age
 from controlplane.resources.apps.rules import (
     REVISION_HISTORY,
-    SELECTOR_COLUMN,
     always_and_forever,
     amount,
     at_most_all,
@@ -23,6 +22,7 @@ from controlplane.resources.apps.rules import (
     go_pointer,
     go_selector,
     labels_do_not_match,
+    selector_column,
     selector_unchanged,
     shown_plainly,
 )
@@ -46,6 +46,7 @@ from controlplane.resources.selectable import selectable_fields
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 """Annotation that counts the changes of the template; the server keeps it."""
 
+_API = "io.k8s.api.apps.v1"
 _ALWAYS_SHOWN = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
 
 
@@ -166,6 +167,10 @@ def _row(daemon_set: Object, now: datetime) -> Sequence[object]:
     )
 
 
+def _count(name_: str, field: str) -> Column:
+    return Column(name_, type="integer", documents=f"{_API}.DaemonSetStatus.{field}")
+
+
 DAEMON_SET = Kind(
     group="apps",
     version="v1",
@@ -177,16 +182,16 @@ DAEMON_SET = Kind(
     categories=("all",),
     columns=(
         NAME,
-        Column("Desired", type="integer", description="Nodes that should run the pod."),
-        Column("Current", type="integer", description="Nodes that should run the pod and have one."),
-        Column("Ready", type="integer", description="Nodes whose pod is ready."),
-        Column("Up-to-date", type="integer", description="Nodes whose pod is of the present template."),
-        Column("Available", type="integer", description="Nodes whose pod has been ready long enough."),
-        Column("Node Selector", description="Labels a node must have."),
+        _count("Desired", "desiredNumberScheduled"),
+        _count("Current", "currentNumberScheduled"),
+        _count("Ready", "numberReady"),
+        _count("Up-to-date", "updatedNumberScheduled"),
+        _count("Available", "numberAvailable"),
+        Column("Node Selector", documents="io.k8s.api.core.v1.PodSpec.nodeSelector"),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR_COLUMN,
+        selector_column(f"{_API}.DaemonSetSpec"),
     ),
     row=_row,
     default=_default,

@@ -11,7 +11,6 @@ from controlplane.meta.timestamps import age
 from controlplane.resources.apps.replica_set import validate_replicas_selector_template
 from controlplane.resources.apps.rules import (
     REVISION_HISTORY,
-    SELECTOR_COLUMN,
     amount,
     at_most_all,
     collisions_only_grow,
@@ -19,6 +18,7 @@ from controlplane.resources.apps.rules import (
     default_workload,
     fill,
     go_pointer,
+    selector_column,
     selector_unchanged,
     shown_plainly,
     validate_counts,
@@ -39,6 +39,8 @@ from controlplane.resources.selectable import selectable_fields
 
 PROGRESS_SECONDS = 600
 MAX_SURGE = MAX_UNAVAILABLE = "25%"
+
+_API = "io.k8s.api.apps.v1"
 
 
 def _default(deployment: Object) -> None:
@@ -125,14 +127,12 @@ DEPLOYMENT = Kind(
     columns=(
         NAME,
         Column("Ready", description="Number of the pod with ready state"),
-        Column("Up-to-date", type="integer", description="Pods that have the desired template."),
-        Column(
-            "Available", type="integer", description="Pods that have been ready for at least minReadySeconds."
-        ),
+        Column("Up-to-date", type="integer", documents=f"{_API}.DeploymentStatus.updatedReplicas"),
+        Column("Available", type="integer", documents=f"{_API}.DeploymentStatus.availableReplicas"),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR_COLUMN,
+        selector_column(f"{_API}.DeploymentSpec"),
     ),
     row=_row,
     default=_default,

@@ -9,10 +9,10 @@ from controlplane.errors import Cause, Object
 from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age
 from controlplane.resources.apps.rules import (
-    SELECTOR_COLUMN,
     always_and_forever,
     default_workload,
     fill,
+    selector_column,
     selector_matches,
     selector_unchanged,
     validate_counts,
@@ -33,16 +33,19 @@ from controlplane.resources.rules import Field
 from controlplane.resources.selectable import number as number_at
 from controlplane.resources.selectable import selectable_fields
 
-REPLICA_COLUMNS = (
-    NAME,
-    Column("Desired", type="integer", description="The number of pods wanted."),
-    Column("Current", type="integer", description="The number of pods there are."),
-    Column("Ready", type="integer", description="The number of pods that are ready."),
-    AGE,
-    CONTAINERS,
-    IMAGES,
-    SELECTOR_COLUMN,
-)
+
+def replica_columns(api: str) -> tuple[Column, ...]:
+    """The columns of the kind whose types are `<api>Spec` and `<api>Status`."""
+    return (
+        NAME,
+        Column("Desired", type="integer", documents=f"{api}Spec.replicas"),
+        Column("Current", type="integer", documents=f"{api}Status.replicas"),
+        Column("Ready", type="integer", documents=f"{api}Status.readyReplicas"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        selector_column(f"{api}Spec"),
+    )
 
 
 def _default(replica_set: Object) -> None:
@@ -98,7 +101,7 @@ REPLICA_SET = Kind(
     namespaced=True,
     short_names=("rs",),
     categories=("all",),
-    columns=REPLICA_COLUMNS,
+    columns=replica_columns("io.k8s.api.apps.v1.ReplicaSet"),
     row=_row,
     default=_default,
     prepare_create=no_replicas_yet,

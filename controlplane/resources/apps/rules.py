@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from controlplane.errors import Cause, Object
 from controlplane.meta.labels import LabelSelector
 from controlplane.meta.names import regex_error
-from controlplane.resources.cells import wide
 from controlplane.resources.fieldpath import Literal, invalid, not_supported, quoted, string_list, string_map
+from controlplane.resources.kind import Column
 from controlplane.resources.podspec.defaults import default_template
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.rules import IMMUTABLE, Field, same
 
 REVISION_HISTORY = 10
 
-SELECTOR_COLUMN = wide("Selector", "The pods it counts as its own.")
+
+def selector_column(spec: str) -> Column:
+    """The wide column that shows a selector; `spec` names the type it is a field of."""
+    return Column("Selector", priority=1, documents=f"{spec}.selector")
+
 
 _PERCENT = "[0-9]+%"
 _PERCENT_MESSAGE = regex_error(

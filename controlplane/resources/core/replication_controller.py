@@ -9,8 +9,8 @@ from controlplane.errors import Cause, Object
 from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import age
 from controlplane.resources.apps.replica_set import (
-    REPLICA_COLUMNS,
     no_replicas_yet,
+    replica_columns,
     validate_replica_status,
 )
 from controlplane.resources.apps.rules import always_and_forever, fill, labels_do_not_match
@@ -81,7 +81,7 @@ REPLICATION_CONTROLLER = Kind(
     storage="controllers",
     short_names=("rc",),
     categories=("all",),
-    columns=REPLICA_COLUMNS,
+    columns=replica_columns("io.k8s.api.core.v1.ReplicationController"),
     row=_row,
     default=_default,
     prepare_create=no_replicas_yet,
