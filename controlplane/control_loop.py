@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
+from controlplane.controllers.daemonset.controller import DaemonSetController
 from controlplane.controllers.deployment.controller import DeploymentController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
@@ -26,9 +27,11 @@ from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
+from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
 from controlplane.controllers.service_cidr import IPAddressRepairController, ServiceCidrController
+from controlplane.controllers.statefulset.controller import StatefulSetController
 from controlplane.controllers.storage_protection import StorageProtectionController
 from controlplane.controllers.taint_eviction import TaintEvictionController
 from controlplane.resources.catalog import KINDS
@@ -61,8 +64,11 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
     informers = Informers(client)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
+        "daemonset": DaemonSetController(client, informers).run,
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
+        "replicationcontroller": ReplicaSetController(client, informers, REPLICATION_CONTROLLERS).run,
+        "statefulset": StatefulSetController(client, informers).run,
         "scheduler": Scheduler(client, informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.resources.apiregistration import API_SERVICE
-from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
+from controlplane.resources.apps.controller_revision import CONTROLLER_REVISION
+from controlplane.resources.apps.daemon_set import DAEMON_SET
+from controlplane.resources.apps.deployment import DEPLOYMENT
+from controlplane.resources.apps.replica_set import REPLICA_SET
+from controlplane.resources.apps.stateful_set import STATEFUL_SET
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.component_status import COMPONENT_STATUS
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
@@ -20,6 +24,8 @@ from controlplane.resources.core.node import NODE
 from controlplane.resources.core.persistent_volume import PERSISTENT_VOLUME
 from controlplane.resources.core.persistent_volume_claim import PERSISTENT_VOLUME_CLAIM
 from controlplane.resources.core.pod import POD
+from controlplane.resources.core.pod_template import POD_TEMPLATE
+from controlplane.resources.core.replication_controller import REPLICATION_CONTROLLER
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
 from controlplane.resources.discovery import ENDPOINT_SLICE
@@ -40,9 +46,11 @@ __all__ = [
     "API_SERVICE",
     "COMPONENT_STATUS",
     "CONFIG_MAP",
+    "CONTROLLER_REVISION",
     "CSI_DRIVER",
     "CSI_NODE",
     "CSI_STORAGE_CAPACITY",
+    "DAEMON_SET",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
@@ -59,14 +67,17 @@ __all__ = [
     "PERSISTENT_VOLUME",
     "PERSISTENT_VOLUME_CLAIM",
     "POD",
+    "POD_TEMPLATE",
     "PRIORITY_CLASS",
     "PRIORITY_LEVEL",
+    "REPLICATION_CONTROLLER",
     "REPLICA_SET",
     "RUNTIME_CLASS",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
     "SERVICE_CIDR",
+    "STATEFUL_SET",
     "STORAGE_CLASS",
     "VOLUME_ATTACHMENT",
     "by_kind",
@@ -83,11 +94,16 @@ KINDS: tuple[Kind, ...] = (
     PERSISTENT_VOLUME_CLAIM,
     PERSISTENT_VOLUME,
     POD,
+    POD_TEMPLATE,
+    REPLICATION_CONTROLLER,
     SECRET,
     SERVICE_ACCOUNT,
     SERVICE,
+    CONTROLLER_REVISION,
+    DAEMON_SET,
     DEPLOYMENT,
     REPLICA_SET,
+    STATEFUL_SET,
     LEASE,
     ENDPOINT_SLICE,
     NETWORK_POLICY,

@@ -37,9 +37,7 @@ class ComponentStatuses:
         call.warnings.append(DEPRECATED)
         options = list_options(call.query, call.kind)
         found = [await self._ask(name) for name in self._checks]
-        items = [
-            stored for stored in found if options.predicate is None or options.predicate(stored.object)
-        ]
+        items = [stored for stored in found if options.predicate is None or options.predicate(stored.object)]
         return call.warned(listing(call.kind, ListResult(items, 0), wanted, call.include))
 
     async def _ask(self, name: str) -> Stored:

@@ -163,7 +163,9 @@ async def test_a_start_repairs_what_is_missing_or_left_over(registry: Registry, 
 
 
 async def test_further_ranges_are_used_and_given_up(registry: Registry, store: MemoryStore) -> None:
-    with pytest.raises(Invalid, match=r"is not in the valid range\. The range of valid IPs is 10\.0\.0\.0/28"):
+    with pytest.raises(
+        Invalid, match=r"is not in the valid range\. The range of valid IPs is 10\.0\.0\.0/28"
+    ):
         await service(registry, "a", clusterIP="10.1.0.5")
     await cidr(registry, "more", "10.1.0.0/28")
     await service(registry, "a", clusterIP="10.1.0.5")

@@ -20,11 +20,16 @@ def test_the_kinds():
         "v1 PersistentVolume",
         "v1 PersistentVolumeClaim",
         "v1 Pod",
+        "v1 PodTemplate",
+        "v1 ReplicationController",
         "v1 Secret",
         "v1 Service",
         "v1 ServiceAccount",
+        "apps/v1 ControllerRevision",
+        "apps/v1 DaemonSet",
         "apps/v1 Deployment",
         "apps/v1 ReplicaSet",
+        "apps/v1 StatefulSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
         "apiregistration.k8s.io/v1 APIService",
@@ -68,13 +73,14 @@ def test_no_two_kinds_share_a_name_on_the_command_line():
 
 def test_get_all():
     assert {kind.plural for kind in KINDS if "all" in kind.categories} == {
-        "pods", "services", "deployments", "replicasets",
+        "pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets", "statefulsets",
     }  # fmt: skip
 
 
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
-        "deployments", "replicasets", "endpointslices", "networkpolicies", "ingresses", "ingressclasses",
+        "daemonsets", "deployments", "replicasets", "statefulsets", "replicationcontrollers", "podtemplates",
+        "endpointslices", "networkpolicies", "ingresses", "ingressclasses",
         "csidrivers", "priorityclasses", "flowschemas", "prioritylevelconfigurations",
     }  # fmt: skip
 
@@ -113,7 +119,9 @@ def test_discovery_of_subresources():
         "serviceaccounts/token",
         "services/proxy",
     }
-    assert {kind.plural for kind in KINDS if kind.scale} == {"deployments", "replicasets"}
+    assert {kind.plural for kind in KINDS if kind.scale} == {
+        "deployments", "replicasets", "replicationcontrollers", "statefulsets",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)

@@ -398,7 +398,10 @@ def test_addresses_are_of_different_families_in_their_order():
 def test_source_ranges_by_annotation():
     key = "service.beta.kubernetes.io/load-balancer-source-ranges"
     place = f"metadata.annotations[{key}]"
-    obj = {**service(type="LoadBalancer"), "metadata": {"name": "x", "annotations": {key: "10.0.0.0/8, 1.2.3.4/32"}}}
+    obj = {
+        **service(type="LoadBalancer"),
+        "metadata": {"name": "x", "annotations": {key: "10.0.0.0/8, 1.2.3.4/32"}},
+    }
     assert faults(SERVICE, obj) == []
     obj["metadata"]["annotations"][key] = "10.0.0.0"
     assert faults(SERVICE, obj) == [
