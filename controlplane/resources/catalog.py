@@ -9,30 +9,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
+from controlplane.resources.autoscaling.kinds import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
+from controlplane.resources.batch.cron_job import CRON_JOB
+from controlplane.resources.batch.job import JOB
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
 from controlplane.resources.core.event import EVENT
+from controlplane.resources.core.limit_range import LIMIT_RANGE
 from controlplane.resources.core.namespace import NAMESPACE
 from controlplane.resources.core.node import NODE
 from controlplane.resources.core.pod import POD
+from controlplane.resources.core.quota import RESOURCE_QUOTA
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
 from controlplane.resources.discovery import ENDPOINT_SLICE
 from controlplane.resources.kind import Kind
+from controlplane.resources.policy import POD_DISRUPTION_BUDGET
 
 __all__ = [
     "CONFIG_MAP",
+    "CRON_JOB",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
     "EVENT",
+    "HORIZONTAL_POD_AUTOSCALER",
+    "HORIZONTAL_POD_AUTOSCALER_V1",
+    "JOB",
     "KINDS",
     "LEASE",
+    "LIMIT_RANGE",
     "NAMESPACE",
     "NODE",
     "POD",
+    "POD_DISRUPTION_BUDGET",
     "REPLICA_SET",
+    "RESOURCE_QUOTA",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
@@ -44,16 +57,23 @@ KINDS: tuple[Kind, ...] = (
     CONFIG_MAP,
     ENDPOINTS,
     EVENT,
+    LIMIT_RANGE,
     NAMESPACE,
     NODE,
     POD,
+    RESOURCE_QUOTA,
     SECRET,
     SERVICE_ACCOUNT,
     SERVICE,
     DEPLOYMENT,
     REPLICA_SET,
+    HORIZONTAL_POD_AUTOSCALER,
+    HORIZONTAL_POD_AUTOSCALER_V1,
+    CRON_JOB,
+    JOB,
     LEASE,
     ENDPOINT_SLICE,
+    POD_DISRUPTION_BUDGET,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

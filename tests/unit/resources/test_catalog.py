@@ -13,16 +13,23 @@ def test_the_kinds():
         "v1 ConfigMap",
         "v1 Endpoints",
         "v1 Event",
+        "v1 LimitRange",
         "v1 Namespace",
         "v1 Node",
         "v1 Pod",
+        "v1 ResourceQuota",
         "v1 Secret",
         "v1 Service",
         "v1 ServiceAccount",
         "apps/v1 Deployment",
         "apps/v1 ReplicaSet",
+        "autoscaling/v1 HorizontalPodAutoscaler",
+        "autoscaling/v2 HorizontalPodAutoscaler",
+        "batch/v1 CronJob",
+        "batch/v1 Job",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
+        "policy/v1 PodDisruptionBudget",
     }
 
 
@@ -35,13 +42,15 @@ def test_look_ups():
 
 
 def test_no_two_kinds_share_a_place_in_the_store():
-    prefixes = [kind.prefix for kind in KINDS]
+    prefixes = [kind.prefix for kind in KINDS if kind.hub is None]
     assert not [(a, b) for a in prefixes for b in prefixes if a != b and b.startswith(a)]
     assert len(set(prefixes)) == len(prefixes)
 
 
 def test_no_two_kinds_share_a_name_on_the_command_line():
-    names = [name for kind in KINDS for name in (kind.plural, kind.singular, *kind.short_names)]
+    names = [
+        name for kind in KINDS if kind.hub is None for name in (kind.plural, kind.singular, *kind.short_names)
+    ]
     doubled = {name for name in names if names.count(name) > 1}
     # A kind whose singular is its plural.
     assert doubled == {"endpoints"}
@@ -49,13 +58,13 @@ def test_no_two_kinds_share_a_name_on_the_command_line():
 
 def test_get_all():
     assert {kind.plural for kind in KINDS if "all" in kind.categories} == {
-        "pods", "services", "deployments", "replicasets",
+        "pods", "services", "deployments", "replicasets", "jobs", "cronjobs", "horizontalpodautoscalers",
     }  # fmt: skip
 
 
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
-        "deployments", "replicasets", "endpointslices",
+        "deployments", "replicasets", "endpointslices", "jobs", "cronjobs", "poddisruptionbudgets",
     }  # fmt: skip
 
 
