@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -155,9 +159,16 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
+            objects = StoredObjects()
+            limits = LimitRanger(objects)
             registry = Registry(
-                store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=_admission(settings, limits),
+                validation=_validation(limits, objects),
+                allocators=[_allocator(settings)],
             )
+            objects.attach(registry)
             await registry.start()
             server = _api_server(settings, sockets, registry, certificates, dial)
             try:
@@ -191,14 +202,19 @@ def _api_server(
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 
-def _admission(
-    settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
+def _admission(settings: ControlPlaneSettings, limits: LimitRanger) -> Sequence[AdmissionPlugin]:
+    """In upstream's order."""
     return (
         NamespaceLifecycle(),
+        limits,
         ServiceAccountAdmission(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
     )
+
+
+def _validation(limits: LimitRanger, objects: StoredObjects) -> Sequence[ValidatingPlugin]:
+    """The quota last: it charges what everybody else has admitted."""
+    return (limits, ResourceQuotaAdmission(objects))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

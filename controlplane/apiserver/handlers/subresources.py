@@ -83,7 +83,7 @@ async def bind(call: Call) -> ApiResponse:
 
 
 async def evict(call: Call) -> ApiResponse:
-    """An eviction is a deletion with the body's `deleteOptions`."""
+    """An eviction is a deletion with the body's `deleteOptions` that the pod's disruption budget must allow."""
     dry_run = call.write_options().dry_run
     eviction = call.body(_EVICTION)
     _same_name(eviction, call.name, "Eviction")
@@ -91,7 +91,7 @@ async def evict(call: Call) -> ApiResponse:
     if dry_run:
         given["dryRun"] = ["All"]
     options = delete_options(Query(()), given, call.request.user, call.remarks)
-    await call.registry.delete(call.kind, call.namespace, call.name, options)
+    await call.registry.evict(call.namespace, call.name, options)
     return call.warned(success(call.kind, call.name, status=201))
 
 

@@ -19,6 +19,7 @@ from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.creation import create
 from controlplane.apiserver.registry.deletion import delete, delete_collection
 from controlplane.apiserver.registry.deletion_rules import is_finalized_by_content
+from controlplane.apiserver.registry.eviction import evict
 from controlplane.apiserver.registry.listing import get_object, list_objects
 from controlplane.apiserver.registry.patching import Check, check_identity, patched
 from controlplane.apiserver.registry.requests import (
@@ -34,6 +35,7 @@ from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.user import UserInfo
 from controlplane.errors import BadRequest, NotFound, Object
 from controlplane.resources.kind import Kind
 from controlplane.store.compaction import Compactor
@@ -169,6 +171,23 @@ class Registry:
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
 
+    async def evict(self, namespace: str, name: str, opts: DeleteOptions) -> None:
+        """`pods/NAME/eviction`: delete the pod if its disruption budget allows it."""
+        await self._storage.ready(_served(self, "", "pods"))
+        await evict(self._context, namespace, name, opts)
+
+    async def stored(self, kind: Kind, namespace: str) -> Sequence[Object]:
+        """For admission: all objects of a namespace as last written, read-only."""
+        await self._storage.ready(kind)
+        return [stored.object for _, stored in self._storage.cache(kind).scan(namespace)]
+
+    async def store_status(self, kind: Kind, obj: Object, user: UserInfo) -> None:
+        """For admission: write a status if the object still has its resourceVersion. Raises Conflict, NotFound."""
+        metadata = obj["metadata"]
+        target = Target(kind, metadata.get("namespace", ""), metadata["name"], Scope.STATUS, "status")
+        await self._storage.ready(kind)
+        await modify(self._context, target, replacement(obj), WriteOptions(user=user))
+
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.
 
@@ -196,6 +215,13 @@ class Registry:
 
         target = Target(kind, namespace, name, Scope.MAIN, "scale")
         return stored_scale(kind, await modify(self._context, target, propose, opts))
+
+
+def _served(registry: Registry, group: str, plural: str) -> Kind:
+    kind = registry.kind_of(group, plural)
+    if kind is None:
+        raise _no_such_resource()
+    return kind
 
 
 def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:
