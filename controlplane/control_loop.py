@@ -16,19 +16,24 @@ from dataclasses import dataclass
 from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
+from controlplane.controllers.cronjob.controller import CronJobController
 from controlplane.controllers.deployment.controller import DeploymentController
+from controlplane.controllers.disruption.controller import DisruptionController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
 from controlplane.controllers.endpoints.slice_controller import EndpointSliceController
 from controlplane.controllers.garbage_collector import GarbageCollector
+from controlplane.controllers.job.controller import JobController
 from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
+from controlplane.controllers.resource_quota import ResourceQuotaController
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
 from controlplane.controllers.taint_eviction import TaintEvictionController
+from controlplane.controllers.ttl_after_finished import TtlAfterFinishedController
 from controlplane.resources.catalog import KINDS
 from controlplane.scheduler.scheduler import Scheduler
 
@@ -61,6 +66,11 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
+        "job": JobController(client, informers).run,
+        "cronjob": CronJobController(client, informers).run,
+        "ttl after finished": TtlAfterFinishedController(client, informers).run,
+        "disruption": DisruptionController(client, informers).run,
+        "resource quota": ResourceQuotaController(client, informers, KINDS).run,
         "scheduler": Scheduler(client, informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,
