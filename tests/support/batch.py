@@ -27,6 +27,7 @@ from controlplane.client.client import Client
 from controlplane.client.informer import Informers
 from controlplane.client.local import LocalTransport
 from controlplane.errors import Conflict, NotFound, Object
+from controlplane.meta import conditions
 from controlplane.meta.timestamps import format_time
 from controlplane.resources.catalog import EVENT, KINDS, POD
 from controlplane.resources.kind import Kind
@@ -116,7 +117,9 @@ def failed(pod: Object, code: int = 1) -> Object:
     return {"phase": "Failed", "containerStatuses": [state]}
 
 
-def ready(pod: Object) -> Object:
+def ready(pod: Object) -> Object | None:
+    if conditions.status_of(pod, "Ready") == "True":
+        return None
     condition = {"type": "Ready", "status": "True", "lastTransitionTime": format_time(datetime.now(UTC))}
     return {"phase": "Running", "conditions": [condition]}
 
