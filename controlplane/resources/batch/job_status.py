@@ -39,8 +39,9 @@ def validate_status(new: Object, old: Object) -> Sequence[Cause]:
     _indexes(new, status, changed)
     if is_finished(new):
         _finished(status)
-    if changed & {"ready", "active"} and (status["ready"].value or 0) > (status["active"].value or 0):
-        status["ready"].invalid("cannot set more ready pods than active")
+    ready = status["ready"]
+    if changed & {"ready", "active"} and ready.value is not None and ready.value > _count(new, "active"):
+        ready.invalid("cannot set more ready pods than active")
     for name in ("failed", "succeeded"):
         elastic = name == "succeeded" and dig(new, "spec", "completions") == dig(new, "spec", "parallelism")
         if not elastic and _count(new, name) < _count(old, name):
