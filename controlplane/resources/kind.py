@@ -64,14 +64,18 @@ class Checked(Protocol):
     def type_errors(self) -> Sequence[str]: ...
 
 
+class ConversionFault(Exception):
+    """Objects cannot be had in the wanted version; the text is what clients are told."""
+
+
 class Conversion(Protocol):
-    """Between one version of a kind and what is stored. Both give new objects and may take their time."""
+    """Between one version of a kind and what is stored. Both may take their time, and raise ConversionFault."""
 
     async def read(self, objs: Sequence[Object]) -> Sequence[Object]:
-        """Stored objects in this version, in the same order. Raises `store.cache.Unconvertible`."""
+        """Stored objects in this version, in the same order; those that stay as they are may be the same ones."""
 
     async def write(self, obj: Object) -> Object:
-        """An object of this version as it is to be stored. Raises a StatusError."""
+        """An object of this version as it is to be stored."""
 
 
 def _nothing(obj: Object) -> None:
@@ -119,7 +123,9 @@ class Kind:
 
     Kinds that are no part of this package say what the schema package cannot know of them: `decode` (a body's unknown
     fields and wrong types), `definitions` (OpenAPI schemas by full name), `field_type` (the compiled type that
-    managed fields and apply work on), and `strategic_merge`: whether such patches are taken.
+    managed fields and apply work on), and `strategic_merge`: whether such patches are taken. `validate_ratcheting(new,
+    old)` stands for both `validate` and `validate_update` where an update does not judge again what it does not change.
+    `deprecation` is what clients of a deprecated version are warned with.
     """
 
     group: str
@@ -140,6 +146,7 @@ class Kind:
     prepare_update: Callable[[Object, Object], None] = _no_change
     validate: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
+    validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
     status: bool = False
     prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
@@ -160,6 +167,7 @@ class Kind:
     definitions: Mapping[str, Object] = field(default_factory=dict)
     field_type: object = None
     strategic_merge: bool = True
+    deprecation: str = ""
     list_kind: str = ""
 
     @property
@@ -171,6 +179,12 @@ class Kind:
     def prefix(self) -> str:
         """Where its objects live in the store, with the closing slash."""
         return f"/registry/{self.storage or self.plural}/"
+
+    def update_causes(self, new: Object, old: Object) -> Sequence[Cause]:
+        """All that is wrong with an update, apart from the metadata."""
+        if self.validate_ratcheting is not None:
+            return self.validate_ratcheting(new, old)
+        return [*self.validate(new), *self.validate_update(new, old)]
 
     def key(self, namespace: str, name: str) -> str:
         return f"{self.prefix}{namespace}/{name}" if self.namespaced else f"{self.prefix}{name}"

@@ -15,8 +15,8 @@ import orjson
 
 from controlplane.apiserver.allocation.allocator import Allocator, Reservation
 from controlplane.errors import InternalError, NotFound, Object, ServiceUnavailable, UnknownError
-from controlplane.resources.kind import Kind
-from controlplane.store.cache import Unconvertible, WatchCache
+from controlplane.resources.kind import Conversion, ConversionFault, Kind
+from controlplane.store.cache import Convert, Unconvertible, WatchCache
 from controlplane.store.events import Stored, encoded, split, stamped
 from controlplane.store.protocol import (
     Change,
@@ -128,8 +128,7 @@ class Storage:
         place = _place(kind)
         if place in self._caches:
             await self._remove(place).close()
-        convert = None if kind.convert is None else kind.convert.read
-        cache = WatchCache(self._store, kind.prefix, convert=convert)
+        cache = WatchCache(self._store, kind.prefix, convert=_reading(kind))
         await cache.start()
         self._caches[place] = cache
         self._versions[kind.prefix] = self._versions.get(kind.prefix, 0) + 1
@@ -172,7 +171,7 @@ class Storage:
         """Store `obj` (its metadata gets the new resourceVersion). Raises RevisionMismatch."""
         metadata = obj["metadata"]
         metadata.pop("resourceVersion", None)
-        form = obj if kind.convert is None else await kind.convert.write(obj)
+        form = obj if kind.convert is None else await _written(kind.convert, obj)
         change = await self._commit(kind, Put(key, encoded(form), expect), reservations)
         if kind.convert is not None:
             found = self.cache(kind).get(*split(key.removeprefix(kind.prefix)))
@@ -215,6 +214,28 @@ class Storage:
 
 def _place(kind: Kind) -> _Place:
     return kind.prefix, kind.api_version
+
+
+def _reading(kind: Kind) -> Convert | None:
+    """How a cache gets the kind's version from what is stored."""
+    conversion = kind.convert
+    if conversion is None:
+        return None
+
+    async def convert(objs: Sequence[Object]) -> Sequence[Object]:
+        try:
+            return await conversion.read(objs)
+        except ConversionFault as fault:
+            raise Unconvertible(str(fault)) from fault
+
+    return convert
+
+
+async def _written(conversion: Conversion, obj: Object) -> Object:
+    try:
+        return await conversion.write(obj)
+    except ConversionFault as fault:
+        raise UnknownError(str(fault)) from fault
 
 
 class _Release:

@@ -199,11 +199,7 @@ def _causes(target: Target, new: Object, old: Object) -> Sequence[Cause]:
     kind = target.kind
     match target.scope:
         case Scope.MAIN:
-            return [
-                *validate_metadata_update(kind, new, old),
-                *kind.validate(new),
-                *kind.validate_update(new, old),
-            ]
+            return [*validate_metadata_update(kind, new, old), *kind.update_causes(new, old)]
         case Scope.STATUS:
             return [*validate_metadata_update(kind, new, old), *kind.validate_status(new, old)]
         case Scope.FINALIZE:
