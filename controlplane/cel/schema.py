@@ -144,10 +144,19 @@ def _scalar(value: Any, kind: CelType) -> Any:
 def _parsed(text: str, kind: CelType) -> Any:
     if kind == BYTES:
         return base64.b64decode(text, validate=True)
+    # The runtime takes times as protobuf messages only; imported here because it is heavy and rare.
+    from google.protobuf import duration_pb2, timestamp_pb2
+
     if kind == TIMESTAMP:
-        return parse(f"{text}T00:00:00Z" if len(text) == 10 else text)
+        timestamp = timestamp_pb2.Timestamp()
+        timestamp.FromDatetime(parse(f"{text}T00:00:00Z" if len(text) == 10 else text))
+        return timestamp
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     pieces = _DURATION.findall(rest)
     if "".join(number + unit for number, unit in pieces) != rest or not rest:
         raise ValueError(f'invalid duration "{text}"')
-    return timedelta(seconds=sign * sum(float(number) * _UNITS[unit] for number, unit in pieces))
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(
+        timedelta(seconds=sign * sum(float(number) * _UNITS[unit] for number, unit in pieces))
+    )
+    return duration
