@@ -160,7 +160,8 @@ def _identify(obj: Object, target: Target) -> None:
         raise _unrecognized(target, "couldn't get version/kind; apiVersion and kind must be strings")
     if kind and kind != target.kind:
         raise BadRequest(
-            f'{kind} in version "{api_version or target.api_version}" cannot be handled as a {target.kind}: '
+            f'{kind} in version "{(api_version or target.api_version).rpartition("/")[2]}" cannot be handled as a '
+            f"{target.kind}: "
             f"expected kind {target.kind}"
         )
     if api_version and api_version != target.api_version:
@@ -265,7 +266,7 @@ def _unrecognized(target: Target, why: str) -> BadRequest:
 
 def _unhandled(target: Target, why: str) -> BadRequest:
     return BadRequest(
-        f'{target.kind} in version "{target.api_version}" cannot be handled as a {target.kind}: {why}'
+        f'{target.kind} in version "{target.version}" cannot be handled as a {target.kind}: {why}'
     )
 
 

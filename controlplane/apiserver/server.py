@@ -30,6 +30,7 @@ from controlplane.apiserver.authn import (
 )
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
@@ -37,6 +38,7 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.local import LocalTransport
 from controlplane.resources.catalog import KINDS
@@ -159,8 +161,10 @@ async def serve_control_plane(
                 store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
             )
             await registry.start()
+            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             server = _api_server(settings, sockets, registry, certificates, dial)
             try:
+                await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
                 await server.serve(sockets, server_tls(certificates))
@@ -169,6 +173,7 @@ async def serve_control_plane(
                     on_ready()
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
+                await custom.close()
                 await _close(server, registry)
     finally:
         await store.close()

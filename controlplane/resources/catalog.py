@@ -18,11 +18,13 @@ from controlplane.resources.core.node import NODE
 from controlplane.resources.core.pod import POD
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
+from controlplane.resources.custom.definition import CUSTOM_RESOURCE_DEFINITION
 from controlplane.resources.discovery import ENDPOINT_SLICE
 from controlplane.resources.kind import Kind
 
 __all__ = [
     "CONFIG_MAP",
+    "CUSTOM_RESOURCE_DEFINITION",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
@@ -54,6 +56,7 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     LEASE,
     ENDPOINT_SLICE,
+    CUSTOM_RESOURCE_DEFINITION,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

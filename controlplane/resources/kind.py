@@ -144,6 +144,7 @@ class Kind:
     default: Callable[[Object], None] = _nothing
     prepare_create: Callable[[Object], None] = _nothing
     prepare_update: Callable[[Object, Object], None] = _no_change
+    prepare_delete: Callable[[Object], None] | None = None
     validate: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None

@@ -107,8 +107,9 @@ class Storage:
         starting = [task for (folder, _), task in self._starting.items() if folder == prefix]
         if starting:
             await asyncio.wait(starting)
-        for place in [place for place in self._caches if place[0] == prefix]:
-            await self._remove(place).close()
+        dropped = [self._remove(place) for place in list(self._caches) if place[0] == prefix]
+        for cache in dropped:
+            await cache.close()
 
     async def _begin(self, kind: Kind) -> None:
         """Start the cache, once for all who wait for it."""

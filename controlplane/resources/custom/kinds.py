@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from controlplane.errors import Cause, Object
 from controlplane.meta.objects import dig
@@ -20,19 +21,35 @@ from controlplane.resources.custom.rules import BLOCKED, RuleSet, is_blocking
 from controlplane.resources.custom.shaping import default, drop_nulls, prune
 from controlplane.resources.custom.structural import Schema, compile_schema
 from controlplane.resources.custom.values import Validator
-from controlplane.resources.kind import Kind, Scale
+from controlplane.resources.kind import ALL_VERBS, Kind, Scale
 from controlplane.resources.selectable import Getter, selectable_fields
 from controlplane.schema import strict
 
 _STEP = re.compile(r"\.([^.\[]+)|\[['\"]([^'\"]+)['\"]\]")
 
 
-def kinds_of(definition: Object, converter: Converter) -> list[Kind]:
-    """The served versions, none while the definition has no accepted names."""
-    spec = definition["spec"]
+def kinds_of(definition: Object, converter: Converter, *, terminating: bool = False) -> list[Kind]:
+    """The served versions, none while the definition has no accepted names. `terminating`: nothing can be created."""
     names = dig(definition, "status", "acceptedNames", default={})
     if not names.get("plural") or not names.get("kind"):
         return []
+    found = _kinds(definition, names, converter, lambda version: bool(version["served"]))
+    if terminating:
+        verbs = tuple(verb for verb in ALL_VERBS if verb != "create")
+        return [replace(kind, verbs=verbs) for kind in found]
+    return found
+
+
+def storage_kind(definition: Object, converter: Converter) -> Kind:
+    """The version that is stored, served or not."""
+    names = definition["spec"]["names"]
+    return _kinds(definition, names, converter, lambda version: bool(version["storage"]))[0]
+
+
+def _kinds(
+    definition: Object, names: Object, converter: Converter, wanted: Callable[[Object], bool]
+) -> list[Kind]:
+    spec = definition["spec"]
     schemas = {
         f"{spec['group']}/{version['name']}": compile_schema(dig(version, "schema", "openAPIV3Schema"))
         for version in spec["versions"]
@@ -41,7 +58,7 @@ def kinds_of(definition: Object, converter: Converter) -> list[Kind]:
     return [
         _kind(spec, names, version, schemas, stored, converter)
         for version in spec["versions"]
-        if version["served"]
+        if wanted(version)
     ]
 
 

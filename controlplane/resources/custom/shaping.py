@@ -80,7 +80,7 @@ def drop_nulls(value: Any, schema: Schema) -> None:
     if isinstance(value, dict):
         for name in list(value):
             child = schema.properties.get(name) or schema.additional
-            if child is None or child.preserve_unknown and not child.type:
+            if child is None or (child.preserve_unknown and not child.type):
                 continue
             if value[name] is None:
                 if not child.nullable:

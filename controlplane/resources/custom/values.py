@@ -6,7 +6,6 @@ leaves as it was is not judged again. Structure is judged elsewhere (`shaping.py
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
