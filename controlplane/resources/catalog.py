@@ -20,6 +20,7 @@ from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
 from controlplane.resources.custom.definition import CUSTOM_RESOURCE_DEFINITION
 from controlplane.resources.discovery import ENDPOINT_SLICE
+from controlplane.resources.events import EVENTS_EVENT
 from controlplane.resources.kind import Kind
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ENDPOINTS",
     "ENDPOINT_SLICE",
     "EVENT",
+    "EVENTS_EVENT",
     "KINDS",
     "LEASE",
     "NAMESPACE",
@@ -56,6 +58,7 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     LEASE,
     ENDPOINT_SLICE,
+    EVENTS_EVENT,
     CUSTOM_RESOURCE_DEFINITION,
 )
 

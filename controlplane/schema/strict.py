@@ -75,6 +75,15 @@ def check_metadata(obj: Object) -> Checked:
     return Checked({**obj, "metadata": decoded}, decoder.unknown, decoder.type_errors)
 
 
+def check_named(value: Object, name: str, path: str) -> Checked:
+    """Decodes a part of an object as the type with that full name. `path` leads to it."""
+    schema = definitions.named(name)
+    if _fast(schema)(value):
+        return Checked(value)
+    decoder = _Decoder()
+    return Checked(decoder.decode(schema, value, path), decoder.unknown, decoder.type_errors)
+
+
 def _is_string(value: Any) -> bool:
     return type(value) is str
 

@@ -232,7 +232,11 @@ class CustomResources:
         while True:
             definition = (await self._registry.get(CUSTOM_RESOURCE_DEFINITION, "", key)).object
             present = conditions.of(definition, TERMINATING) or {}
-            if (present.get("status"), present.get("reason"), present.get("message")) == (status, reason, message):
+            if (present.get("status"), present.get("reason"), present.get("message")) == (
+                status,
+                reason,
+                message,
+            ):
                 return
             listed = conditions.with_condition(
                 definition["status"].get("conditions"), condition(TERMINATING, status, reason, message)

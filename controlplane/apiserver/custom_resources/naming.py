@@ -27,7 +27,9 @@ def settled_status(definition: Object, others: Iterable[Object]) -> Object:
     established = conditions.find(listed, ESTABLISHED)
     if established is None or established["status"] != "True":
         if names_condition["status"] == "True":
-            new = condition(ESTABLISHED, "True", "InitialNamesAccepted", "the initial names have been accepted")
+            new = condition(
+                ESTABLISHED, "True", "InitialNamesAccepted", "the initial names have been accepted"
+            )
         else:
             new = condition(ESTABLISHED, "False", "NotAccepted", "not all names are accepted")
         listed = conditions.with_condition(listed, new)
@@ -92,7 +94,9 @@ def _taken(others: Iterable[Object]) -> tuple[frozenset[str], frozenset[str]]:
     kinds: set[str] = set()
     for other in others:
         names = (other.get("status") or {}).get("acceptedNames") or {}
-        resources.update((names.get("plural", ""), names.get("singular", ""), *(names.get("shortNames") or ())))
+        resources.update(
+            (names.get("plural", ""), names.get("singular", ""), *(names.get("shortNames") or ()))
+        )
         kinds.update((names.get("kind", ""), names.get("listKind", "")))
     return frozenset(resources - {""}), frozenset(kinds - {""})
 

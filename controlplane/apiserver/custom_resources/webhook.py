@@ -120,7 +120,9 @@ def _accepted(original: Object, obj: Any, api_version: str, what: str, at: int) 
     if "metadata" not in obj:
         raise ConversionFault(f"{bad_metadata}: missing metadata in converted object")
     if not isinstance(metadata, dict):
-        raise ConversionFault(f"{bad_metadata}: invalid metadata of type {_go_type(metadata)} in converted object")
+        raise ConversionFault(
+            f"{bad_metadata}: invalid metadata of type {_go_type(metadata)} in converted object"
+        )
     return {**obj, "metadata": _restored(original["metadata"], metadata, bad_metadata)}
 
 
@@ -132,7 +134,9 @@ def _restored(original: Object, converted: Object, bad: str) -> Object:
             restored.pop(name, None)
             continue
         if not isinstance(given, dict):
-            raise ConversionFault(f"{bad}: invalid metadata.{name} of type {_go_type(given)} in converted object")
+            raise ConversionFault(
+                f"{bad}: invalid metadata.{name} of type {_go_type(given)} in converted object"
+            )
         for key, value in given.items():
             if not isinstance(value, str):
                 raise ConversionFault(
@@ -141,7 +145,9 @@ def _restored(original: Object, converted: Object, bad: str) -> Object:
         if given != (original.get(name) or {}):
             causes = _pair_causes(name, given)
             if causes:
-                raise ConversionFault(f"{bad}: " + ", ".join(f"{each.field}: {each.message}" for each in causes))
+                raise ConversionFault(
+                    f"{bad}: " + ", ".join(f"{each.field}: {each.message}" for each in causes)
+                )
         restored[name] = given
     return restored
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from controlplane.errors import Cause, Object
@@ -17,10 +18,12 @@ from controlplane.meta.names import dns1035_label, dns1123_subdomain
 from controlplane.meta.objects import dig
 from controlplane.meta.timestamps import now
 from controlplane.resources import fieldpath
+from controlplane.resources.cells import NAME
 from controlplane.resources.custom import golang
+from controlplane.resources.custom.decoding import decode_definition
 from controlplane.resources.custom.schema_rules import schema_at, schema_causes
 from controlplane.resources.fieldpath import forbidden, invalid, not_supported, required
-from controlplane.resources.kind import Kind
+from controlplane.resources.kind import Column, Kind
 from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
 
@@ -46,6 +49,9 @@ def _default(definition: Object) -> None:
     service = dig(conversion, "webhook", "clientConfig", "service")
     if service is not None:
         service.setdefault("port", 443)
+    for version in spec.get("versions") or ():
+        version.setdefault("served", False)
+        version.setdefault("storage", False)
     if not spec.get("preserveUnknownFields"):
         spec.pop("preserveUnknownFields", None)
 
@@ -54,7 +60,7 @@ def _prepare_create(definition: Object) -> None:
     definition["status"] = {
         "conditions": [],
         "acceptedNames": {"plural": "", "kind": ""},
-        "storedVersions": [each["name"] for each in _versions(definition) if each.get("storage")],
+        "storedVersions": [each.get("name") or "" for each in _versions(definition) if each.get("storage")],
     }
 
 
@@ -62,7 +68,8 @@ def _prepare_update(new: Object, old: Object) -> None:
     """What is the storage version from now on has been stored in."""
     status = dict(new.get("status") or {})
     stored = list(status.get("storedVersions") or ())
-    extra = [each["name"] for each in _versions(new) if each.get("storage") and each["name"] not in stored]
+    storage = [each.get("name") or "" for each in _versions(new) if each.get("storage")]
+    extra = [each for each in storage if each not in stored]
     if extra:
         new["status"] = {**status, "storedVersions": [*stored, *extra]}
 
@@ -107,7 +114,7 @@ def _validate(definition: Object) -> Sequence[Cause]:
 
 
 def _validate_update(new: Object, old: Object) -> Sequence[Cause]:
-    before = old["spec"]
+    before = old.get("spec") or {}
     spec = Field.root(new)["spec"]
     was = Field.root(old)["spec"]
     if conditions.status_of(old, ESTABLISHED) == "True":
@@ -115,7 +122,7 @@ def _validate_update(new: Object, old: Object) -> Sequence[Cause]:
         spec["names"]["kind"].unchanged(was["names"]["kind"])
     spec["group"].unchanged(was["group"])
     spec["names"]["plural"].unchanged(was["names"]["plural"])
-    if new["spec"].get("preserveUnknownFields") and not before.get("preserveUnknownFields"):
+    if (new.get("spec") or {}).get("preserveUnknownFields") and not before.get("preserveUnknownFields"):
         text = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
         spec["preserveUnknownFields"].invalid(text)
     return spec.causes
@@ -126,13 +133,13 @@ def _validate_status(new: Object, old: Object) -> Sequence[Cause]:
 
 
 def _name(definition: Object) -> Iterator[Cause]:
-    spec, name = definition["spec"], definition["metadata"].get("name") or ""
+    spec, name = definition.get("spec") or {}, definition["metadata"].get("name") or ""
     if name and name != f"{dig(spec, 'names', 'plural', default='')}.{spec.get('group') or ''}":
         yield invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
 
 
 def _approval(definition: Object) -> Iterator[Cause]:
-    group = definition["spec"].get("group") or ""
+    group = dig(definition, "spec", "group", default="")
     if not any(group == each or group.endswith(f".{each}") for each in ("k8s.io", "kubernetes.io")):
         return
     value = (definition["metadata"].get("annotations") or {}).get(APPROVAL) or ""
@@ -159,7 +166,7 @@ def _stored_versions(definition: Object) -> Iterator[Cause]:
     if not stored:
         yield invalid(path, fieldpath.string_list(None), "must have at least one stored version")
         return
-    present = {each["name"] for each in _versions(definition)}
+    present = {each.get("name") for each in _versions(definition)}
     for each in _versions(definition):
         if each.get("storage") and each["name"] not in stored:
             yield invalid(
@@ -176,7 +183,7 @@ def _stored_versions(definition: Object) -> Iterator[Cause]:
 
 
 def _spec(definition: Object) -> Iterator[Cause]:
-    spec = definition["spec"]
+    spec = definition.get("spec") or {}
     yield from _group(spec.get("group") or "")
     scope = spec.get("scope") or ""
     if not scope:
@@ -482,6 +489,10 @@ def _bundle(bundle: str, path: str) -> Iterator[Cause]:
         )
 
 
+def _row(definition: Object, moment: datetime) -> Sequence[object]:
+    return definition["metadata"].get("name", ""), definition["metadata"].get("creationTimestamp")
+
+
 CUSTOM_RESOURCE_DEFINITION = Kind(
     group="apiextensions.k8s.io",
     version="v1",
@@ -492,6 +503,9 @@ CUSTOM_RESOURCE_DEFINITION = Kind(
     storage="apiextensions.k8s.io/customresourcedefinitions",
     short_names=("crd", "crds"),
     categories=("api-extensions",),
+    decode=decode_definition,
+    columns=(NAME, Column("Created At", type="date", description="When the server created this object.")),
+    row=_row,
     default=_default,
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,

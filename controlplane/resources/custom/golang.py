@@ -10,7 +10,7 @@ from controlplane.resources.fieldpath import Literal, quoted
 
 
 def number(value: float) -> str:
-    """`%v` of an int64 or a float64: the shortest digits; a float of 1e+06 and more, or below 1e-04, has an exponent."""
+    """`%v` of an int64 or a float64: the shortest digits; floats from 1e+06 on and below 1e-04 have an exponent."""
     if isinstance(value, int):
         return str(value)
     if math.isinf(value) or math.isnan(value):

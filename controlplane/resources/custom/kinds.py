@@ -16,14 +16,14 @@ from controlplane.resources import fieldpath
 from controlplane.resources.custom import openapi
 from controlplane.resources.custom.columns import columns_of
 from controlplane.resources.custom.conversion import Converter, CustomConversion
+from controlplane.resources.custom.decoding import decoder
 from controlplane.resources.custom.lists import embedded_causes, list_causes
 from controlplane.resources.custom.rules import BLOCKED, RuleSet, is_blocking
-from controlplane.resources.custom.shaping import default, drop_nulls, prune
+from controlplane.resources.custom.shaping import default, drop_nulls
 from controlplane.resources.custom.structural import Schema, compile_schema
 from controlplane.resources.custom.values import Validator
 from controlplane.resources.kind import ALL_VERBS, Kind, Scale
 from controlplane.resources.selectable import Getter, selectable_fields
-from controlplane.schema import strict
 
 _STEP = re.compile(r"\.([^.\[]+)|\[['\"]([^'\"]+)['\"]\]")
 
@@ -101,7 +101,7 @@ def _kind(
         generation=True,
         unconditional_update=False,
         convert=CustomConversion(api_version, stored, schemas, converter),
-        decode=_decoder(schema),
+        decode=decoder(schema),
         definitions=openapi.definitions(group, name, names["kind"], list_kind, raw),
         field_type=schema,
         strategic_merge=False,
@@ -121,19 +121,6 @@ def _default(schema: Schema) -> Callable[[Object], None]:
         drop_nulls(obj, schema)
 
     return run
-
-
-def _decoder(schema: Schema) -> Callable[[Object], strict.Checked]:
-    """Unknown fields are pruned and told; of wrong types only those in metadata are found when decoding."""
-
-    def decode(obj: Object) -> strict.Checked:
-        unknown: list[str] = []
-        pruned = prune(obj, schema, unknown)
-        checked = strict.check_metadata(pruned)
-        checked.unknown = sorted([*unknown, *checked.unknown])
-        return checked
-
-    return decode
 
 
 def path_of(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a custom resource's structure demands beyond values: distinct items of sets and maps, embedded metadata. Pure."""
+"""What a custom resource's structure demands beyond values: distinct items, good metadata inside. Pure."""
 
 from __future__ import annotations
 

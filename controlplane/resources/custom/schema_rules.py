@@ -26,7 +26,17 @@ TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _JUNCTIONS = ("allOf", "anyOf", "oneOf")
 _INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 _NOT_SUPPORTED = ("id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref")
-_ROOT_FIELDS = "Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Enum Items Properties ExternalDocs Example XPreserveUnknownFields XValidations"
+_ROOT_FIELDS = (
+    "Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern "
+    "MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields "
+    "XValidations"
+)
+_ONLY_OBJECT = (
+    'only "object" is allowed as the type at the root of the schema if the status subresource is enabled'
+)
+_ONLY_FIELDS = (
+    f"only [{_ROOT_FIELDS}] fields are allowed at the root of the schema if the status subresource is enabled"
+)
 _AT_ROOT = frozenset(
     (
         "description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum",
@@ -50,29 +60,10 @@ _FORBIDDEN_INSIDE: Sequence[tuple[str, str]] = (
     ("x-kubernetes-map-type", "must be undefined to be structural"),
     ("x-kubernetes-validations", "must be empty to be structural"),
 )
-MAX_DEPTH = 60
-"""Levels of a schema; deeper ones are refused before anything descends into them."""
-
-
-def depth_of(value: Any, limit: int = 4 * MAX_DEPTH) -> int:
-    """How deeply a JSON value is nested, at most `limit`."""
-    deepest, pending = 0, [(value, 1)]
-    while pending:
-        current, depth = pending.pop()
-        deepest = max(deepest, depth)
-        if deepest >= limit:
-            return limit
-        members = (
-            current.values() if isinstance(current, dict) else current if isinstance(current, list) else ()
-        )
-        pending += [(member, depth + 1) for member in members]
-    return deepest
 
 
 def schema_causes(schema: Object, path: str, *, status: bool) -> list[Cause]:
     """All that is wrong with one version's schema. `status`: the version has the status subresource."""
-    if depth_of(schema) >= 4 * MAX_DEPTH:
-        return [invalid(path, "", "the schema is nested too deeply")]
     causes = list(_root_causes(schema, path)) if status else []
     if schema.get("nullable"):
         causes.append(forbidden(f"{path}.nullable", "nullable cannot be true at the root"))
@@ -98,12 +89,10 @@ def _root_causes(schema: Object, path: str) -> Iterator[Cause]:
     for name, value in schema.items():
         if name == "type":
             if value != "object":
-                text = 'only "object" is allowed as the type at the root of the schema if the status subresource is enabled'
-                yield invalid(f"{path}.type", value, text)
+                yield invalid(f"{path}.type", value, _ONLY_OBJECT)
                 return
         elif name not in _AT_ROOT and value not in (None, False, [], {}, ""):
-            text = f"only [{_ROOT_FIELDS}] fields are allowed at the root of the schema if the status subresource is enabled"
-            yield invalid(path, golang.literal(schema), text)
+            yield invalid(path, golang.literal(schema), _ONLY_FIELDS)
             return
 
 
