@@ -15,7 +15,7 @@ import yaml
 from controlplane.apiserver.options import FieldValidation
 from controlplane.apiserver.registry.requests import PatchType
 from controlplane.errors import BadRequest, Cause, Object, UnsupportedMediaType, invalid
-from controlplane.resources.kind import Kind
+from controlplane.resources.kind import Checked, Kind
 from controlplane.schema import duplicates, protobuf, strict
 
 _JSON_TYPES = ("application/json", "text/json")
@@ -30,9 +30,9 @@ class Target:
 
     api_version: str
     kind: str
-    decode: Callable[[Object], strict.Checked] | None = None
+    decode: Callable[[Object], Checked] | None = None
 
-    def check(self, obj: Object) -> strict.Checked:
+    def check(self, obj: Object) -> Checked:
         """The body decoded: unknown fields, wrong types, what is left."""
         if self.decode is not None:
             return self.decode(obj)
@@ -205,9 +205,7 @@ def patch_types(kind: Kind) -> Sequence[PatchType]:
     return [each for each in _PATCH_TYPES if each is not PatchType.STRATEGIC or kind.strategic_merge]
 
 
-def decode_patch(
-    content_type: str, body: bytes, types: Sequence[PatchType] = _PATCH_TYPES
-) -> PatchBody:
+def decode_patch(content_type: str, body: bytes, types: Sequence[PatchType] = _PATCH_TYPES) -> PatchBody:
     """The body of a PATCH in one of `types`. Raises UnsupportedMediaType and BadRequest."""
     wanted = media_type(content_type)
     if wanted not in types:

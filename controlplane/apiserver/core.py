@@ -136,7 +136,9 @@ def _deprecated(response: ApiResponse, kind: Kind) -> ApiResponse:
     """The answer with a warning about the version, before those it has already."""
     told = response.headers.get("Warning", "")
     warning = warning_header([kind.deprecation])
-    return replace(response, headers={**response.headers, "Warning": f"{warning}, {told}" if told else warning})
+    return replace(
+        response, headers={**response.headers, "Warning": f"{warning}, {told}" if told else warning}
+    )
 
 
 def _takes(kind: Kind, info: RequestInfo) -> bool:

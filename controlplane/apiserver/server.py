@@ -64,7 +64,8 @@ class ControlPlaneSettings:
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
+    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
     """
 
     data_dir: Path
@@ -76,6 +77,7 @@ class ControlPlaneSettings:
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
     token_file: Path | None = None
+    event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
 
@@ -158,7 +160,11 @@ async def serve_control_plane(
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
             registry = Registry(
-                store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=_admission(settings),
+                allocators=[_allocator(settings)],
+                lifetimes={("", "events"): settings.event_ttl_seconds},
             )
             await registry.start()
             custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))

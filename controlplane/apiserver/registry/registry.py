@@ -8,7 +8,7 @@ It must not know HTTP, selectors' syntax or printing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.creation import create
 from controlplane.apiserver.registry.deletion import delete, delete_collection
 from controlplane.apiserver.registry.deletion_rules import is_finalized_by_content
+from controlplane.apiserver.registry.expiry import Expiry
 from controlplane.apiserver.registry.listing import get_object, list_objects
 from controlplane.apiserver.registry.patching import Check, check_identity, patched
 from controlplane.apiserver.registry.requests import (
@@ -40,13 +41,19 @@ from controlplane.store.compaction import Compactor
 from controlplane.store.events import Stored
 from controlplane.store.protocol import Store
 
+LIFETIMES: Mapping[tuple[str, str], float] = {("", "events"): 3600.0}
+"""Group and plural of kinds whose objects go when nobody has written them for so many seconds."""
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class Registry:
-    """See the module. `kinds` are all served kinds, a live set or a fixed one; `admission` and then `validation` run in order on each write."""
+    """See the module. `kinds` are all served kinds, a live set or a fixed one.
+
+    `admission` and then `validation` run in order on each write. `lifetimes`: see LIFETIMES; 0 = for ever.
+    """
 
     def __init__(
         self,
@@ -56,24 +63,33 @@ class Registry:
         admission: Sequence[AdmissionPlugin] = (),
         validation: Sequence[ValidatingPlugin] = (),
         allocators: Sequence[Allocator] = (),
+        lifetimes: Mapping[tuple[str, str], float] = LIFETIMES,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.kinds = ServedKinds.of(kinds)
         self._storage = Storage(store, self.kinds, allocators)
         self._context = Context(self._storage, self.kinds, tuple(admission), clock, tuple(validation))
         self._compactor = Compactor(store)
-        self._upkeep: asyncio.Task[None] | None = None
+        self._lifetimes = lifetimes
+        self._upkeep: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Rebuild the allocators from what is stored, begin compacting old history. Caches fill when asked for."""
         await self._storage.start()
-        self._upkeep = asyncio.create_task(self._compactor.run(), name="compaction of the store")
+        self._upkeep.append(asyncio.create_task(self._compactor.run(), name="compaction of the store"))
+        for (group, plural), seconds in self._lifetimes.items():
+            kind = self.kind_of(group, plural)
+            if kind is not None and seconds > 0:
+                expiry = Expiry(self._storage, kind, seconds, self._context.clock)
+                self._upkeep.append(asyncio.create_task(expiry.run(), name=f"expiry of {plural}"))
 
     async def close(self) -> None:
         """End all watches and the background work. The store stays open: it belongs to the caller."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.wait((self._upkeep,))
+        for task in self._upkeep:
+            task.cancel()
+        if self._upkeep:
+            await asyncio.wait(self._upkeep)
+        self._upkeep.clear()
         await self._storage.close()
 
     async def create(self, kind: Kind, namespace: str, obj: Object, opts: WriteOptions) -> Stored:

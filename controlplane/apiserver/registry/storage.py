@@ -1,8 +1,9 @@
 """Objects of kinds <-> records of the store: encoding, conversion, watch caches, commits with their reservations.
 
 Every verb reads and writes through it. A kind's cache is made when the kind is first asked for (`ready`), and each
-served version has its own, so that objects are converted once and not for every reader. After a write it waits for the cache, so that whoever was answered finds
-what it wrote. Faults of the store leave it as StatusErrors, lost races as RevisionMismatch.
+served version has its own, so that objects are converted once and not for every reader. After a write it waits for the
+cache, so that whoever was answered finds what it wrote. Faults of the store leave it as StatusErrors, lost races as
+RevisionMismatch.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from controlplane.errors import Object
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _API_VERSION = {
     "type": "string",
-    "description": "APIVersion defines the versioned schema of this representation of an object. Servers should convert "
-    "recognized schemas to the latest internal value, and may reject unrecognized values. More info: "
+    "description": "APIVersion defines the versioned schema of this representation of an object. Servers should "
+    "convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
 }
 _KIND = {

@@ -76,7 +76,8 @@ def _shown(rule: Object) -> Literal:
     texts = {
         name: quoted(str(rule.get(key) or ""))
         for name, key in (
-            ("Rule", "rule"), ("Message", "message"), ("MessageExpression", "messageExpression"), ("FieldPath", "fieldPath"),
+            ("Rule", "rule"), ("Message", "message"), ("MessageExpression", "messageExpression"),
+            ("FieldPath", "fieldPath"),
         )
     }  # fmt: skip
     return Literal(

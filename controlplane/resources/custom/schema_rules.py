@@ -319,10 +319,9 @@ TOTAL_LIMIT = 100_000_000
 
 def cost_text(name: str, cost: int, limit: int) -> str:
     factor = cost / limit
+    shown = f"{factor:f}x" if factor < 1.5 else f"{factor:.1f}x"
     if factor > 100:
         shown = "more than 100x"
-    else:
-        shown = f"{factor:f}x" if factor < 1.5 else f"{factor:.1f}x"
     return (
         f"{name} exceeds budget by factor of {shown} (try simplifying the rule, or adding maxItems, maxProperties, and "
         "maxLength where arrays, maps, and strings are declared)"
