@@ -103,7 +103,7 @@ class Core:
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        return await handler(Call(request, info, kind, query, self._registry, self._frames))
+        return await handler(Call(request, info, kind, query, self._registry, self._frames, self._authorizer))
 
     async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:
         if request.method not in ("GET", "HEAD"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controlplane.errors import Cause, Object
+from controlplane.meta.managed.shapes import Shape
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -91,6 +92,8 @@ class Kind:
     by group and version: `("", "v1")`, `("autoscaling", "v2")`) and convert whole objects, pure and without loss:
     `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Defaults and validation of
     writes run on the hub; `default` of the version runs before `to_hub`.
+
+    `shape` is what server-side apply must know of the type; None = a built-in type, found by its name.
     """
 
     group: str
@@ -126,6 +129,7 @@ class Kind:
     hub: tuple[str, str] | None = None
     to_hub: Callable[[Object], Object] | None = None
     from_hub: Callable[[Object], Object] | None = None
+    shape: Shape | None = None
 
     @property
     def api_version(self) -> str:

@@ -26,7 +26,6 @@ def own_metadata(obj: Object) -> Object:
         if key in metadata and not metadata[key]:
             del metadata[key]
     metadata.pop("selfLink", None)
-    metadata.pop("managedFields", None)
     obj["metadata"] = metadata
     return metadata
 
