@@ -71,7 +71,7 @@ def parse(body: bytes) -> YamlBody:
         if node is None:
             return YamlBody(None)
         _check_size(node)
-        value = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        value = loader.construct_document(node)
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 1
         raise ValueError(f"error converting YAML to JSON: yaml: line {line}: {fault.problem}") from fault

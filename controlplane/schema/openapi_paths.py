@@ -22,6 +22,7 @@ _PATCHES = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
+"""The last is for built-in types alone: a kubectl that finds it here sends it."""
 
 _NAMESPACE = ("namespace", "object name and auth scope, such as for teams and projects")
 _PRETTY = ("pretty", "string", "If 'true', then the output is pretty printed.")
@@ -167,7 +168,8 @@ def _operation(
     if options:
         operation["parameters"] = [_query(*option) for option in options]
     if action == "patch":
-        operation["requestBody"] = _content(_reference(f"{META}.Patch"), _PATCHES, required=True)
+        patches = _PATCHES if definitions.name_for(kind.api_version, kind.kind) else _PATCHES[:3]
+        operation["requestBody"] = _content(_reference(f"{META}.Patch"), patches, required=True)
     elif action in ("post", "put"):
         operation["requestBody"] = _content(schema, ("*/*",), required=True)
     elif action in ("delete", "deletecollection"):

@@ -11,7 +11,13 @@ from controlplane.apiserver.allocation.allocator import Reservation
 from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.ownership import put_entries, settle, versions_of, writer_of
 from controlplane.apiserver.registry.requests import WriteOptions
-from controlplane.apiserver.registry.system_fields import check_type, fill_new, own_metadata, set_namespace
+from controlplane.apiserver.registry.system_fields import (
+    check_type,
+    dedupe_owners,
+    fill_new,
+    own_metadata,
+    set_namespace,
+)
 from controlplane.errors import (
     AlreadyExists,
     InternalError,
@@ -45,6 +51,7 @@ async def create(
     """
     check_type(kind, obj)
     metadata = own_metadata(obj)
+    dedupe_owners(metadata, opts.remarks.warnings)
     claimed = metadata.pop("managedFields", None)
     if metadata.get("resourceVersion"):
         raise InternalError("resourceVersion should not be set on objects to be created")

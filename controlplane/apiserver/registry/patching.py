@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from controlplane.apiserver.registry.requests import PatchType
@@ -15,7 +15,6 @@ from controlplane.resources.fieldpath import invalid as invalid_field
 from controlplane.resources.kind import Kind
 from controlplane.schema.definitions import type_for
 
-_NOTHING: Mapping[str, Any] = {}
 Check = Callable[[Object], Object]
 """Sees each patched object; returns it, pruned perhaps, or raises."""
 
@@ -66,9 +65,12 @@ def _checked(result: Object, check: Check | None) -> Object:
 
 def _mentions_entries(patch_type: PatchType, patch: Any) -> bool:
     if patch_type is not PatchType.JSON:
-        metadata = patch.get("metadata", _NOTHING) if isinstance(patch, dict) else None
-        plain = isinstance(metadata, dict) and not any(key.startswith("$") for key in metadata)
-        return metadata is not _NOTHING and (not plain or "managedFields" in metadata)
+        if not isinstance(patch, dict) or "$patch" in patch:
+            return True
+        metadata = patch.get("metadata", {})
+        return not isinstance(metadata, dict) or any(
+            key == "managedFields" or key.startswith("$") for key in metadata
+        )
     if not isinstance(patch, list):
         return True
     places = [

@@ -30,6 +30,27 @@ def own_metadata(obj: Object) -> Object:
     return metadata
 
 
+def dedupe_owners(metadata: Object, warnings: list[str]) -> None:
+    """Owner references that are there twice count once, with a warning."""
+    owners = metadata.get("ownerReferences")
+    if not isinstance(owners, list) or len(owners) < 2:
+        return
+    kept: list[Object] = []
+    doubled: list[str] = []
+    for owner in owners:
+        if owner in kept:
+            doubled.append(str(owner.get("uid", "")))
+        else:
+            kept.append(owner)
+    if doubled:
+        metadata["ownerReferences"] = kept
+        warnings.append(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
+            "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+            + ", ".join(doubled)
+        )
+
+
 def check_type(kind: Kind, obj: Object) -> None:
     """`apiVersion` and `kind` of the body are the kind's, or left out and filled in. Raises BadRequest."""
     version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind

@@ -28,6 +28,7 @@ from controlplane.apiserver.registry.system_fields import (
     bump_generation,
     carry_over,
     check_type,
+    dedupe_owners,
     own_metadata,
     set_namespace,
     spec_changed,
@@ -147,6 +148,7 @@ async def _combined(
     kind = target.kind
     check_type(kind, proposed)
     set_namespace(kind, proposed["metadata"], target.namespace)
+    dedupe_owners(proposed["metadata"], opts.remarks.warnings)
     claimed = proposed["metadata"].pop("managedFields", None)
     new = _SCOPES[target.scope](kind, proposed, old)
     metadata = new["metadata"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from controlplane.errors import BadRequest, InternalError, Object
-from controlplane.meta.managed.compare import compare
+from controlplane.errors import BadRequest, Object, Unclassified
 from controlplane.meta.managed.conflicts import Clash, Clashes, conflict_of
 from controlplane.meta.managed.entries import (
     APPLY,
@@ -45,7 +44,7 @@ def apply(
 ) -> Applied:
     """`live` is the object in the writer's version, None when there is none yet; `kind` its kind.
 
-    Raises BadRequest for an object of another kind and for one with managedFields, InternalError (as upstream) for one
+    Raises BadRequest for an object of another kind and for one with managedFields, Unclassified (as upstream) for one
     that does not fit its type, Conflict for what others own unless `force` is set.
     """
     shape = _checked(versions, applied, kind, writer)
@@ -76,13 +75,13 @@ def _checked(versions: Versions, applied: Object, kind: str, writer: Writer) -> 
         raise BadRequest("metadata.managedFields must be nil")
     shape = versions.shape(writer.api_version)
     if shape is None:
-        raise InternalError(f"no corresponding type for {spelled}")
+        raise Unclassified(f"no corresponding type for {spelled}")
     try:
         check_type(shape, applied)
     except Mistyped as fault:
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         place = f"{known.get('namespace') or ''}/{known.get('name') or ''}"
-        raise InternalError(f"failed to create typed patch object ({place}; {spelled}): {fault}") from fault
+        raise Unclassified(f"failed to create typed patch object ({place}; {spelled}): {fault}") from fault
     return shape
 
 
@@ -207,8 +206,3 @@ def _with_owned(
     kept = with_named_fields(shape, fields_of(shape, left))
     result = without_fields(shape, whole, difference(present, union(kept, owned)))
     return result if served == version else versions.convert(result, version)
-
-
-def compared(shape: Shape, old: Object, new: Object) -> bool:
-    """Whether two objects differ in a field."""
-    return any(compare(shape, old, new))
