@@ -35,7 +35,10 @@ def _remove_members(shape: Shape, value: dict[str, Any], fields: FieldSet) -> di
         if node is None:
             left[name] = member
         elif not is_member(node):
-            left[name] = _remove(shape.child(name), member, node)
+            rest = _remove(shape.child(name), member, node)
+            # What held nothing else is not left behind empty.
+            if rest is not None or member is None:
+                left[name] = rest
     return left
 
 
