@@ -63,7 +63,7 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
-        "scheduler": Scheduler(client, informers).run,
+        "scheduler": Scheduler(client.named("kube-scheduler"), informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,
         "endpointslicemirroring": EndpointSliceMirroringController(client, informers).run,

@@ -106,7 +106,8 @@ class Core:
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        response = await handler(Call(request, info, kind, query, self._registry, self._frames))
+        call = Call(request, info, kind, query, self._registry, self._frames, self._authorizer)
+        response = await handler(call)
         return _deprecated(response, kind) if kind.deprecation else response
 
     async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:

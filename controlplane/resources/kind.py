@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Protocol
 
 from controlplane.errors import Cause, Object
+from controlplane.meta.managed.shapes import Shape
+from controlplane.meta.managed.tracking import Versions
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -122,10 +124,10 @@ class Kind:
     `convert` is the same as an asynchronous form, for kinds whose versions are converted elsewhere.
 
     Kinds that are no part of this package say what the schema package cannot know of them: `decode` (a body's unknown
-    fields and wrong types), `definitions` (OpenAPI schemas by full name), `field_type` (the compiled type that
-    managed fields and apply work on), and `strategic_merge`: whether such patches are taken. `validate_ratcheting(new,
+    fields and wrong types), `definitions` (OpenAPI schemas by full name), `shape` (what
+    server-side apply must know of the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken. `validate_ratcheting(new,
     old)` stands for both `validate` and `validate_update` where an update does not judge again what it does not change.
-    `deprecation` is what clients of a deprecated version are warned with.
+    `versions` is set where entries of field owners may be of several versions. `deprecation` is what clients of a deprecated version are warned with.
     """
 
     group: str
@@ -166,7 +168,8 @@ class Kind:
     convert: Conversion | None = None
     decode: Callable[[Object], Checked] | None = None
     definitions: Mapping[str, Object] = field(default_factory=dict)
-    field_type: object = None
+    shape: Shape | None = None
+    versions: Versions | None = None
     strategic_merge: bool = True
     deprecation: str = ""
     list_kind: str = ""

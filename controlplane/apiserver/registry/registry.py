@@ -15,6 +15,7 @@ from typing import Any
 from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
+from controlplane.apiserver.registry.applying import Permission, apply
 from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.creation import create
 from controlplane.apiserver.registry.deletion import delete, delete_collection
@@ -30,9 +31,10 @@ from controlplane.apiserver.registry.requests import (
     WatchOptions,
     WriteOptions,
 )
-from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_scale
+from controlplane.apiserver.registry.rescaling import apply_scale, rescale
+from controlplane.apiserver.registry.scaling import stored_scale
 from controlplane.apiserver.registry.storage import Storage
-from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
+from controlplane.apiserver.registry.updating import Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.errors import BadRequest, NotFound, Object
@@ -120,8 +122,8 @@ class Registry:
         """
         await self._storage.ready(kind)
         if subresource == "scale":
-            stored = await self._rescale(kind, namespace, name, lambda _: obj, opts)
-            return stored, False
+            scale = await rescale(self._context, kind, namespace, name, lambda _: {**obj}, opts)
+            return scale, False
         target = _target(kind, namespace, name, subresource)
         _check_name(obj, name)
         try:
@@ -153,7 +155,7 @@ class Registry:
             def propose_scale(scale: Object) -> Object:
                 return patched(scale, patch_type, patch, check, "autoscaling/v1", "Scale")
 
-            return await self._rescale(kind, namespace, name, propose_scale, opts)
+            return await rescale(self._context, kind, namespace, name, propose_scale, opts)
 
         def propose(current: Object) -> Object:
             result = patched(current, patch_type, patch, check, kind.api_version, kind.kind)
@@ -161,6 +163,29 @@ class Registry:
             return result
 
         return await modify(self._context, _target(kind, namespace, name, subresource), propose, opts)
+
+    async def apply(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        applied: Object,
+        opts: WriteOptions,
+        subresource: str = "",
+        *,
+        force: bool = False,
+        check: Check | None = None,
+        may_create: Permission | None = None,
+    ) -> tuple[Stored, bool]:
+        """Server-side apply of a parsed object. Returns what is stored and whether it was created by this.
+
+        `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
+        """
+        if subresource == "scale":
+            scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
+            return scale, False
+        target = _target(kind, namespace, name, subresource)
+        return await apply(self._context, target, applied, opts, force, check, may_create)
 
     async def delete(self, kind: Kind, namespace: str, name: str, opts: DeleteOptions) -> tuple[Stored, bool]:
         """Delete or begin to. Returns the last state and whether it is gone at once (False: pending)."""
@@ -203,15 +228,6 @@ class Registry:
     async def revision(self) -> int:
         """The store's newest revision."""
         return await self._storage.revision()
-
-    async def _rescale(
-        self, kind: Kind, namespace: str, name: str, propose_scale: Propose, opts: WriteOptions
-    ) -> Stored:
-        def propose(current: Object) -> Object:
-            return scaled(kind, current, propose_scale(scale_of(kind, current)))
-
-        target = Target(kind, namespace, name, Scope.MAIN, "scale")
-        return stored_scale(kind, await modify(self._context, target, propose, opts))
 
 
 def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:

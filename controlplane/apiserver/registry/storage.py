@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import orjson
 
 from controlplane.apiserver.allocation.allocator import Allocator, Reservation
-from controlplane.errors import InternalError, NotFound, Object, ServiceUnavailable, UnknownError
+from controlplane.errors import InternalError, NotFound, Object, ServiceUnavailable, Unclassified
 from controlplane.resources.kind import Conversion, ConversionFault, Kind
 from controlplane.store.cache import Convert, Unconvertible, WatchCache
 from controlplane.store.events import Stored, encoded, split, stamped
@@ -42,7 +42,7 @@ def store_faults() -> Iterator[None]:
     except StoreClosed as fault:
         raise ServiceUnavailable("the API server is shutting down") from fault
     except Unconvertible as fault:
-        raise UnknownError(str(fault)) from fault
+        raise Unclassified(str(fault)) from fault
     except StoreError as fault:
         raise InternalError(f"Internal error occurred: {fault}") from fault
 
@@ -85,7 +85,7 @@ class Storage:
             await cache.close()
 
     async def ready(self, kind: Kind) -> None:
-        """Make sure of the kind's cache before it is used. Raises UnknownError when its objects cannot be converted.
+        """Make sure of the kind's cache before it is used. Raises Unclassified when its objects cannot be converted.
 
         Where several versions of one kind are in use, it also holds everything acknowledged so far.
         """
@@ -237,7 +237,7 @@ async def _written(conversion: Conversion, obj: Object) -> Object:
     try:
         return await conversion.write(obj)
     except ConversionFault as fault:
-        raise UnknownError(str(fault)) from fault
+        raise Unclassified(str(fault)) from fault
 
 
 class _Release:

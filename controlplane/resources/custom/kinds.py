@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from controlplane.errors import Cause, Object
+from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.objects import dig
 from controlplane.resources import fieldpath
 from controlplane.resources.custom import openapi
@@ -24,6 +25,7 @@ from controlplane.resources.custom.structural import Schema, compile_schema
 from controlplane.resources.custom.values import Validator
 from controlplane.resources.kind import ALL_VERBS, Kind, Scale
 from controlplane.resources.selectable import Getter, selectable_fields
+from controlplane.schema import shapes
 
 _STEP = re.compile(r"\.([^.\[]+)|\[['\"]([^'\"]+)['\"]\]")
 
@@ -103,10 +105,32 @@ def _kind(
         convert=CustomConversion(api_version, stored, schemas, converter),
         decode=decoder(schema),
         definitions=openapi.definitions(group, name, names["kind"], list_kind, raw),
-        field_type=schema,
+        versions=_Versions(spec),
         strategic_merge=False,
         deprecation=_deprecation(version, api_version, names["kind"]),
     )
+
+
+class _Versions:
+    """See `managed.tracking.Versions`: field owners may have written in any version. Fields are taken to have the same
+    names in all of them, as a webhook cannot be asked here."""
+
+    def __init__(self, spec: Object) -> None:
+        self._schemas = {
+            f"{spec['group']}/{version['name']}": dig(version, "schema", "openAPIV3Schema")
+            for version in spec["versions"]
+        }
+        self._shapes: dict[str, Shape] = {}
+
+    def shape(self, api_version: str) -> Shape | None:
+        if api_version not in self._schemas:
+            return None
+        if api_version not in self._shapes:
+            self._shapes[api_version] = shapes.custom(self._schemas[api_version])
+        return self._shapes[api_version]
+
+    def convert(self, obj: Object, api_version: str) -> Object:
+        return {**obj, "apiVersion": api_version}
 
 
 def _deprecation(version: Object, api_version: str, kind: str) -> str:
