@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
+from controlplane.client.known_kinds import DiscoveredKinds
 from controlplane.controllers.cronjob.controller import CronJobController
 from controlplane.controllers.deployment.controller import DeploymentController
 from controlplane.controllers.disruption.controller import DisruptionController
@@ -62,6 +63,7 @@ class ControllerSettings:
 async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: str) -> None:
     """Run everything until cancelled. `ca_pem` is published to all namespaces."""
     informers = Informers(client)
+    kinds = DiscoveredKinds(client, informers, KINDS)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "deployment": DeploymentController(client, informers).run,
@@ -70,17 +72,18 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
         "cronjob": CronJobController(client, informers).run,
         "ttl after finished": TtlAfterFinishedController(client, informers).run,
         "disruption": DisruptionController(client, informers).run,
-        "resource quota": ResourceQuotaController(client, informers, KINDS).run,
-        "scheduler": Scheduler(client, informers).run,
+        "resource quota": ResourceQuotaController(client, informers, kinds).run,
+        "scheduler": Scheduler(client.named("kube-scheduler"), informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,
         "endpointslicemirroring": EndpointSliceMirroringController(client, informers).run,
-        "namespace": NamespaceController(client, informers, KINDS).run,
+        "discovery": kinds.run,
+        "namespace": NamespaceController(client, informers, kinds).run,
         "node lifecycle": NodeLifecycleController(client, informers, settings.node_monitor_grace).run,
         "taint eviction": TaintEvictionController(client, informers).run,
         "node ipam": NodeIpamController(client, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(client, informers, settings.pod_gc_quarantine).run,
-        "garbage collector": GarbageCollector(client, informers, KINDS).run,
+        "garbage collector": GarbageCollector(client, informers, kinds).run,
         "service account": ServiceAccountController(client, informers).run,
         "root ca": RootCaController(client, informers, ca_pem).run,
     }

@@ -34,6 +34,7 @@ from controlplane.apiserver.authn import (
 )
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
@@ -41,6 +42,7 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.local import LocalTransport
 from controlplane.resources.catalog import KINDS
@@ -66,7 +68,8 @@ class ControlPlaneSettings:
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
+    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
     """
 
     data_dir: Path
@@ -78,6 +81,7 @@ class ControlPlaneSettings:
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
     token_file: Path | None = None
+    event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
 
@@ -167,11 +171,14 @@ async def serve_control_plane(
                 admission=_admission(settings, limits),
                 validation=_validation(limits, objects),
                 allocators=[_allocator(settings)],
+                lifetimes={("", "events"): settings.event_ttl_seconds},
             )
             objects.attach(registry)
             await registry.start()
+            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             server = _api_server(settings, sockets, registry, certificates, dial)
             try:
+                await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
                 await server.serve(sockets, server_tls(certificates))
@@ -180,6 +187,7 @@ async def serve_control_plane(
                     on_ready()
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
+                await custom.close()
                 await _close(server, registry)
     finally:
         await store.close()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-
-import orjson
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.informer import Informers
+from controlplane.client.known_kinds import KnownKinds
 from controlplane.errors import NotFound, Object
 from controlplane.meta.objects import dig, name, namespace
 from controlplane.meta.pods import is_finished
@@ -40,31 +39,27 @@ def _utc_now() -> datetime:
 
 
 class ResourceQuotaController:
-    """Keys are (namespace, name) of quotas. `kinds` are all built-in kinds; `settle` is how long, in seconds, a write
-    may take from its charge to the store.
+    """Keys are (namespace, name) of quotas. `kinds` are all served kinds, those that come later too; `settle` is how
+    long, in seconds, a write may take from its charge to the store.
     """
 
     def __init__(
         self,
         client: Client,
         informers: Informers,
-        kinds: Sequence[Kind],
+        kinds: KnownKinds | Iterable[Kind],
         clock: Callable[[], datetime] = _utc_now,
         settle: float = _SETTLE_SECONDS,
     ) -> None:
         self._client = client
         self._clock = clock
         self._settle = settle
+        self._informers = informers
         self._quotas = informers.of(RESOURCE_QUOTA)
-        self._kinds = {
-            (kind.group, kind.plural): kind
-            for kind in reversed(kinds)
-            if kind.namespaced and kind.hub is None and kind.plural not in _EVENTS
-        }
+        self._kinds: dict[tuple[str, str], Kind] = {}
         self._loop: Controller[NamespacedName] = Controller("resource quota", self._reconcile)
         self._quotas.on_change(self._quota_changed)
-        for kind in self._kinds.values():
-            informers.of(kind).on_change(self._freed_by(kind))
+        KnownKinds.of(kinds).subscribe(self._follow, self._unfollow)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -73,11 +68,19 @@ class ResourceQuotaController:
             group.create_task(self._resync())
 
     async def _resync(self) -> None:
-        """Once in a while everything is counted anew: what failed after it was charged, and custom resources."""
+        """Once in a while everything is counted anew: what failed after it was charged."""
         while True:
             await asyncio.sleep(_RESYNC_SECONDS)
             for quota in self._quotas.items():
                 self._loop.queue.add((namespace(quota), name(quota)))
+
+    def _follow(self, kind: Kind) -> None:
+        if kind.namespaced and kind.plural not in _EVENTS:
+            self._kinds[kind.group, kind.plural] = kind
+            self._informers.of(kind).on_change(self._freed_by(kind))
+
+    def _unfollow(self, kind: Kind) -> None:
+        self._kinds.pop((kind.group, kind.plural), None)
 
     def _quota_changed(self, old: Object | None, new: Object | None) -> None:
         if new is not None and dig(new, "spec", "hard") != dig(new, "status", "hard"):
@@ -115,23 +118,12 @@ class ResourceQuotaController:
         hard = dig(quota, "spec", "hard", default={})
         used: dict[str, Quantity] = {}
         for group, plural in sorted(_resources(hard)):
-            kind = self._kinds.get((group, plural)) or await self._custom(group, plural)
+            kind = self._kinds.get((group, plural))
             if kind is None:
                 continue
             listed = await self._client.list(kind, namespace(quota))
             used.update(used_by(evaluator_of(group, plural), quota, listed.items, self._clock()))
         return used
-
-    async def _custom(self, group: str, plural: str) -> Kind | None:
-        """A kind that is not built in, in the version its group prefers; None when nobody serves it."""
-        if not group:
-            return None
-        try:
-            found = orjson.loads((await self._client.raw("GET", f"/apis/{group}")).body)
-        except NotFound:
-            return None
-        version = dig(found, "preferredVersion", "version", default="")
-        return Kind(group=group, version=version, kind="", plural=plural, singular="", namespaced=True)
 
 
 def _gives_back(kind: Kind, old: Object, new: Object) -> bool:

@@ -23,17 +23,21 @@ from controlplane.resources.core.pod import POD
 from controlplane.resources.core.quota import RESOURCE_QUOTA
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
+from controlplane.resources.custom.definition import CUSTOM_RESOURCE_DEFINITION
 from controlplane.resources.discovery import ENDPOINT_SLICE
+from controlplane.resources.events import EVENTS_EVENT
 from controlplane.resources.kind import Kind
 from controlplane.resources.policy import POD_DISRUPTION_BUDGET
 
 __all__ = [
     "CONFIG_MAP",
     "CRON_JOB",
+    "CUSTOM_RESOURCE_DEFINITION",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
     "EVENT",
+    "EVENTS_EVENT",
     "HORIZONTAL_POD_AUTOSCALER",
     "HORIZONTAL_POD_AUTOSCALER_V1",
     "JOB",
@@ -74,6 +78,8 @@ KINDS: tuple[Kind, ...] = (
     LEASE,
     ENDPOINT_SLICE,
     POD_DISRUPTION_BUDGET,
+    EVENTS_EVENT,
+    CUSTOM_RESOURCE_DEFINITION,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

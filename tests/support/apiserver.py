@@ -20,9 +20,11 @@ from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
 from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
 from controlplane.store.events import Stored
@@ -119,13 +121,17 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
+    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
     try:
+        await custom.start()
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
         config = ServerConfig(kinds=registry.kinds)
         async with serving(registry, directory, dial, config) as served:
             yield served
             await served.server.stop_listening()
+            await custom.close()
             await registry.close()
     finally:
+        await custom.close()
         await registry.close()
         await store.close()

@@ -9,6 +9,7 @@ from controlplane.apiserver import bodies
 from controlplane.apiserver.answers import single, success
 from controlplane.apiserver.bodies import Target
 from controlplane.apiserver.handlers.call import Call
+from controlplane.apiserver.handlers.writes import patched
 from controlplane.apiserver.messages import ApiResponse
 from controlplane.apiserver.options import Query, delete_options
 from controlplane.errors import BadRequest, Object
@@ -55,7 +56,7 @@ async def get_scale(call: Call) -> ApiResponse:
 
 
 async def update_scale(call: Call) -> ApiResponse:
-    wanted, options = call.wants(), call.write_options()
+    wanted, options = call.wants(), call.write_options("UpdateOptions")
     obj = call.body(_SCALE)
     bodies.check_name(obj, call.namespace, call.name)
     stored, _ = await call.registry.update(
@@ -65,12 +66,8 @@ async def update_scale(call: Call) -> ApiResponse:
 
 
 async def patch_scale(call: Call) -> ApiResponse:
-    wanted, options = call.wants(), call.write_options()
-    body = bodies.decode_patch(call.header("content-type"), call.request.body)
-    check = bodies.patch_check(body, _SCALE, call.name, call.validation(), call.warnings)
-    stored = await call.registry.patch(
-        call.kind, call.namespace, call.name, body.type, body.value, options, call.info.subresource, check
-    )
+    wanted = call.wants()
+    stored, _ = await patched(call, _SCALE)
     return call.warned(single(_SCALE_KIND, stored, wanted, call.include))
 
 

@@ -15,7 +15,7 @@ from controlplane.apiserver.registry.deletion_rules import check_preconditions
 from controlplane.apiserver.registry.listing import get_object, list_objects
 from controlplane.apiserver.registry.requests import DeleteOptions, ListOptions, WriteOptions
 from controlplane.apiserver.registry.updating import Scope, Target, modify
-from controlplane.errors import Cause, Conflict, Forbidden, Object, TooManyRequests, UnknownError
+from controlplane.errors import Cause, Conflict, Forbidden, Object, TooManyRequests, Unclassified
 from controlplane.meta import conditions
 from controlplane.meta.labels import LabelSelector
 from controlplane.meta.objects import clone, is_being_deleted, labels, name, resource_version
@@ -75,12 +75,12 @@ def _pinned(opts: DeleteOptions, pod: Object) -> DeleteOptions:
 
 
 async def _budget_of(ctx: Context, pod: Object) -> Object | None:
-    """The one budget that selects the pod. Raises UnknownError when there are several."""
+    """The one budget that selects the pod. Raises Unclassified when there are several."""
     await ctx.storage.ready(POD_DISRUPTION_BUDGET)
     listed = await list_objects(ctx, POD_DISRUPTION_BUDGET, pod["metadata"]["namespace"], ListOptions())
     found = [stored.object for stored in listed.items if _selects(stored.object, pod)]
     if len(found) > 1:
-        raise UnknownError(_SEVERAL)
+        raise Unclassified(_SEVERAL)
     return found[0] if found else None
 
 

@@ -8,18 +8,20 @@ It must not know HTTP, selectors' syntax or printing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
+from controlplane.apiserver.registry.applying import Permission, apply
 from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.creation import create
 from controlplane.apiserver.registry.deletion import delete, delete_collection
 from controlplane.apiserver.registry.deletion_rules import is_finalized_by_content
 from controlplane.apiserver.registry.eviction import evict
+from controlplane.apiserver.registry.expiry import Expiry
 from controlplane.apiserver.registry.listing import get_object, list_objects
 from controlplane.apiserver.registry.patching import Check, check_identity, patched
 from controlplane.apiserver.registry.requests import (
@@ -30,9 +32,10 @@ from controlplane.apiserver.registry.requests import (
     WatchOptions,
     WriteOptions,
 )
-from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_scale
+from controlplane.apiserver.registry.rescaling import apply_scale, rescale
+from controlplane.apiserver.registry.scaling import stored_scale
 from controlplane.apiserver.registry.storage import Storage
-from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
+from controlplane.apiserver.registry.updating import Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
@@ -42,13 +45,19 @@ from controlplane.store.compaction import Compactor
 from controlplane.store.events import Stored
 from controlplane.store.protocol import Store
 
+LIFETIMES: Mapping[tuple[str, str], float] = {("", "events"): 3600.0}
+"""Group and plural of kinds whose objects go when nobody has written them for so many seconds."""
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class Registry:
-    """See the module. `kinds` are all served kinds, a live set or a fixed one; `admission` and then `validation` run in order on each write."""
+    """See the module. `kinds` are all served kinds, a live set or a fixed one.
+
+    `admission` and then `validation` run in order on each write. `lifetimes`: see LIFETIMES; 0 = for ever.
+    """
 
     def __init__(
         self,
@@ -58,24 +67,33 @@ class Registry:
         admission: Sequence[AdmissionPlugin] = (),
         validation: Sequence[ValidatingPlugin] = (),
         allocators: Sequence[Allocator] = (),
+        lifetimes: Mapping[tuple[str, str], float] = LIFETIMES,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.kinds = ServedKinds.of(kinds)
         self._storage = Storage(store, self.kinds, allocators)
         self._context = Context(self._storage, self.kinds, tuple(admission), clock, tuple(validation))
         self._compactor = Compactor(store)
-        self._upkeep: asyncio.Task[None] | None = None
+        self._lifetimes = lifetimes
+        self._upkeep: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Rebuild the allocators from what is stored, begin compacting old history. Caches fill when asked for."""
         await self._storage.start()
-        self._upkeep = asyncio.create_task(self._compactor.run(), name="compaction of the store")
+        self._upkeep.append(asyncio.create_task(self._compactor.run(), name="compaction of the store"))
+        for (group, plural), seconds in self._lifetimes.items():
+            kind = self.kind_of(group, plural)
+            if kind is not None and seconds > 0:
+                expiry = Expiry(self._storage, kind, seconds, self._context.clock)
+                self._upkeep.append(asyncio.create_task(expiry.run(), name=f"expiry of {plural}"))
 
     async def close(self) -> None:
         """End all watches and the background work. The store stays open: it belongs to the caller."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.wait((self._upkeep,))
+        for task in self._upkeep:
+            task.cancel()
+        if self._upkeep:
+            await asyncio.wait(self._upkeep)
+        self._upkeep.clear()
         await self._storage.close()
 
     async def create(self, kind: Kind, namespace: str, obj: Object, opts: WriteOptions) -> Stored:
@@ -106,8 +124,8 @@ class Registry:
         """
         await self._storage.ready(kind)
         if subresource == "scale":
-            stored = await self._rescale(kind, namespace, name, lambda _: obj, opts)
-            return stored, False
+            scale = await rescale(self._context, kind, namespace, name, lambda _: {**obj}, opts)
+            return scale, False
         target = _target(kind, namespace, name, subresource)
         _check_name(obj, name)
         try:
@@ -139,7 +157,7 @@ class Registry:
             def propose_scale(scale: Object) -> Object:
                 return patched(scale, patch_type, patch, check, "autoscaling/v1", "Scale")
 
-            return await self._rescale(kind, namespace, name, propose_scale, opts)
+            return await rescale(self._context, kind, namespace, name, propose_scale, opts)
 
         def propose(current: Object) -> Object:
             result = patched(current, patch_type, patch, check, kind.api_version, kind.kind)
@@ -147,6 +165,29 @@ class Registry:
             return result
 
         return await modify(self._context, _target(kind, namespace, name, subresource), propose, opts)
+
+    async def apply(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        applied: Object,
+        opts: WriteOptions,
+        subresource: str = "",
+        *,
+        force: bool = False,
+        check: Check | None = None,
+        may_create: Permission | None = None,
+    ) -> tuple[Stored, bool]:
+        """Server-side apply of a parsed object. Returns what is stored and whether it was created by this.
+
+        `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
+        """
+        if subresource == "scale":
+            scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
+            return scale, False
+        target = _target(kind, namespace, name, subresource)
+        return await apply(self._context, target, applied, opts, force, check, may_create)
 
     async def delete(self, kind: Kind, namespace: str, name: str, opts: DeleteOptions) -> tuple[Stored, bool]:
         """Delete or begin to. Returns the last state and whether it is gone at once (False: pending)."""
@@ -206,15 +247,6 @@ class Registry:
     async def revision(self) -> int:
         """The store's newest revision."""
         return await self._storage.revision()
-
-    async def _rescale(
-        self, kind: Kind, namespace: str, name: str, propose_scale: Propose, opts: WriteOptions
-    ) -> Stored:
-        def propose(current: Object) -> Object:
-            return scaled(kind, current, propose_scale(scale_of(kind, current)))
-
-        target = Target(kind, namespace, name, Scope.MAIN, "scale")
-        return stored_scale(kind, await modify(self._context, target, propose, opts))
 
 
 def _served(registry: Registry, group: str, plural: str) -> Kind:

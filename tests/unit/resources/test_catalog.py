@@ -4,6 +4,7 @@ import pytest
 
 from controlplane.resources import catalog
 from controlplane.resources.catalog import KINDS
+from controlplane.resources.versions import gather
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -30,6 +31,8 @@ def test_the_kinds():
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
         "policy/v1 PodDisruptionBudget",
+        "events.k8s.io/v1 Event",
+        "apiextensions.k8s.io/v1 CustomResourceDefinition",
     }
 
 
@@ -51,6 +54,8 @@ def test_no_two_kinds_share_a_name_on_the_command_line():
     names = [
         name for kind in KINDS if kind.hub is None for name in (kind.plural, kind.singular, *kind.short_names)
     ]
+    own = [kind for kind in KINDS if kind.hub is None]
+    names = [name for kind in own for name in (kind.plural, kind.singular, *kind.short_names)]
     doubled = {name for name in names if names.count(name) > 1}
     # A kind whose singular is its plural.
     assert doubled == {"endpoints"}
@@ -65,10 +70,11 @@ def test_get_all():
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
         "deployments", "replicasets", "endpointslices", "jobs", "cronjobs", "poddisruptionbudgets",
+        "customresourcedefinitions",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
+@pytest.mark.parametrize("kind", gather(KINDS), ids=lambda kind: f"{kind.plural} {kind.api_version}")
 def test_an_empty_object_harms_nothing(kind):
     """Functions of kinds meet objects of any age and shape; faults are causes, never exceptions."""
     obj = {"metadata": {"name": "x"}}
