@@ -14,7 +14,10 @@ from typing import Any
 import aiohttp
 
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
@@ -114,12 +117,16 @@ class FakeRegistry:
 async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
+    objects = StoredObjects()
+    limits = LimitRanger(objects)
     registry = Registry(
         store,
         KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        admission=[NamespaceLifecycle(), limits, DefaultTolerations()],
+        validation=[limits, ResourceQuotaAdmission(objects)],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
+    objects.attach(registry)
     await registry.start()
     custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
     try:

@@ -52,9 +52,9 @@ class Clock:
 
 
 class World:
-    """`informers` see the server; `clock` is the controllers' and the registry's."""
+    """`informers` see the server; `clock` is the controllers' and the registry's. Pods end as `outcome` says."""
 
-    def __init__(self, client: Client, registry: Registry, clock: Clock) -> None:
+    def __init__(self, client: Client, registry: Registry | None, clock: Clock) -> None:
         self.client = client
         self.registry = registry
         self.clock = clock

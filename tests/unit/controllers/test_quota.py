@@ -206,6 +206,7 @@ async def test_concurrent_creates_never_take_more_than_there_is() -> None:
 async def test_a_dry_run_charges_nothing_and_a_lost_create_is_counted_anew() -> None:
     async with world(quotas) as there:
         await made(there, hard={"pods": "3"})
+        assert there.registry is not None
         await there.registry.create(POD, "default", pod("one"), WriteOptions(dry_run=True))
         assert used(there) == {"pods": "0"}
         await there.client.create(POD, pod("one"))
