@@ -60,8 +60,8 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its siblings beside `ping` and `store`,
-    `components` by ComponentStatus beside `etcd-0`."""
+    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = KINDS

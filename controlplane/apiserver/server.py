@@ -19,15 +19,18 @@ from typing import Any
 
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
 from controlplane.apiserver.admission.priority import Priority
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.admission.storage_objects import (
     PersistentVolumeClaimResize,
     StorageObjectInUseProtection,
 )
+from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
@@ -39,6 +42,7 @@ from controlplane.apiserver.authn import (
 )
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.nonresource import HealthCheck
@@ -47,6 +51,7 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.local import LocalTransport
 from controlplane.resources.catalog import KINDS
@@ -72,7 +77,8 @@ class ControlPlaneSettings:
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
+    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
     """
 
     data_dir: Path
@@ -84,6 +90,7 @@ class ControlPlaneSettings:
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
     token_file: Path | None = None
+    event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
 
@@ -165,17 +172,23 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
+            objects = StoredObjects()
+            limits = LimitRanger(objects)
             registry = Registry(
                 store,
                 kinds,
-                admission=_admission(settings),
-                validation=_validation(),
+                admission=_admission(settings, limits),
+                validation=_validation(limits, objects),
                 allocators=[_allocator(settings)],
+                lifetimes={("", "events"): settings.event_ttl_seconds},
             )
+            objects.attach(registry)
             await registry.start()
+            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, components)
             try:
+                await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(
                     registry,
@@ -190,6 +203,7 @@ async def serve_control_plane(
                     on_ready()
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
+                await custom.close()
                 await _close(server, registry)
     finally:
         await store.close()
@@ -225,10 +239,11 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
     return {"controller-manager": check, "scheduler": check}
 
 
-def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
+def _admission(settings: ControlPlaneSettings, limits: LimitRanger) -> Sequence[AdmissionPlugin]:
     """The mutating plug-ins, in upstream's order."""
     return (
         NamespaceLifecycle(),
+        limits,
         ServiceAccountAdmission(),
         TaintNodesByCondition(),
         Priority(),
@@ -240,9 +255,15 @@ def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
     )
 
 
-def _validation() -> Sequence[ValidatingPlugin]:
-    """The validating plug-ins, in upstream's order."""
-    return (Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission())
+def _validation(limits: LimitRanger, objects: StoredObjects) -> Sequence[ValidatingPlugin]:
+    """The validating plug-ins, in upstream's order; the quota last: it charges what everybody else has admitted."""
+    return (
+        limits,
+        Priority(),
+        PersistentVolumeClaimResize(),
+        RuntimeClassAdmission(),
+        ResourceQuotaAdmission(objects),
+    )
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

@@ -23,14 +23,19 @@ from controlplane.apiserver.admission import (
     RuntimeClassAdmission,
     StorageObjectInUseProtection,
 )
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
 from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
 from controlplane.store.events import Stored
@@ -120,11 +125,14 @@ class FakeRegistry:
 async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
+    objects = StoredObjects()
+    limits = LimitRanger(objects)
     registry = Registry(
         store,
         KINDS,
         admission=[
             NamespaceLifecycle(),
+            limits,
             Priority(),
             DefaultTolerations(),
             DefaultStorageClass(),
@@ -132,18 +140,29 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
             RuntimeClassAdmission(),
             DefaultIngressClass(),
         ],
-        validation=[Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission()],
+        validation=[
+            limits,
+            Priority(),
+            PersistentVolumeClaimResize(),
+            RuntimeClassAdmission(),
+            ResourceQuotaAdmission(objects),
+        ],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
+    objects.attach(registry)
     await registry.start()
+    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
     try:
+        await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
         config = ServerConfig(kinds=registry.kinds)
         async with serving(registry, directory, dial, config) as served:
             yield served
             await served.server.stop_listening()
+            await custom.close()
             await registry.close()
     finally:
+        await custom.close()
         await registry.close()
         await store.close()
