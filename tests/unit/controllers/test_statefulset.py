@@ -169,9 +169,9 @@ async def test_a_rolling_update_goes_from_the_highest_to_the_partition() -> None
         assert "-web-2" not in diary
         # A canary, which stays what it is when it is deleted.
         edit(api, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 2}})
-        await until(lambda: image_of(api, "web-2") == "nginx:2" and status(api).get("readyReplicas") == 3)
+        await until(lambda: status(api).get("updatedReplicas") == 1 and status(api).get("readyReplicas") == 3)
         assert status(api)["currentReplicas"] == 2
-        assert status(api)["updatedReplicas"] == 1
+        assert image_of(api, "web-2") == "nginx:2"
         for each in ("web-0", "web-2"):
             before = uid(api.get(POD, each, "default"))
             api.remove(POD, each, "default")
@@ -267,6 +267,18 @@ async def test_claims_are_made_per_pod_kept_and_used_again() -> None:
         )
 
 
+async def test_a_waiting_pods_lost_claim_is_made_again() -> None:
+    api = FakeApi()
+    await api.client().create(STATEFUL_SET, stateful_set(replicas=1, volumeClaimTemplates=[CLAIM]))
+    kubelet = Kubelet(api)
+    kubelet.unready_images.add("nginx")
+    async with controller(api, kubelet=kubelet):
+        [claim] = await until(lambda: api.all(PERSISTENT_VOLUME_CLAIM))
+        await until(lambda: status(api).get("replicas") == 1)
+        api.remove(PERSISTENT_VOLUME_CLAIM, name(claim), "default")
+        await until(lambda: uid(next(iter(api.all(PERSISTENT_VOLUME_CLAIM)), {})) not in ("", uid(claim)))
+
+
 async def test_the_retention_policy_says_who_owns_the_claims() -> None:
     api = FakeApi()
     policy = {"whenDeleted": "Delete", "whenScaled": "Delete"}
@@ -294,8 +306,9 @@ async def test_the_retention_policy_says_who_owns_the_claims() -> None:
         await until(lambda: status(api).get("observedGeneration") == 3)
         assert names(api) == ["web-0"]
         api.remove(PERSISTENT_VOLUME_CLAIM, "www-web-1", "default")
-        edit(api, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Delete"})
         await until(lambda: names(api) == ["web-0", "web-1"])
+        assert owner("www-web-1") == ("StatefulSet", uid(created))
+        edit(api, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Delete"})
         await until(lambda: owner("www-web-0") == owner("www-web-1") == ("", ""))
 
 
