@@ -14,8 +14,10 @@ from controlplane import errors
 from controlplane.client.informer import Informers
 from controlplane.controllers.statefulset.controller import StatefulSetController
 from controlplane.errors import Object
+from controlplane.meta import conditions
 from controlplane.meta.objects import dig, labels, name, uid
 from controlplane.meta.owners import controller_of
+from controlplane.meta.timestamps import parse
 from controlplane.resources.catalog import (
     CONTROLLER_REVISION,
     EVENT,
@@ -73,6 +75,11 @@ def names(api: FakeApi) -> list[str]:
 def image_of(api: FakeApi, pod: str) -> str:
     found = api.get(POD, pod, "default")
     return found["spec"]["containers"][0]["image"] if found else ""
+
+
+def all_ready(api: FakeApi, count: int) -> bool:
+    pods = api.all(POD)
+    return len(pods) == count and all(conditions.status_of(pod, "Ready") == "True" for pod in pods)
 
 
 def edit(api: FakeApi, **spec: Any) -> None:
@@ -178,7 +185,8 @@ async def test_a_rolling_update_goes_from_the_highest_to_the_partition() -> None
             await until(
                 lambda e=each, b=before: api.get(POD, e, "default") and uid(api.get(POD, e, "default")) != b
             )
-            await until(lambda: status(api).get("readyReplicas") == 3)
+            await until(lambda: all_ready(api, 3))
+        await until(lambda: len(diary) == 9)
         assert [image_of(api, f"web-{each}") for each in range(3)] == ["nginx", "nginx", "nginx:2"]
         del diary[:]
         edit(api, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
@@ -344,10 +352,11 @@ async def test_min_ready_seconds_hold_up_the_next_pod() -> None:
     api = FakeApi()
     await api.client().create(STATEFUL_SET, stateful_set(replicas=2, minReadySeconds=1))
     async with controller(api):
-        await until(lambda: status(api).get("readyReplicas") == 1)
-        assert status(api)["availableReplicas"] == 0
-        assert names(api) == ["web-0"]
         await until(lambda: names(api) == ["web-0", "web-1"])
+        ready = conditions.of(api.get(POD, "web-0", "default"), "Ready")["lastTransitionTime"]
+        created = api.get(POD, "web-1", "default")["metadata"]["creationTimestamp"]
+        assert (parse(created) - parse(ready)).total_seconds() >= 1
+        await until(lambda: status(api).get("availableReplicas") == 2)
 
 
 async def test_a_refused_pod_is_told_about_and_tried_again() -> None:
