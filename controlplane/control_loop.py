@@ -30,7 +30,9 @@ from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
+from controlplane.controllers.service_cidr import IPAddressRepairController, ServiceCidrController
 from controlplane.controllers.statefulset.controller import StatefulSetController
+from controlplane.controllers.storage_protection import StorageProtectionController
 from controlplane.controllers.taint_eviction import TaintEvictionController
 from controlplane.resources.catalog import KINDS
 from controlplane.scheduler.scheduler import Scheduler
@@ -78,6 +80,9 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
         "pod gc": PodGarbageController(client, informers, settings.pod_gc_quarantine).run,
         "garbage collector": GarbageCollector(client, informers, KINDS).run,
         "service account": ServiceAccountController(client, informers).run,
+        "service cidr": ServiceCidrController(client, informers).run,
+        "ip repair": IPAddressRepairController(client, informers).run,
+        "storage protection": StorageProtectionController(client, informers).run,
         "root ca": RootCaController(client, informers, ca_pem).run,
     }
     async with asyncio.TaskGroup() as group:

@@ -204,9 +204,7 @@ def patch_types(kind: Kind) -> Sequence[PatchType]:
     return [each for each in _PATCH_TYPES if each is not PatchType.STRATEGIC or kind.strategic_merge]
 
 
-def decode_patch(
-    content_type: str, body: bytes, types: Sequence[PatchType] = _PATCH_TYPES
-) -> PatchBody:
+def decode_patch(content_type: str, body: bytes, types: Sequence[PatchType] = _PATCH_TYPES) -> PatchBody:
     """The body of a PATCH in one of `types`. Raises UnsupportedMediaType and BadRequest."""
     wanted = media_type(content_type)
     if wanted not in types:

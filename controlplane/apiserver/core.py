@@ -36,7 +36,7 @@ MAX_BODY = 3 * 1024 * 1024
 
 Handler = Callable[[Call], Awaitable[ApiResponse]]
 SubresourceHandlers = Mapping[tuple[str, str, str], Mapping[str, Handler]]
-"""(group, plural, subresource) -> verb -> handler."""
+"""(group, plural, subresource) -> verb -> handler. An empty subresource: objects that are made when asked for."""
 
 _OBJECTS: Mapping[str, Handler] = {
     "create": writes.create,
@@ -114,7 +114,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            handlers: Mapping[str, Handler] | None = _OBJECTS if _takes(kind, info) else {}
+            chosen = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
+            handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
         elif info.subresource == "scale" and kind.scale is not None:

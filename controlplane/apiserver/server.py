@@ -11,15 +11,24 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.priority import Priority
+from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.admission.storage_objects import (
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
+from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -32,6 +41,7 @@ from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthor
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.nonresource import HealthCheck
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
@@ -156,13 +166,24 @@ async def serve_control_plane(
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
             registry = Registry(
-                store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=_admission(settings),
+                validation=_validation(),
+                allocators=[_allocator(settings)],
             )
             await registry.start()
-            server = _api_server(settings, sockets, registry, certificates, dial)
+            components = _components(running=controllers is not None)
+            server = _api_server(settings, sockets, registry, certificates, dial, components)
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
-                await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await bootstrap(
+                    registry,
+                    settings.api_service_ip,
+                    addresses,
+                    settings.advertise_port,
+                    settings.service_cidrs,
+                )
                 await server.serve(sockets, server_tls(certificates))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
@@ -180,25 +201,48 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    components: Mapping[str, HealthCheck],
 ) -> ApiServer:
     authenticators: list[Authenticator] = [CertificateAuthenticator()]
     if settings.token_file is not None:
         authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
     config = ServerConfig(
-        server_address=f"{host}:{port}", kinds=registry.kinds, kubelet_tls=kubelet_tls(certificates)
+        server_address=f"{host}:{port}",
+        kinds=registry.kinds,
+        kubelet_tls=kubelet_tls(certificates),
+        components=components,
     )
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 
-def _admission(
-    settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
+def _components(*, running: bool) -> Mapping[str, HealthCheck]:
+    """They run in this process or not at all: where one ends for good, the server ends with it."""
+
+    async def check() -> str:
+        return "" if running else "not running"
+
+    return {"controller-manager": check, "scheduler": check}
+
+
+def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
+    """The mutating plug-ins, in upstream's order."""
     return (
         NamespaceLifecycle(),
         ServiceAccountAdmission(),
+        TaintNodesByCondition(),
+        Priority(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+        DefaultStorageClass(),
+        StorageObjectInUseProtection(),
+        RuntimeClassAdmission(),
+        DefaultIngressClass(),
     )
+
+
+def _validation() -> Sequence[ValidatingPlugin]:
+    """The validating plug-ins, in upstream's order."""
+    return (Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission())
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

@@ -30,11 +30,18 @@ Place = tuple[str, str, str, str]
 
 
 class GarbageCollector:
-    """Keys are places of objects; `kinds` are all served kinds (Events are left out, as nothing owns them)."""
+    """Keys are places of objects; `kinds` are all served kinds.
+
+    Events are left out, as nothing owns them, and what cannot be watched or deleted.
+    """
 
     def __init__(self, client: Client, informers: Informers, kinds: Sequence[Kind]) -> None:
         self._client = client
-        self._kinds = {(kind.api_version, kind.kind): kind for kind in kinds if kind.kind != "Event"}
+        self._kinds = {
+            (kind.api_version, kind.kind): kind
+            for kind in kinds
+            if kind.kind != "Event" and {"delete", "list", "watch"} <= set(kind.verbs)
+        }
         self._informers = {key: informers.of(kind) for key, kind in self._kinds.items()}
         self._events = EventRecorder(client, "garbage-collector-controller")
         self._loop: Controller[Place] = Controller("garbage-collector", self._reconcile, workers=8)

@@ -14,7 +14,7 @@ from controlplane.errors import Cause, Object
 from controlplane.meta import conditions
 from controlplane.meta.names import dns1035_label, dns1123_subdomain, path_segment
 from controlplane.meta.objects import dig, name
-from controlplane.meta.timestamps import age
+from controlplane.meta.timestamps import age, now
 from controlplane.resources.cells import AGE, NAME
 from controlplane.resources.fieldpath import quoted
 from controlplane.resources.kind import Column, Kind
@@ -88,6 +88,12 @@ def _default(service: Object) -> None:
     service["status"] = service.get("status") or {}
 
 
+def _prepare_create(service: Object) -> None:
+    """A version this server serves itself is available from the start; of the others nobody knows yet."""
+    local = not service["spec"].get("service")
+    service["status"] = {"conditions": [local_condition(now())]} if local else {}
+
+
 def _validate(service: Object) -> Sequence[Cause]:
     field = Field.root(service)
     spec = field["spec"]
@@ -139,7 +145,7 @@ def _validate_status(new: Object, old: Object) -> Sequence[Cause]:
     return field.causes
 
 
-def _row(service: Object, now: datetime) -> Sequence[object]:
+def _row(service: Object, moment: datetime) -> Sequence[object]:
     reference = dig(service, "spec", "service")
     where = f"{reference.get('namespace', '')}/{reference.get('name', '')}" if reference else "Local"
     condition = conditions.of(service, AVAILABLE)
@@ -148,7 +154,7 @@ def _row(service: Object, now: datetime) -> Sequence[object]:
         available = str(condition.get("status", ""))
         if available != "True" and condition.get("reason"):
             available = f"{available} ({condition['reason']})"
-    return name(service), where, available, age(service, now)
+    return name(service), where, available, age(service, moment)
 
 
 API_SERVICE = Kind(
@@ -168,6 +174,7 @@ API_SERVICE = Kind(
     ),
     row=_row,
     default=_default,
+    prepare_create=_prepare_create,
     validate=_validate,
     validate_status=_validate_status,
     validate_name=path_segment,

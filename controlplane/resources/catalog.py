@@ -15,6 +15,7 @@ from controlplane.resources.apps.deployment import DEPLOYMENT
 from controlplane.resources.apps.replica_set import REPLICA_SET
 from controlplane.resources.apps.stateful_set import STATEFUL_SET
 from controlplane.resources.coordination import LEASE
+from controlplane.resources.core.component_status import COMPONENT_STATUS
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
 from controlplane.resources.core.event import EVENT
@@ -43,6 +44,7 @@ from controlplane.resources.storage.volume_attachment import VOLUME_ATTACHMENT
 
 __all__ = [
     "API_SERVICE",
+    "COMPONENT_STATUS",
     "CONFIG_MAP",
     "CONTROLLER_REVISION",
     "CSI_DRIVER",
@@ -83,6 +85,7 @@ __all__ = [
 ]
 
 KINDS: tuple[Kind, ...] = (
+    COMPONENT_STATUS,
     CONFIG_MAP,
     ENDPOINTS,
     EVENT,

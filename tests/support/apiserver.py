@@ -13,8 +13,16 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
-from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission import (
+    DefaultIngressClass,
+    DefaultStorageClass,
+    DefaultTolerations,
+    NamespaceLifecycle,
+    PersistentVolumeClaimResize,
+    Priority,
+    RuntimeClassAdmission,
+    StorageObjectInUseProtection,
+)
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
@@ -115,12 +123,22 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
     registry = Registry(
         store,
         KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        admission=[
+            NamespaceLifecycle(),
+            Priority(),
+            DefaultTolerations(),
+            DefaultStorageClass(),
+            StorageObjectInUseProtection(),
+            RuntimeClassAdmission(),
+            DefaultIngressClass(),
+        ],
+        validation=[Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission()],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
     try:
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
+        cidrs = [IPv4Network("10.96.0.0/16")]
+        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
         config = ServerConfig(kinds=registry.kinds)
         async with serving(registry, directory, dial, config) as served:
             yield served

@@ -8,7 +8,7 @@ It must not know HTTP, selectors' syntax or printing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from controlplane.apiserver.registry.deletion import delete, delete_collection
 from controlplane.apiserver.registry.deletion_rules import is_finalized_by_content
 from controlplane.apiserver.registry.listing import get_object, list_objects
 from controlplane.apiserver.registry.patching import Check, check_identity, patched
+from controlplane.apiserver.registry.planting import Seed, plant
 from controlplane.apiserver.registry.requests import (
     DeleteOptions,
     ListOptions,
@@ -80,6 +81,10 @@ class Registry:
         """Store a new object. `namespace` is the URL's ("" for cluster scope). Takes ownership of `obj`."""
         await self._storage.ready(kind)
         return await create(self._context, kind, namespace, obj, opts)
+
+    async def plant(self, seeds: Iterable[Seed]) -> int:
+        """Make sure of the server's own objects, in one commit; returns how many were written."""
+        return await plant(self._context, seeds)
 
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""

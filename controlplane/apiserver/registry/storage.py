@@ -2,7 +2,8 @@
 
 Every verb reads and writes through it. A kind's cache is made when the kind is first asked for (`ready`), and each
 served version has its own, so that objects are converted once and not for every reader. After a write it waits for
-the cache, so that whoever was answered finds what it wrote. Faults of the store leave it as StatusErrors, lost races as RevisionMismatch.
+the cache, so that whoever was answered finds what it wrote. Faults of the store leave it as
+StatusErrors, lost races as RevisionMismatch.
 """
 
 from __future__ import annotations
@@ -186,6 +187,23 @@ class Storage:
                 return found
         metadata["resourceVersion"] = str(change.revision)
         return Stored(obj, orjson.dumps(obj), change.revision)
+
+    async def put_all(self, writes: Sequence[tuple[Kind, str, Object, int]]) -> None:
+        """Store objects in one commit, without reservations: kind, key, object and expected revision of each.
+
+        Raises RevisionMismatch, and then has stored none.
+        """
+        puts: list[Write] = []
+        for _, key, obj, expect in writes:
+            obj["metadata"].pop("resourceVersion", None)
+            puts.append(Put(key, encoded(obj), expect))
+        with store_faults():
+            changes = await self._store.commit(puts)
+            for (kind, _, obj, _), change in zip(writes, changes, strict=True):
+                for allocator in self._allocators:
+                    if allocator.applies_to(kind):
+                        allocator.stored(kind, obj)
+                await self.cache(kind).wait_for(change.revision)
 
     async def remove(self, kind: Kind, key: str, obj: Object, expect: int) -> Stored:
         """Delete; `obj` is the last state, returned with the deletion's revision. Raises RevisionMismatch."""

@@ -126,10 +126,10 @@ def _topology_keys(driver: Field) -> None:
 def _validate_node_update(new: Object, old: Object) -> Sequence[Cause]:
     """A driver comes and goes as a whole."""
     field = Field.root(new)
-    before = {driver.get("name"): driver for driver in dig(old, "spec", "drivers", default=())}
+    before = dig(old, "spec", "drivers", default=())
     for driver in dig(new, "spec", "drivers", default=()):
-        known = before.get(driver.get("name"))
-        if known is not None and not same(known, driver):
+        known = [other for other in before if other.get("name") == driver.get("name")]
+        if known and not any(same(other, driver) for other in known):
             Field(driver, "CSINodeDriver", field.causes).invalid("field is immutable")
     return field.causes
 

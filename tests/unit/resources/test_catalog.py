@@ -4,12 +4,14 @@ import pytest
 
 from controlplane.resources import catalog
 from controlplane.resources.catalog import KINDS
+from controlplane.resources.table import table
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_the_kinds():
     assert {f"{kind.api_version} {kind.kind}" for kind in KINDS} == {
+        "v1 ComponentStatus",
         "v1 ConfigMap",
         "v1 Endpoints",
         "v1 Event",
@@ -120,3 +122,10 @@ def test_discovery_of_subresources():
     assert {kind.plural for kind in KINDS if kind.scale} == {
         "deployments", "replicasets", "replicationcontrollers", "statefulsets",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
+def test_every_column_is_described(kind):
+    """By words of its own or by the API's documentation, which must know the field."""
+    definitions = table(kind, [], NOW)["columnDefinitions"]
+    assert [column["name"] for column in definitions if not column["description"]] == []
