@@ -25,7 +25,7 @@ from controlplane.meta.managed.last_applied import (
 )
 from controlplane.meta.managed.merge import merge
 from controlplane.meta.managed.prune import with_named_fields, without_fields
-from controlplane.meta.managed.sets import FieldSet, difference, intersection, union, without
+from controlplane.meta.managed.sets import SELF, FieldSet, difference, intersection, union, without
 from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.managed.tracking import Versions, Writer, changes, stripped, taken_from, update
 from controlplane.meta.managed.typed import Mistyped, check_type
@@ -176,7 +176,7 @@ def _pruned(
     if then is None:
         return merged
     whole = merged if version == writer.api_version else versions.convert(merged, version)
-    past = with_named_fields(then, last.fields)
+    past = _but_metadata(with_named_fields(then, last.fields))
     left = without_fields(then, whole, past)
     others = {owner.api_version for owner in owners.values()} - {version}
     for served in (version, *sorted(others)):
@@ -185,6 +185,14 @@ def _pruned(
     kept = with_named_fields(then, fields_of(then, left))
     result = without_fields(then, whole, intersection(difference(present, kept), past))
     return result if version == writer.api_version else versions.convert(result, writer.api_version)
+
+
+def _but_metadata(fields: FieldSet) -> FieldSet:
+    """The set without `metadata` itself, which holds what nobody owns and so never goes."""
+    node = fields.get("f:metadata")
+    if not node:
+        return fields
+    return {**fields, "f:metadata": {element: child for element, child in node.items() if element != SELF}}
 
 
 def _with_owned(
