@@ -19,8 +19,8 @@ from typing import Any
 
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
-from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.kind_warnings import KindWarnings
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
 from controlplane.apiserver.admission.priority import Priority
