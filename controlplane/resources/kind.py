@@ -124,10 +124,11 @@ class Kind:
     `convert` is the same as an asynchronous form, for kinds whose versions are converted elsewhere.
 
     Kinds that are no part of this package say what the schema package cannot know of them: `decode` (a body's unknown
-    fields and wrong types), `definitions` (OpenAPI schemas by full name), `shape` (what
-    server-side apply must know of the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken. `validate_ratcheting(new,
-    old)` stands for both `validate` and `validate_update` where an update does not judge again what it does not change.
-    `versions` is set where entries of field owners may be of several versions. `deprecation` is what clients of a deprecated version are warned with.
+    fields and wrong types), `definitions` (OpenAPI schemas by full name), `shape` (what server-side apply must know of
+    the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken.
+    `validate_ratcheting(new, old)` stands for both `validate` and `validate_update` where an update does not judge
+    again what it does not change. `versions` is set where entries of field owners may be of several versions.
+    `deprecation` is what clients of a deprecated version are warned with.
     """
 
     group: str

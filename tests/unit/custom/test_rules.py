@@ -55,7 +55,8 @@ def test_reasons_and_field_paths() -> None:
 
 def test_runtime_faults_are_told() -> None:
     (fault,) = created(kind_with({"rule": "self.low <= self.high", "message": "no"}), low=1)
-    assert fault.startswith('spec: Invalid value: "object": ') and fault.endswith(" evaluating rule: no")
+    assert fault.startswith('spec: Invalid value: "object": ')
+    assert fault.endswith(" evaluating rule: no")
 
 
 def test_transition_rules() -> None:
@@ -86,7 +87,9 @@ def test_what_does_not_change_is_not_judged_again() -> None:
 def test_rules_in_lists_and_maps() -> None:
     items = {
         "type": "object", "properties": {"k": {"type": "string"}, "n": {"type": "integer"}},
-        "x-kubernetes-validations": [{"rule": "self.n >= oldSelf.n", "message": "up"}, {"rule": "self.n < 5", "message": "small"}],
+        "x-kubernetes-validations": [
+            {"rule": "self.n >= oldSelf.n", "message": "up"}, {"rule": "self.n < 5", "message": "small"},
+        ],
     }  # fmt: skip
     keyed = {
         "type": "array", "items": items, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],

@@ -1,4 +1,4 @@
-"""Definitions and their instances over the real server: served at once, in several versions, gone in the right order."""
+"""Definitions and their instances over the real server: served at once, in several versions, gone in order."""
 
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ async def test_instances_go_before_their_definition(api: Served) -> None:
     assert answer["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
     await wait_for(api, f"widgets.{GROUP}", "Terminating")
     async with asyncio.timeout(10):
-        while "deletionTimestamp" not in (await api.json("GET", f"{WIDGETS}/w"))["metadata"]:
-            await asyncio.sleep(0)
+        while not (await api.json("GET", f"{WIDGETS}/w"))["metadata"].get("deletionTimestamp"):
+            """The deletion begins a moment after the condition."""
     await api.json("POST", WIDGETS, 405, json=widget("late"))
     merge = {"Content-Type": "application/merge-patch+json"}
     await api.json("PATCH", f"{WIDGETS}/w", json={"metadata": {"finalizers": None}}, headers=merge)
@@ -188,6 +188,21 @@ async def test_instances_go_before_their_definition(api: Served) -> None:
                     break
 
 
+PROPERTIES = "spec.validation.openAPIV3Schema.properties[spec]"
+
+
+def with_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    return {"spec": {"versions": [version(schema=schema(spec))]}}
+
+
+def with_rule(rule: str) -> dict[str, Any]:
+    return with_spec({**SPEC, "x-kubernetes-validations": [{"rule": rule}]})
+
+
+def with_version(**rest: Any) -> dict[str, Any]:
+    return {"spec": {"versions": [version(**rest)]}}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -195,29 +210,33 @@ async def test_instances_go_before_their_definition(api: Served) -> None:
          'metadata.name: Invalid value: "wrong.example.com": must be spec.names.plural+"."+spec.group'),
         ({"spec": {"scope": "Everywhere"}},
          'spec.scope: Unsupported value: "Everywhere": supported values: "Cluster", "Namespaced"'),
-        ({"spec": {"versions": [version(storage=False)]}}, "must have exactly one version marked as storage version"),
+        (with_version(storage=False), "must have exactly one version marked as storage version"),
         ({"spec": {"versions": [{**version(), "schema": {}}]}},
          "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"),
-        ({"spec": {"versions": [version(schema=schema({"properties": {"a": {"type": "string"}}}))]}},
-         "spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object "
-         "fields"),
-        ({"spec": {"versions": [version(schema=schema({"type": "object", "anyOf": [{"properties": {"x": {}}}]}))]}},
-         "spec.validation.openAPIV3Schema.properties[spec].properties[x]: Required value: because it is defined in "
-         "spec.validation.openAPIV3Schema.properties[spec].anyOf[0].properties[x]"),
-        ({"spec": {"versions": [version(schema=schema({**SPEC, "properties": {"n": {"type": "integer", "default": "x"}}}))]}},
-         'spec.validation.openAPIV3Schema.properties[spec].properties[n].default: Invalid value: "string": '
-         'spec.validation.openAPIV3Schema.properties[spec].properties[n].default in body must be of type integer: "string"'),
-        ({"spec": {"versions": [version(schema=schema({"type": "string", "pattern": "("}))]}},
-         "must be a valid regular expression, but isn't: "),
-        ({"spec": {"versions": [version(additionalPrinterColumns=[{"name": "a", "type": "text", "jsonPath": "spec"}])]}},
-         'spec.additionalPrinterColumns[0].type: Invalid value: "text": must be one of boolean,date,integer,number,string'),
+        (with_spec({"properties": {"a": {"type": "string"}}}),
+         f"{PROPERTIES}.type: Required value: must not be empty for specified object fields"),
+        (with_version(schema={"type": "object", "anyOf": [{"properties": {"x": {}}}]}),
+         "spec.validation.openAPIV3Schema.properties[x]: Required value: because it is defined in "
+         "spec.validation.openAPIV3Schema.anyOf[0].properties[x]"),
+        (with_spec({"type": "object", "properties": {"n": {"type": "integer", "default": "x"}}}),
+         f'{PROPERTIES}.properties[n].default: Invalid value: "string": {PROPERTIES}.properties[n].default in body must '
+         'be of type integer: "string"'),
+        (with_spec({"type": "object", "properties": {"n": {"type": "object", "default": {"x": 1}}}}),
+         "must not have unknown fields"),
+        (with_spec({"type": "string", "pattern": "("}), "must be a valid regular expression, but isn't: "),
+        (with_version(additionalPrinterColumns=[{"name": "a", "type": "text", "jsonPath": "spec"}]),
+         'spec.additionalPrinterColumns[0].type: Invalid value: "text": must be one of '
+         "boolean,date,integer,number,string"),
         ({"spec": {"conversion": {"strategy": "Webhook"}}},
          "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook"),
-        ({"spec": {"versions": [version(schema=schema({**SPEC, "x-kubernetes-validations": [{"rule": "self.x > 1"}]}))]}},
-         "undefined field 'x'"),
-        ({"spec": {"versions": [version(schema=schema({**SPEC, "x-kubernetes-validations": [{"rule": "self.size"}]}))]}},
-         "cel expression must evaluate to a bool"),
-        ({"spec": {"versions": [version(selectableFields=[{"jsonPath": ".spec.nothing"}])]}},
+        (with_rule("self.x > 1"), "undefined field 'x'"),
+        (with_rule("self.size"), "cel expression must evaluate to a bool"),
+        (with_spec({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [
+            {"rule": "self == oldSelf"}]}}), "oldSelf cannot be used on the uncorrelatable portion of the schema within"),
+        (with_spec({"type": "array", "items": {"type": "array", "items": {"type": "string"}},
+                    "x-kubernetes-validations": [{"rule": "self.all(x, x.all(y, y.contains('a')))"}]}),
+         "estimated rule cost exceeds budget by factor of more than 100x"),
+        (with_version(selectableFields=[{"jsonPath": ".spec.nothing"}]),
          'spec.selectableFields[0].jsonPath: Invalid value: ".spec.nothing": is an invalid path'),
     ],
 )  # fmt: skip
