@@ -16,6 +16,7 @@
     |-- Invalid                 422 Invalid
     |-- TooManyRequests         429 TooManyRequests
     |-- InternalError           500 InternalError
+    |-- UnknownError            500 (no reason)
     |-- ServiceUnavailable      503 ServiceUnavailable
     `-- ServerTimeout           504 Timeout
 
@@ -161,6 +162,12 @@ class TooManyRequests(StatusError):
 
 class InternalError(StatusError):
     code, reason = 500, "InternalError"
+
+
+class UnknownError(StatusError):
+    """A failure that has no reason of its own: clients see the bare text."""
+
+    code, reason = 500, ""
 
 
 class ServiceUnavailable(StatusError):

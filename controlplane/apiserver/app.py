@@ -36,6 +36,7 @@ from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
@@ -58,10 +59,10 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
+    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
 
     server_address: str = "127.0.0.1:6443"
-    kinds: Sequence[Kind] = KINDS
+    kinds: ServedKinds | Sequence[Kind] = KINDS
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
 
@@ -88,10 +89,9 @@ class ApiServer:
         self._authenticator = authenticator
         self._authorizer = authorizer
         subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
-        discovery = Discovery(config.kinds, config.server_address, subresources)
-        self._core = Core(
-            registry, config.kinds, authorizer, NonResources(config.kinds, discovery, checks), subresources
-        )
+        kinds = ServedKinds.of(config.kinds)
+        discovery = Discovery(kinds, config.server_address, subresources)
+        self._core = Core(registry, kinds, authorizer, NonResources(kinds, discovery, checks), subresources)
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
         self._endless: set[asyncio.Task[Any]] = set()

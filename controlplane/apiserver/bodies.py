@@ -26,10 +26,21 @@ _NO_KIND = "couldn't get version/kind; json parse error"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an endpoint takes: the apiVersion and kind of the body, and the name errors give the object."""
+    """What an endpoint takes: the apiVersion and kind of the body. `decode` is for kinds without a built-in schema."""
 
     api_version: str
     kind: str
+    decode: Callable[[Object], strict.Checked] | None = None
+
+    def check(self, obj: Object) -> strict.Checked:
+        """The body decoded: unknown fields, wrong types, what is left."""
+        if self.decode is not None:
+            return self.decode(obj)
+        return strict.check(obj, self.api_version, self.kind)
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
 
     @property
     def group(self) -> str:
@@ -51,7 +62,7 @@ Decoder = Callable[[bytes, Target], Decoded]
 
 
 def target_of(kind: Kind) -> Target:
-    return Target(kind.api_version, kind.kind)
+    return Target(kind.api_version, kind.kind, kind.decode)
 
 
 def media_type(content_type: str) -> str:
@@ -127,7 +138,7 @@ def accept(decoded: Decoded, target: Target, validation: FieldValidation, warnin
     if not isinstance(obj, dict):
         raise _unrecognized(target, "the body is not an object")
     _identify(obj, target)
-    checked = strict.check(obj, target.api_version, target.kind)
+    checked = target.check(obj)
     if checked.type_errors:
         raise _unhandled(target, checked.type_errors[0])
     faults = _faults(checked.unknown, decoded.duplicates)
@@ -188,11 +199,18 @@ class PatchBody:
     text: str = ""
 
 
-def decode_patch(content_type: str, body: bytes) -> PatchBody:
-    """The body of a PATCH. Raises UnsupportedMediaType and BadRequest."""
+def patch_types(kind: Kind) -> Sequence[PatchType]:
+    """The patch formats the kind takes."""
+    return [each for each in _PATCH_TYPES if each is not PatchType.STRATEGIC or kind.strategic_merge]
+
+
+def decode_patch(
+    content_type: str, body: bytes, types: Sequence[PatchType] = _PATCH_TYPES
+) -> PatchBody:
+    """The body of a PATCH in one of `types`. Raises UnsupportedMediaType and BadRequest."""
     wanted = media_type(content_type)
-    if wanted not in _PATCH_TYPES:
-        raise _unsupported(_PATCH_TYPES)
+    if wanted not in types:
+        raise _unsupported(types)
     patch_type = PatchType(wanted)
     try:
         value, doubled = duplicates.parse(body)
@@ -214,7 +232,7 @@ def patch_check(
 
     def check(obj: Object) -> Object:
         warnings.clear()
-        checked = strict.check(obj, target.api_version, target.kind)
+        checked = target.check(obj)
         faults = _faults(checked.unknown, patch.duplicates)
         problem = checked.type_errors[0] if checked.type_errors else ""
         if not problem and faults and validation is FieldValidation.STRICT:

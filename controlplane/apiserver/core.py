@@ -7,7 +7,7 @@ every failure into a Status.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
 from controlplane.apiserver.handlers import reads, subresources, writes
@@ -18,6 +18,7 @@ from controlplane.apiserver.nonresource import NonResources
 from controlplane.apiserver.options import Query
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.routing import RequestInfo, resolve, split
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import (
     InternalError,
@@ -59,18 +60,18 @@ _NO_METHOD = "the server does not allow this method on the requested resource"
 
 
 class Core:
-    """Answers requests over `registry` for `kinds`."""
+    """Answers requests over `registry` for `kinds`, a live set."""
 
     def __init__(
         self,
         registry: Registry,
-        kinds: Sequence[Kind],
+        kinds: ServedKinds,
         authorizer: Authorizer,
         non_resources: NonResources,
         subresources: SubresourceHandlers,
     ) -> None:
         self._registry = registry
-        self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in kinds}
+        self._kinds = kinds
         self._authorizer = authorizer
         self._non_resources = non_resources
         self._frames = FrameCache()
@@ -99,7 +100,7 @@ class Core:
             raise too_large()
         if not info.is_resource:
             return await self._non_resource(request, query)
-        kind = self._kinds.get((info.group, info.version, info.resource))
+        kind = self._kinds.find(info.group, info.version, info.resource)
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)

@@ -34,6 +34,7 @@ from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
@@ -153,8 +154,9 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
+            kinds = ServedKinds(KINDS)
             registry = Registry(
-                store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)]
+                store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
             )
             await registry.start()
             server = _api_server(settings, sockets, registry, certificates, dial)
@@ -183,7 +185,9 @@ def _api_server(
     if settings.token_file is not None:
         authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
-    config = ServerConfig(server_address=f"{host}:{port}", kubelet_tls=kubelet_tls(certificates))
+    config = ServerConfig(
+        server_address=f"{host}:{port}", kinds=registry.kinds, kubelet_tls=kubelet_tls(certificates)
+    )
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from controlplane.errors import Cause, Object
 
@@ -48,6 +49,29 @@ class Subresource:
     verbs: tuple[str, ...]
     group: str = ""
     version: str = ""
+
+
+class Checked(Protocol):
+    """A decoded body: see `schema.strict.Checked`."""
+
+    @property
+    def pruned(self) -> Object: ...
+
+    @property
+    def unknown(self) -> Sequence[str]: ...
+
+    @property
+    def type_errors(self) -> Sequence[str]: ...
+
+
+class Conversion(Protocol):
+    """Between one version of a kind and what is stored. Both give new objects and may take their time."""
+
+    async def read(self, objs: Sequence[Object]) -> Sequence[Object]:
+        """Stored objects in this version, in the same order. Raises `store.cache.Unconvertible`."""
+
+    async def write(self, obj: Object) -> Object:
+        """An object of this version as it is to be stored. Raises a StatusError."""
 
 
 def _nothing(obj: Object) -> None:
@@ -89,8 +113,13 @@ class Kind:
 
     A kind served in several versions is stored in one of them, the hub; the others name it (`hub`, a plural looked up
     by group and version: `("", "v1")`, `("autoscaling", "v2")`) and convert whole objects, pure and without loss:
-    `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Defaults and validation of
-    writes run on the hub; `default` of the version runs before `to_hub`.
+    `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Rules such a version does
+    not have itself are the hub's, seen through the conversion (`versions.py`); its `default` runs before the hub's.
+    `convert` is the same as an asynchronous form, for kinds whose versions are converted elsewhere.
+
+    Kinds that are no part of this package say what the schema package cannot know of them: `decode` (a body's unknown
+    fields and wrong types), `definitions` (OpenAPI schemas by full name), `field_type` (the compiled type that
+    managed fields and apply work on), and `strategic_merge`: whether such patches are taken.
     """
 
     group: str
@@ -126,6 +155,12 @@ class Kind:
     hub: tuple[str, str] | None = None
     to_hub: Callable[[Object], Object] | None = None
     from_hub: Callable[[Object], Object] | None = None
+    convert: Conversion | None = None
+    decode: Callable[[Object], Checked] | None = None
+    definitions: Mapping[str, Object] = field(default_factory=dict)
+    field_type: object = None
+    strategic_merge: bool = True
+    list_kind: str = ""
 
     @property
     def api_version(self) -> str:

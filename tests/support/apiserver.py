@@ -121,7 +121,8 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
     await registry.start()
     try:
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        async with serving(registry, directory, dial) as served:
+        config = ServerConfig(kinds=registry.kinds)
+        async with serving(registry, directory, dial, config) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()

@@ -40,7 +40,8 @@ async def update(call: Call) -> ApiResponse:
 async def patch(call: Call) -> ApiResponse:
     """PATCH of the object or of its status."""
     wanted, options = call.wants(), call.write_options()
-    body = bodies.decode_patch(call.header("content-type"), call.request.body)
+    types = bodies.patch_types(call.kind)
+    body = bodies.decode_patch(call.header("content-type"), call.request.body, types)
     target = bodies.target_of(call.kind)
     check = bodies.patch_check(body, target, call.name, call.validation(), call.warnings)
     stored = await call.registry.patch(

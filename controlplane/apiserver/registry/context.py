@@ -14,6 +14,7 @@ from controlplane.apiserver.admission.plugin import (
     ValidatingPlugin,
 )
 from controlplane.apiserver.registry.storage import Storage
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
 from controlplane.resources.kind import Kind
@@ -24,19 +25,20 @@ class Context:
     """`clock` gives the present as aware datetime."""
 
     storage: Storage
-    kinds: Sequence[Kind]
+    kinds: ServedKinds
     admission: Sequence[AdmissionPlugin]
     clock: Callable[[], datetime]
     validation: Sequence[ValidatingPlugin] = ()
 
     def kind_of(self, group: str, plural: str) -> Kind | None:
-        return next((kind for kind in self.kinds if kind.group == group and kind.plural == plural), None)
+        return self.kinds.of_resource(group, plural)
 
     async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
         """Any object for admission, read-only; None when it or its kind does not exist."""
         kind = self.kind_of(group, plural)
         if kind is None:
             return None
+        await self.storage.ready(kind)
         found = self.storage.cache(kind).get(namespace, name)
         if found is None:
             found = await self.storage.newest(kind, namespace, name)

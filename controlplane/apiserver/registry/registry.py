@@ -1,6 +1,6 @@
 """The door of the API machinery: one method per verb over all kinds.
 
-The HTTP layer, the in-process client and the bootstrap call it. It holds the store, one watch cache per kind,
+The HTTP layer, the in-process client and the bootstrap call it. It holds the store, the watch caches,
 the admission chain and the allocators; the rules of each verb live beside it (`creation.py`, `updating.py`, ...).
 It must not know HTTP, selectors' syntax or printing.
 """
@@ -33,6 +33,7 @@ from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_sca
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.errors import BadRequest, NotFound, Object
 from controlplane.resources.kind import Kind
 from controlplane.store.compaction import Compactor
@@ -45,25 +46,26 @@ def utc_now() -> datetime:
 
 
 class Registry:
-    """See the module. `kinds` are all served kinds; `admission` and then `validation` run in order on each write."""
+    """See the module. `kinds` are all served kinds, a live set or a fixed one; `admission` and then `validation` run in order on each write."""
 
     def __init__(
         self,
         store: Store,
-        kinds: Sequence[Kind],
+        kinds: ServedKinds | Sequence[Kind],
         *,
         admission: Sequence[AdmissionPlugin] = (),
         validation: Sequence[ValidatingPlugin] = (),
         allocators: Sequence[Allocator] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._storage = Storage(store, kinds, allocators)
-        self._context = Context(self._storage, tuple(kinds), tuple(admission), clock, tuple(validation))
+        self.kinds = ServedKinds.of(kinds)
+        self._storage = Storage(store, self.kinds, allocators)
+        self._context = Context(self._storage, self.kinds, tuple(admission), clock, tuple(validation))
         self._compactor = Compactor(store)
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Fill the watch caches, rebuild the allocators from what is stored, begin compacting old history."""
+        """Rebuild the allocators from what is stored, begin compacting old history. Caches fill when asked for."""
         await self._storage.start()
         self._upkeep = asyncio.create_task(self._compactor.run(), name="compaction of the store")
 
@@ -76,10 +78,12 @@ class Registry:
 
     async def create(self, kind: Kind, namespace: str, obj: Object, opts: WriteOptions) -> Stored:
         """Store a new object. `namespace` is the URL's ("" for cluster scope). Takes ownership of `obj`."""
+        await self._storage.ready(kind)
         return await create(self._context, kind, namespace, obj, opts)
 
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""
+        await self._storage.ready(kind)
         return await get_object(self._context, kind, namespace, name, resource_version)
 
     async def get_scale(self, kind: Kind, namespace: str, name: str) -> Stored:
@@ -88,6 +92,7 @@ class Registry:
 
     async def list(self, kind: Kind, namespace: str, opts: ListOptions) -> ListResult:
         """Objects in key order at one revision. An empty `namespace` lists all of them."""
+        await self._storage.ready(kind)
         return await list_objects(self._context, kind, namespace, opts)
 
     async def update(
@@ -97,6 +102,7 @@ class Registry:
 
         Returns the object and whether it was created (kinds with create_on_update). Takes ownership of `obj`.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
             stored = await self._rescale(kind, namespace, name, lambda _: obj, opts)
             return stored, False
@@ -125,6 +131,7 @@ class Registry:
         After a lost race it is applied again. `check` sees each patched object before it is stored and returns
         it, pruned perhaps, or raises: the HTTP layer's validation of fields.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
 
             def propose_scale(scale: Object) -> Object:
@@ -141,12 +148,14 @@ class Registry:
 
     async def delete(self, kind: Kind, namespace: str, name: str, opts: DeleteOptions) -> tuple[Stored, bool]:
         """Delete or begin to. Returns the last state and whether it is gone at once (False: pending)."""
+        await self._storage.ready(kind)
         return await delete(self._context, kind, namespace, name, opts)
 
     async def delete_collection(
         self, kind: Kind, namespace: str, opts: ListOptions, delete_options: DeleteOptions
     ) -> Sequence[Stored]:
         """Delete all that `opts` selects; returns their last states. Objects gone meanwhile are skipped."""
+        await self._storage.ready(kind)
         return await delete_collection(self._context, kind, namespace, opts, delete_options)
 
     async def bind(self, namespace: str, name: str, binding: Object, opts: WriteOptions) -> None:
@@ -154,6 +163,7 @@ class Registry:
         pods = self.kind_of("", "pods")
         if pods is None:
             raise _no_such_resource()
+        await self._storage.ready(pods)
         node = pod_binding.node_of(binding, name)
         clock = self._context.clock
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
@@ -167,8 +177,12 @@ class Registry:
         return ObjectWatch(self._context, kind, namespace, opts)
 
     def kind_of(self, group: str, plural: str) -> Kind | None:
-        """The served kind of that resource (its first version)."""
+        """The served kind of that resource (its preferred version)."""
         return self._context.kind_of(group, plural)
+
+    async def reload(self, kind: Kind) -> None:
+        """Forget what is cached of a kind in any version: how its objects are read has changed. Its watches end."""
+        await self._storage.drop(kind.prefix)
 
     async def revision(self) -> int:
         """The store's newest revision."""

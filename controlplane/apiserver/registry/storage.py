@@ -1,6 +1,7 @@
-"""Objects of kinds <-> records of the store: encoding, one watch cache per kind, commits with their reservations.
+"""Objects of kinds <-> records of the store: encoding, conversion, watch caches, commits with their reservations.
 
-Every verb reads and writes through it. After a write it waits for the cache, so that whoever was answered finds
+Every verb reads and writes through it. A kind's cache is made when the kind is first asked for (`ready`), and each
+served version has its own, so that objects are converted once and not for every reader. After a write it waits for the cache, so that whoever was answered finds
 what it wrote. Faults of the store leave it as StatusErrors, lost races as RevisionMismatch.
 """
 
@@ -8,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
 from controlplane.apiserver.allocation.allocator import Allocator, Reservation
-from controlplane.errors import InternalError, Object, ServiceUnavailable
+from controlplane.errors import InternalError, NotFound, Object, ServiceUnavailable, UnknownError
 from controlplane.resources.kind import Kind
-from controlplane.store.cache import WatchCache
-from controlplane.store.events import Stored, encoded, stamped
+from controlplane.store.cache import Unconvertible, WatchCache
+from controlplane.store.events import Stored, encoded, split, stamped
 from controlplane.store.protocol import (
     Change,
     Compacted,
@@ -39,40 +40,108 @@ def store_faults() -> Iterator[None]:
         raise
     except StoreClosed as fault:
         raise ServiceUnavailable("the API server is shutting down") from fault
+    except Unconvertible as fault:
+        raise UnknownError(str(fault)) from fault
     except StoreError as fault:
         raise InternalError(f"Internal error occurred: {fault}") from fault
 
 
-class Storage:
-    """`kinds` share a cache where they share a folder of the store."""
+_Place = tuple[str, str]
+"""A folder of the store, and the apiVersion its objects are served in."""
 
-    def __init__(self, store: Store, kinds: Sequence[Kind], allocators: Sequence[Allocator]) -> None:
+
+class Storage:
+    """`kinds` is the live set of served kinds; the allocators' kinds are read at the start."""
+
+    def __init__(self, store: Store, kinds: Iterable[Kind], allocators: Sequence[Allocator]) -> None:
         self._store = store
         self._kinds = kinds
         self._allocators = allocators
-        self._caches = {kind.prefix: WatchCache(store, kind.prefix) for kind in kinds}
+        self._caches: dict[_Place, WatchCache] = {}
+        self._versions: dict[str, int] = {}
+        self._starting: dict[_Place, asyncio.Task[None]] = {}
         self._commits: set[asyncio.Task[Sequence[Change]]] = set()
+        self._closed = False
 
     async def start(self) -> None:
-        """Fill the caches; let the allocators take over what is stored."""
-        for cache in self._caches.values():
-            await cache.start()
+        """Let the allocators take over what is stored."""
         for allocator in self._allocators:
-            allocator.rebuild(
-                stored.object
-                for kind in self._kinds
-                if allocator.applies_to(kind)
-                for _, stored in self.cache(kind).scan()
-            )
+            held: list[Object] = []
+            for kind in self._kinds:
+                if kind.convert is None and allocator.applies_to(kind):
+                    await self.ready(kind)
+                    held.extend(stored.object for _, stored in self.cache(kind).scan())
+            allocator.rebuild(held)
 
     async def close(self) -> None:
-        if self._commits:
-            await asyncio.wait(self._commits)
+        self._closed = True
+        for task in self._starting.values():
+            task.cancel()
+        pending = [*self._commits, *self._starting.values()]
+        if pending:
+            await asyncio.wait(pending)
         for cache in self._caches.values():
             await cache.close()
 
+    async def ready(self, kind: Kind) -> None:
+        """Make sure of the kind's cache before it is used. Raises UnknownError when its objects cannot be converted.
+
+        Where several versions of one kind are in use, it also holds everything acknowledged so far.
+        """
+        cache = self._caches.get(_place(kind))
+        if cache is None or cache.is_broken:
+            await self._begin(kind)
+        elif self._versions[kind.prefix] > 1:
+            with store_faults():
+                await cache.catch_up()
+
     def cache(self, kind: Kind) -> WatchCache:
-        return self._caches[kind.prefix]
+        """The cache of a kind that `ready` was called for. Raises NotFound when the kind was taken away since."""
+        found = self._caches.get(_place(kind))
+        if found is None:
+            raise NotFound("the server could not find the requested resource")
+        return found
+
+    async def drop(self, prefix: str) -> None:
+        """Forget the caches of a folder: what its objects mean has changed, or it is gone. Their watches end."""
+        starting = [task for (folder, _), task in self._starting.items() if folder == prefix]
+        if starting:
+            await asyncio.wait(starting)
+        for place in [place for place in self._caches if place[0] == prefix]:
+            await self._remove(place).close()
+
+    async def _begin(self, kind: Kind) -> None:
+        """Start the cache, once for all who wait for it."""
+        if self._closed:
+            raise ServiceUnavailable("the API server is shutting down")
+        place = _place(kind)
+        task = self._starting.get(place)
+        if task is None:
+            task = self._starting[place] = asyncio.create_task(
+                self._start_cache(kind), name=f"cache of {kind.prefix}"
+            )
+            task.add_done_callback(lambda done: self._started(place, done))
+        with store_faults():
+            await asyncio.shield(task)
+
+    async def _start_cache(self, kind: Kind) -> None:
+        place = _place(kind)
+        if place in self._caches:
+            await self._remove(place).close()
+        convert = None if kind.convert is None else kind.convert.read
+        cache = WatchCache(self._store, kind.prefix, convert=convert)
+        await cache.start()
+        self._caches[place] = cache
+        self._versions[kind.prefix] = self._versions.get(kind.prefix, 0) + 1
+
+    def _started(self, place: _Place, done: asyncio.Task[None]) -> None:
+        del self._starting[place]
+        if not done.cancelled():
+            done.exception()  # Those who wait have it; nobody else needs to be told.
+
+    def _remove(self, place: _Place) -> WatchCache:
+        self._versions[place[0]] -= 1
+        return self._caches.pop(place)
 
     async def revision(self) -> int:
         with store_faults():
@@ -103,7 +172,12 @@ class Storage:
         """Store `obj` (its metadata gets the new resourceVersion). Raises RevisionMismatch."""
         metadata = obj["metadata"]
         metadata.pop("resourceVersion", None)
-        change = await self._commit(kind, Put(key, encoded(obj), expect), reservations)
+        form = obj if kind.convert is None else await kind.convert.write(obj)
+        change = await self._commit(kind, Put(key, encoded(form), expect), reservations)
+        if kind.convert is not None:
+            found = self.cache(kind).get(*split(key.removeprefix(kind.prefix)))
+            if found is not None and found.revision == change.revision:
+                return found
         metadata["resourceVersion"] = str(change.revision)
         return Stored(obj, orjson.dumps(obj), change.revision)
 
@@ -114,6 +188,7 @@ class Storage:
 
     async def _commit(self, kind: Kind, write: Write, reservations: Sequence[Reservation]) -> Change:
         """Commit one write and settle its reservations by the outcome, even if the caller is cancelled."""
+        cache = self.cache(kind)
         with store_faults():
             if reservations:
                 task = asyncio.ensure_future(self._store_one(write))
@@ -122,7 +197,7 @@ class Storage:
                 (change,) = await asyncio.shield(task)
             else:
                 (change,) = await self._store.commit((write,))
-            await self.cache(kind).wait_for(change.revision)
+            await cache.wait_for(change.revision)
         return change
 
     async def _store_one(self, write: Write) -> Sequence[Change]:
@@ -136,6 +211,10 @@ class Storage:
                 reservation.commit()
             else:
                 reservation.roll_back()
+
+
+def _place(kind: Kind) -> _Place:
+    return kind.prefix, kind.api_version
 
 
 class _Release:
