@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from controlplane.resources.admissionregistration.policies import (
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+)
+from controlplane.resources.admissionregistration.webhooks import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
 from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
@@ -29,6 +37,7 @@ __all__ = [
     "EVENT",
     "KINDS",
     "LEASE",
+    "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
     "NODE",
     "POD",
@@ -36,6 +45,9 @@ __all__ = [
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
+    "VALIDATING_ADMISSION_POLICY",
+    "VALIDATING_ADMISSION_POLICY_BINDING",
+    "VALIDATING_WEBHOOK_CONFIGURATION",
     "by_kind",
     "by_plural",
 ]
@@ -54,6 +66,10 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     LEASE,
     ENDPOINT_SLICE,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+    VALIDATING_WEBHOOK_CONFIGURATION,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

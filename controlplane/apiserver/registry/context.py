@@ -44,6 +44,14 @@ class Context:
             found = await self.storage.newest(kind, namespace, name)
         return found.object if found else None
 
+    async def listing(self, group: str, plural: str, namespace: str) -> Sequence[Object]:
+        """All objects of a kind for admission, read-only; none when the kind is not served."""
+        kind = self.kind_of(group, plural)
+        if kind is None:
+            return ()
+        await self.storage.ready(kind)
+        return [stored.object for _, stored in self.storage.cache(kind).scan(namespace)]
+
     async def admit(self, request: AdmissionRequest) -> None:
         """Run all mutating plug-ins in order; the first that refuses ends it."""
         for plugin in self.admission:
@@ -80,4 +88,5 @@ class Context:
             dry_run=dry_run,
             lookup=self.lookup,
             remarks=remarks,
+            listing=self.listing,
         )

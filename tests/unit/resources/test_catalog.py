@@ -23,6 +23,10 @@ def test_the_kinds():
         "apps/v1 ReplicaSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
+        "admissionregistration.k8s.io/v1 MutatingWebhookConfiguration",
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
+        "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
     }
 
 
@@ -55,7 +59,8 @@ def test_get_all():
 
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
-        "deployments", "replicasets", "endpointslices",
+        "deployments", "replicasets", "endpointslices", "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings",
     }  # fmt: skip
 
 
