@@ -87,7 +87,7 @@ class ApiServer:
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authenticator = authenticator
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
         kinds = ServedKinds.of(config.kinds)
         discovery = Discovery(kinds, config.server_address, subresources)
@@ -208,7 +208,7 @@ class ApiServer:
         if not any(name.lower().startswith("impersonate-") for name in request.headers):
             return user
         pairs = [(name.lower(), value) for name, value in request.headers.items()]
-        return await impersonate(user, pairs, self._authorizer)
+        return await impersonate(user, pairs, self.authorizer)
 
 
 async def _close(response: ApiResponse) -> None:

@@ -17,9 +17,19 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.always_deny import AlwaysDeny
+from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.admission.webhooks import (
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionWebhook,
+    WebhookClient,
+)
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -63,6 +73,7 @@ class ControlPlaneSettings:
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
     bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
     """
 
     data_dir: Path
@@ -76,6 +87,8 @@ class ControlPlaneSettings:
     token_file: Path | None = None
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
+    disabled_admission: tuple[str, ...] = ()
+    enabled_admission: tuple[str, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -155,11 +168,18 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
+            seat = AuthorizerSeat()
+            chain = admission_chain(settings, kinds, seat, dial)
             registry = Registry(
-                store, kinds, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=chain.mutating,
+                validation=chain.validating,
+                allocators=[_allocator(settings)],
             )
             await registry.start()
             server = _api_server(settings, sockets, registry, certificates, dial)
+            seat.authorizer = server.authorizer
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
@@ -191,14 +211,24 @@ def _api_server(
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 
-def _admission(
-    settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
-    return (
-        NamespaceLifecycle(),
-        ServiceAccountAdmission(),
-        DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
-    )
+def admission_chain(
+    settings: ControlPlaneSettings, kinds: ServedKinds, seat: AuthorizerSeat, dial: Dial
+) -> Chain:
+    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
+    client = WebhookClient(dial)
+    plugins: dict[str, Plugin] = {
+        "NamespaceLifecycle": NamespaceLifecycle(),
+        "ServiceAccount": ServiceAccountAdmission(),
+        "PodSecurity": PodSecurity(),
+        "DefaultTolerationSeconds": DefaultTolerations(
+            settings.not_ready_seconds, settings.unreachable_seconds
+        ),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "AlwaysDeny": AlwaysDeny(),
+    }
+    return assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

@@ -13,8 +13,17 @@ from typing import Any
 
 import aiohttp
 
+from controlplane.apiserver.admission.chain import assemble
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
+from controlplane.apiserver.admission.webhooks import (
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionWebhook,
+    WebhookClient,
+)
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
@@ -22,6 +31,7 @@ from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
@@ -107,15 +117,30 @@ class FakeRegistry:
     async def revision(self) -> int:
         return 1
 
+    async def admit(self, *arguments: Any, **options: Any) -> None:
+        """Everything is welcome."""
+
 
 @asynccontextmanager
 async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
+    kinds, seat, client = ServedKinds(KINDS), AuthorizerSeat(), WebhookClient(dial)
+    chain = assemble(
+        {
+            "NamespaceLifecycle": NamespaceLifecycle(),
+            "PodSecurity": PodSecurity(),
+            "DefaultTolerationSeconds": DefaultTolerations(),
+            "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+            "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
+            "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        }
+    )
     registry = Registry(
         store,
-        KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        kinds,
+        admission=chain.mutating,
+        validation=chain.validating,
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
@@ -123,6 +148,7 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
         config = ServerConfig(kinds=registry.kinds)
         async with serving(registry, directory, dial, config) as served:
+            seat.authorizer = served.server.authorizer
             yield served
             await served.server.stop_listening()
             await registry.close()

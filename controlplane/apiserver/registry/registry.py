@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, Remarks, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
 from controlplane.apiserver.registry.context import Context
@@ -34,6 +34,7 @@ from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.user import UserInfo
 from controlplane.errors import BadRequest, NotFound, Object
 from controlplane.resources.kind import Kind
 from controlplane.store.compaction import Compactor
@@ -168,6 +169,31 @@ class Registry:
         clock = self._context.clock
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
+
+    async def admit(
+        self,
+        operation: Operation,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        subresource: str,
+        body_kind: tuple[str, str, str],
+        body: Object,
+        user: UserInfo,
+        *,
+        dry_run: bool = False,
+        remarks: Remarks | None = None,
+    ) -> None:
+        """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
+
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        """
+        request = self._context.admission_request(
+            operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
+        )
+        request.body_kind = body_kind
+        await self._context.admit(request)
+        await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.
