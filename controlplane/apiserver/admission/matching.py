@@ -37,6 +37,12 @@ class Question:
     subresource: str
     in_namespace: bool
 
+    @property
+    def key(self) -> tuple[str, str, str, str, str, bool]:
+        """What tells it from others, as long as the served kinds stay the same."""
+        kind = self.kind
+        return self.operation, kind.group, kind.version, kind.plural, self.subresource, self.in_namespace
+
     @classmethod
     def of(cls, request: AdmissionRequest) -> Question:
         return cls(request.operation.value, request.kind, request.subresource, bool(request.namespace))

@@ -83,7 +83,7 @@ class Configurations:
     kinds: Iterable[Kind]
     _edition: tuple[tuple[str, str], ...] = ()
     _webhooks: tuple[Webhook, ...] = ()
-    _remembered: dict[Question, tuple[Invocation, ...]] = field(default_factory=dict)
+    _remembered: dict[tuple[object, ...], tuple[Invocation, ...]] = field(default_factory=dict)
     _served: int = -1
     _conditions: dict[tuple[str, str], list[tuple[str, Program]]] = field(default_factory=dict)
 
@@ -93,11 +93,11 @@ class Configurations:
             return ()
         self._refresh(objects)
         question = Question.of(request)
-        found = self._remembered.get(question)
+        found = self._remembered.get(question.key)
         if found is None:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[question] = tuple(self._search(question))
+            found = self._remembered[question.key] = tuple(self._search(question))
         return found
 
     def _search(self, question: Question) -> Iterable[Invocation]:
