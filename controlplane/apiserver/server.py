@@ -12,17 +12,21 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.always_deny import AlwaysDeny
+from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
 from controlplane.apiserver.admission.priority import Priority
 from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
@@ -33,6 +37,8 @@ from controlplane.apiserver.admission.storage_objects import (
 )
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
+from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
+from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -80,6 +86,7 @@ class ControlPlaneSettings:
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
     bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
     `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
     """
 
     data_dir: Path
@@ -94,6 +101,8 @@ class ControlPlaneSettings:
     event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
+    disabled_admission: tuple[str, ...] = ()
+    enabled_admission: tuple[str, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -173,13 +182,13 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
-            objects = StoredObjects()
-            limits = LimitRanger(objects)
+            objects, seat = StoredObjects(), AuthorizerSeat()
+            chain = admission_chain(settings, kinds, seat, objects, dial)
             registry = Registry(
                 store,
                 kinds,
-                admission=_admission(settings, limits),
-                validation=_validation(limits, objects),
+                admission=chain.mutating,
+                validation=chain.validating,
                 allocators=[_allocator(settings)],
                 lifetimes={("", "events"): settings.event_ttl_seconds},
             )
@@ -188,6 +197,7 @@ async def serve_control_plane(
             custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, components)
+            seat.authorizer = server.authorizer
             try:
                 await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
@@ -240,32 +250,38 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
     return {"controller-manager": check, "scheduler": check}
 
 
-def _admission(settings: ControlPlaneSettings, limits: LimitRanger) -> Sequence[AdmissionPlugin]:
-    """The mutating plug-ins, in upstream's order."""
-    return (
-        NamespaceLifecycle(),
-        limits,
-        ServiceAccountAdmission(),
-        TaintNodesByCondition(),
-        Priority(),
-        DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
-        DefaultStorageClass(),
-        StorageObjectInUseProtection(),
-        RuntimeClassAdmission(),
-        DefaultIngressClass(),
-    )
-
-
-def _validation(limits: LimitRanger, objects: StoredObjects) -> Sequence[ValidatingPlugin]:
-    """The validating plug-ins, in upstream's order; the quota last: it charges what everybody else has admitted."""
-    return (
-        limits,
-        Priority(),
-        PersistentVolumeClaimResize(),
-        RuntimeClassAdmission(),
-        KindWarnings(),
-        ResourceQuotaAdmission(objects),
-    )
+def admission_chain(
+    settings: ControlPlaneSettings,
+    kinds: ServedKinds,
+    seat: AuthorizerSeat,
+    objects: StoredObjects,
+    dial: Dial,
+) -> Chain:
+    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
+    client = AdmissionWebhookClient(dial)
+    plugins: dict[str, Plugin] = {
+        "NamespaceLifecycle": NamespaceLifecycle(),
+        "LimitRanger": LimitRanger(objects),
+        "ServiceAccount": ServiceAccountAdmission(),
+        "TaintNodesByCondition": TaintNodesByCondition(),
+        "PodSecurity": PodSecurity(),
+        "Priority": Priority(),
+        "DefaultTolerationSeconds": DefaultTolerations(
+            settings.not_ready_seconds, settings.unreachable_seconds
+        ),
+        "PersistentVolumeClaimResize": PersistentVolumeClaimResize(),
+        "DefaultStorageClass": DefaultStorageClass(),
+        "StorageObjectInUseProtection": StorageObjectInUseProtection(),
+        "RuntimeClass": RuntimeClassAdmission(),
+        "DefaultIngressClass": DefaultIngressClass(),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ResourceQuota": ResourceQuotaAdmission(objects),
+        "AlwaysDeny": AlwaysDeny(),
+    }
+    chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
+    return replace(chain, validating=(*chain.validating, KindWarnings()))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

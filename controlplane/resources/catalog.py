@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from controlplane.resources.admissionregistration.policies import (
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+)
+from controlplane.resources.admissionregistration.webhooks import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
 from controlplane.resources.apiregistration import API_SERVICE
 from controlplane.resources.apps.controller_revision import CONTROLLER_REVISION
 from controlplane.resources.apps.daemon_set import DAEMON_SET
@@ -76,6 +84,7 @@ __all__ = [
     "KINDS",
     "LEASE",
     "LIMIT_RANGE",
+    "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
     "NETWORK_POLICY",
     "NODE",
@@ -96,6 +105,9 @@ __all__ = [
     "SERVICE_CIDR",
     "STATEFUL_SET",
     "STORAGE_CLASS",
+    "VALIDATING_ADMISSION_POLICY",
+    "VALIDATING_ADMISSION_POLICY_BINDING",
+    "VALIDATING_WEBHOOK_CONFIGURATION",
     "VOLUME_ATTACHMENT",
     "by_kind",
     "by_plural",
@@ -147,6 +159,10 @@ KINDS: tuple[Kind, ...] = (
     POD_DISRUPTION_BUDGET,
     EVENTS_EVENT,
     CUSTOM_RESOURCE_DEFINITION,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+    VALIDATING_WEBHOOK_CONFIGURATION,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {
