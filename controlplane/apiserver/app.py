@@ -21,13 +21,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from controlplane.apiserver.authn import (
-    Authenticator,
-    Credentials,
-    bearer_token,
-    impersonate,
-    subject,
-)
+from controlplane.apiserver.authn import Authentication, Credentials, bearer_token, impersonate
+from controlplane.apiserver.authn.impersonation import PREFIX as IMPERSONATE
+from controlplane.apiserver.authn.request_header import STANDARD_NAMES, HeaderNames
+from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
@@ -40,7 +37,7 @@ from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
 from controlplane.apiserver.watching import WatchStream
-from controlplane.errors import BadRequest, StatusError, Unauthorized
+from controlplane.errors import BadRequest, StatusError
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
@@ -58,12 +55,17 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
+    certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`. `token_issuer` signs
+    ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
+    speaks in: they go no further than authentication."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: Sequence[Kind] = SERVED
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+    token_issuer: TokenIssuer | None = None
+    documents: Mapping[str, ApiResponse] = field(default_factory=dict)
+    proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
 
 
 class ApiServer:
@@ -73,7 +75,7 @@ class ApiServer:
         self,
         config: ServerConfig,
         registry: Registry,
-        authenticator: Authenticator,
+        authentication: Authentication,
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
@@ -85,17 +87,18 @@ class ApiServer:
             return ""
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
-        self._authenticator = authenticator
+        self._authentication = authentication
+        self._proxy_headers = tuple(config.proxy_headers)
         self._authorizer = authorizer
-        subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
+        subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer)
         discovery = Discovery(config.kinds, config.server_address, subresources)
         self._core = Core(
             registry,
             config.kinds,
             authorizer,
-            NonResources(config.kinds, discovery, checks),
+            NonResources(config.kinds, discovery, checks, config.documents),
             subresources,
-            review_handlers(),
+            review_handlers(authentication),
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
@@ -171,13 +174,13 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        user = await self._user(request)
+        user = await self._user(request, path)
         body = await _body(request)
         api_request = ApiRequest(
             "GET" if request.method == "HEAD" else request.method,
             path,
             parse_qsl(query, keep_blank_values=True) if query else (),
-            _headers(request),
+            self._headers(request),
             body,
             user,
         )
@@ -200,20 +203,27 @@ class ApiServer:
             self._writes.add(closing)
             closing.add_done_callback(self._writes.discard)
 
-    async def _user(self, request: web.BaseRequest) -> UserInfo:
-        transport = request.transport
-        peer = transport.get_extra_info("peercert") if transport is not None else None
-        common_name, organizations = subject(peer)
-        credentials = Credentials(
-            common_name, organizations, bearer_token(request.headers.get("Authorization", ""))
-        )
-        user = await self._authenticator.authenticate(credentials)
-        if user is None:
-            raise Unauthorized("Unauthorized")
-        if not any(name.lower().startswith("impersonate-") for name in request.headers):
+    async def _user(self, request: web.BaseRequest, path: str) -> UserInfo:
+        """Who asks, or as whom. Raises Unauthorized, Forbidden, BadRequest."""
+        transport, headers = request.transport, request.headers
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        certificate = tls.getpeercert(True) if tls is not None else None
+        credentials = Credentials(certificate or b"", bearer_token(headers), headers)
+        user = (await self._authentication.identify(credentials, path)).user
+        if not any(name.lower().startswith(IMPERSONATE) for name in headers):
             return user
-        pairs = [(name.lower(), value) for name, value in request.headers.items()]
+        pairs = [(name.lower(), value) for name, value in headers.items()]
         return await impersonate(user, pairs, self._authorizer)
+
+    def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
+        """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            name = name.lower()
+            if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
+                continue
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
 
 
 async def _close(response: ApiResponse) -> None:
@@ -232,15 +242,6 @@ class _Detached(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None
-
-
-def _headers(request: web.BaseRequest) -> Mapping[str, str]:
-    """Lower-case names; repeated headers are joined by commas."""
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        name = name.lower()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 async def _body(request: web.BaseRequest) -> bytes:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from controlplane.apiserver.authn import Authentication
+from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
-from controlplane.apiserver.handlers import authentication_reviews, reads, reviews, subresources, writes
+from controlplane.apiserver.handlers import reads, reviews, subresources, writes
+from controlplane.apiserver.handlers.authentication_reviews import TokenReviews, review_self
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.token_request import TokenRequests
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources
 from controlplane.apiserver.options import Query
@@ -142,8 +146,11 @@ def _takes(kind: Kind, info: RequestInfo) -> bool:
     return bool(info.name) or info.verb in _COLLECTION_VERBS
 
 
-def subresource_handlers(connector: Connector) -> SubresourceHandlers:
-    """The handlers of all subresources but status and scale, which every kind has alike."""
+def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None) -> SubresourceHandlers:
+    """The handlers of all subresources but status and scale, which every kind has alike.
+
+    Without an `issuer` nobody is given tokens.
+    """
 
     def streams(handler: Handler) -> Mapping[str, Handler]:
         return {"get": handler, "create": handler}
@@ -151,7 +158,11 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
     def every(handler: Handler) -> Mapping[str, Handler]:
         return dict.fromkeys(("create", "delete", "get", "patch", "update"), handler)
 
+    tokens: SubresourceHandlers = {}
+    if issuer is not None:
+        tokens = {("", "serviceaccounts", "token"): {"create": TokenRequests(issuer).create}}
     return {
+        **tokens,
         ("", "pods", "log"): {"get": connector.log},
         ("", "pods", "exec"): streams(connector.execute),
         ("", "pods", "attach"): streams(connector.attach),
@@ -165,10 +176,11 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
     }
 
 
-def review_handlers() -> reviews.ReviewHandlers:
+def review_handlers(authentication: Authentication) -> reviews.ReviewHandlers:
     """Who answers each kind of `catalog.REVIEW_KINDS`."""
     return {
-        ("authentication.k8s.io", "selfsubjectreviews"): authentication_reviews.review_self,
+        ("authentication.k8s.io", "tokenreviews"): TokenReviews(authentication).review,
+        ("authentication.k8s.io", "selfsubjectreviews"): review_self,
     }
 
 

@@ -48,18 +48,28 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class NonResources:
-    """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told."""
+    """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told.
+
+    `documents` are fixed answers by path.
+    """
 
     def __init__(
-        self, kinds: Sequence[Kind], discovery: Discovery, checks: Mapping[str, HealthCheck]
+        self,
+        kinds: Sequence[Kind],
+        discovery: Discovery,
+        checks: Mapping[str, HealthCheck],
+        documents: Mapping[str, ApiResponse] | None = None,
     ) -> None:
+        self._fixed = {
+            tuple(path.strip("/").split("/")): answer for path, answer in (documents or {}).items()
+        }
         self._kinds = tuple(kinds)
         self._discovery = discovery
         self._checks = dict(checks)
         self._openapi_index = orjson.dumps(openapi.index(kinds))
         self._version = orjson.dumps(version())
         self._paths = sorted(
-            [*self._discovery.paths, "/openapi/v2", "/openapi/v3", "/version"]
+            [*self._discovery.paths, *(documents or ()), "/openapi/v2", "/openapi/v3", "/version"]
             + [f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))]
         )
 
@@ -80,6 +90,9 @@ class NonResources:
                 return await self._health(path, names, query)
             case ("",):
                 return json_response(200, {"paths": self._paths})
+        fixed = self._fixed.get(segments)
+        if fixed is not None:
+            return fixed
         document = self._discovery.document(segments)
         if document is None:
             raise NotFound("the server could not find the requested resource")

@@ -22,12 +22,8 @@ from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecy
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import (
-    Authenticator,
-    CertificateAuthenticator,
-    FirstOf,
-    TokenFileAuthenticator,
-)
+from controlplane.apiserver.authn.build import build, client_authorities
+from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
@@ -60,8 +56,8 @@ class ControlPlaneSettings:
     `data_dir` holds the store, `pki_dir` the certificates. `advertise_address` and `advertise_port` are where pods
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
-    `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    `server_names` are further names and addresses that clients call the server by. `not_ready_seconds` and
+    `unreachable_seconds`: how long pods stay on a node that is lost.
     """
 
     data_dir: Path
@@ -72,7 +68,7 @@ class ControlPlaneSettings:
     node_ports: tuple[int, int] = (30000, 32767)
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
-    token_file: Path | None = None
+    authentication: AuthenticationSettings = DEFAULTS
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
 
@@ -117,11 +113,21 @@ def prepare_pki(settings: ControlPlaneSettings, addresses: Iterable[IPAddress] =
     )
 
 
-def server_tls(certificates: ServerCertificates) -> ssl.SSLContext:
-    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well)."""
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl.VerifyFlags` has no name for."""
+
+
+def server_tls(certificates: ServerCertificates, client_authorities: Iterable[Path]) -> ssl.SSLContext:
+    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well).
+
+    Certificates of authorities unknown here end the handshake: Python's `ssl` offers no way to let them through to
+    a 401, as Go's servers do. Dates are left to authentication, which answers 401.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server.cert, certificates.server.key)
-    context.load_verify_locations(certificates.authority.certificate_path)
+    for path in client_authorities:
+        context.load_verify_locations(path)
+    context.verify_flags |= _NO_CHECK_TIME
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -161,7 +167,8 @@ async def serve_control_plane(
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
-                await server.serve(sockets, server_tls(certificates))
+                authorities = client_authorities(settings.authentication, settings.pki_dir)
+                await server.serve(sockets, server_tls(certificates, authorities))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
                     on_ready()
@@ -179,12 +186,19 @@ def _api_server(
     certificates: ServerCertificates,
     dial: Dial,
 ) -> ApiServer:
-    authenticators: list[Authenticator] = [CertificateAuthenticator()]
-    if settings.token_file is not None:
-        authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
-    config = ServerConfig(server_address=f"{host}:{port}", kubelet_tls=kubelet_tls(certificates))
-    return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
+    address = f"{host}:{port}"
+    parts = build(
+        settings.authentication, settings.pki_dir, settings.cluster_domain, address, registry.lookup
+    )
+    config = ServerConfig(
+        server_address=address,
+        kubelet_tls=kubelet_tls(certificates),
+        token_issuer=parts.issuer,
+        documents=parts.documents,
+        proxy_headers=parts.header_names,
+    )
+    return ApiServer(config, registry, parts.authentication, ComponentAuthorizer(), dial)
 
 
 def _admission(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from controlplane.apiserver.admission.default_tolerations import DefaultTolerati
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
+from controlplane.apiserver.authn.build import build, client_authorities
+from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.server import ServerCertificates, server_tls
 from controlplane.apiserver.streams import Dial
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
@@ -59,9 +61,21 @@ async def refuse(address: str, port: int) -> socket.socket:
     raise ConnectionRefusedError(111, f"connect {address}:{port}: connection refused")
 
 
+def subject(peer_certificate: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]]:
+    """Common name and organizations of a certificate in the `ssl` module's form; empty without one."""
+    names = [pair for names in (peer_certificate or {}).get("subject", ()) for pair in names]
+    common = [value for key, value in names if key == "commonName"]
+    return (common or [""])[0], tuple(value for key, value in names if key == "organizationName")
+
+
 @asynccontextmanager
 async def serving(
-    registry: Any, directory: Path, dial: Dial = refuse, config: ServerConfig | None = None
+    registry: Any,
+    directory: Path,
+    dial: Dial = refuse,
+    config: ServerConfig | None = None,
+    authentication: AuthenticationSettings | None = None,
+    authorizer: Any = None,
 ) -> AsyncIterator[Served]:
     """An ApiServer over `registry` on a free loopback port."""
     authority = CertificateAuthority.load_or_create(directory / "pki")
@@ -70,13 +84,19 @@ async def serving(
     admin = authority.ensure("admin", "kubernetes-admin", ["system:masters"])
     tokens = directory / "tokens.csv"
     tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate_path)
-    tls.verify_mode = ssl.CERT_OPTIONAL
-    tls.load_cert_chain(paths.cert, paths.key)
+    chosen = replace(authentication or AuthenticationSettings(), token_file=tokens)
+    made = ServerCertificates(authority, paths, admin, admin)
+    tls = server_tls(made, client_authorities(chosen, directory / "pki"))
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
-    authenticator = FirstOf((CertificateAuthenticator(), TokenFileAuthenticator(tokens)))
-    server = ApiServer(config or ServerConfig(), registry, authenticator, ComponentAuthorizer(), dial)
+    parts = build(chosen, directory / "pki", "cluster.local", url.removeprefix("https://"), registry.lookup)
+    config = replace(
+        config or ServerConfig(),
+        token_issuer=parts.issuer,
+        documents=parts.documents,
+        proxy_headers=parts.header_names,
+    )
+    server = ApiServer(config, registry, parts.authentication, authorizer or ComponentAuthorizer(), dial)
     await server.serve([sock], tls)
     client_tls = ssl.create_default_context(cafile=authority.certificate_path)
     client_tls.load_cert_chain(admin.cert, admin.key)
@@ -107,9 +127,17 @@ class FakeRegistry:
     async def revision(self) -> int:
         return 1
 
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        return self.objects.get((plural, namespace, name))
+
 
 @asynccontextmanager
-async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
+async def cluster(
+    directory: Path,
+    dial: Dial = refuse,
+    authentication: AuthenticationSettings | None = None,
+    authorizer: Any = None,
+) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
     registry = Registry(
@@ -121,7 +149,7 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
     await registry.start()
     try:
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        async with serving(registry, directory, dial) as served:
+        async with serving(registry, directory, dial, None, authentication, authorizer) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()

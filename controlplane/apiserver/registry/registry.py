@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
 from controlplane.apiserver.registry.context import Context
@@ -33,7 +33,7 @@ from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_sca
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
-from controlplane.errors import BadRequest, NotFound, Object
+from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid
 from controlplane.resources.kind import Kind
 from controlplane.store.compaction import Compactor
 from controlplane.store.events import Stored
@@ -158,6 +158,42 @@ class Registry:
         clock = self._context.clock
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
+
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        """An object for the server's own decisions, read-only; None when it or its kind does not exist."""
+        return await self._context.lookup(group, plural, namespace, name)
+
+    async def admit(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        obj: Object,
+        opts: WriteOptions,
+        subresource: str,
+        check: Callable[[], Sequence[Cause]],
+    ) -> None:
+        """Admission of what is created under an object but not stored (`serviceaccounts/NAME/token`).
+
+        `check` validates `obj` between the mutating and the validating plug-ins. Raises Invalid, Forbidden.
+        """
+        request = self._context.admission_request(
+            Operation.CREATE,
+            kind,
+            namespace,
+            name,
+            obj,
+            None,
+            opts.user,
+            opts.dry_run,
+            opts.remarks,
+            subresource,
+        )
+        await self._context.admit(request)
+        causes = check()
+        if causes:
+            raise invalid(str(obj["kind"]), str(obj["apiVersion"]).rpartition("/")[0], "", causes)
+        await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.

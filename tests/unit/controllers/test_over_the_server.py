@@ -16,7 +16,7 @@ from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecy
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
+from controlplane.apiserver.authn import Authentication, FirstOf
 from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.messages import ApiRequest
@@ -107,7 +107,7 @@ async def cluster(nodes: int = 3) -> AsyncIterator[Cluster]:
     async def no_dial(node: str, port: int) -> Any:
         raise ConnectionError("no kubelets here")
 
-    server = ApiServer(ServerConfig(), registry, CertificateAuthenticator(), ComponentAuthorizer(), no_dial)
+    server = ApiServer(ServerConfig(), registry, Authentication(FirstOf(())), ComponentAuthorizer(), no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     kubelet = RemoteKubelet(client, tuple(f"node{number + 1}" for number in range(nodes)))
     world = Cluster(client, kubelet)
