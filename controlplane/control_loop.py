@@ -12,10 +12,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from controlplane.apiserver.authn.keys import signing_key
 from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
+from controlplane.controllers.bootstrap_tokens.cleaner import TokenCleaner
+from controlplane.controllers.bootstrap_tokens.signer import BootstrapSigner
+from controlplane.controllers.certificates.approving_controller import CertificateApprovingController
+from controlplane.controllers.certificates.cleaning_controller import CertificateCleaningController
+from controlplane.controllers.certificates.issuing import Signer
+from controlplane.controllers.certificates.signing_controller import CertificateSigningController
 from controlplane.controllers.deployment.controller import DeploymentController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
@@ -28,6 +36,7 @@ from controlplane.controllers.pod_gc import PodGarbageController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
+from controlplane.controllers.service_account_token import ServiceAccountTokenController
 from controlplane.controllers.taint_eviction import TaintEvictionController
 from controlplane.resources.catalog import KINDS
 from controlplane.scheduler.scheduler import Scheduler
@@ -45,13 +54,15 @@ class ControllerSettings:
 
     `cluster_cidr` is cut into ranges of prefix length `node_cidr_mask`, one per node. A node without a sign
     of life for `node_monitor_grace` is unreachable; a deleted node's pods go after `pod_gc_quarantine`. How
-    long pods stay on an unreachable node is said by their tolerations, which admission fills in.
+    long pods stay on an unreachable node is said by their tolerations, which admission fills in. `pki_dir` holds the
+    keys that sign certificates and ServiceAccount tokens; without it neither is signed.
     """
 
     cluster_cidr: str = "10.244.0.0/16"
     node_cidr_mask: int = 24
     node_monitor_grace: float = 40.0
     pod_gc_quarantine: float = 40.0
+    pki_dir: Path | None = None
 
 
 async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: str) -> None:
@@ -73,7 +84,16 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
         "garbage collector": GarbageCollector(client, informers, KINDS).run,
         "service account": ServiceAccountController(client, informers).run,
         "root ca": RootCaController(client, informers, ca_pem).run,
+        "csr approving": CertificateApprovingController(client, informers).run,
+        "csr cleaner": CertificateCleaningController(client, informers).run,
+        "token cleaner": TokenCleaner(client, informers).run,
+        "bootstrap signer": BootstrapSigner(client, informers).run,
     }
+    if settings.pki_dir is not None:
+        key = signing_key((settings.pki_dir / "sa.key").read_bytes())
+        signer = Signer.load(settings.pki_dir)
+        parts["service account token"] = ServiceAccountTokenController(client, informers, key, ca_pem).run
+        parts["csr signing"] = CertificateSigningController(client, informers, signer).run
     async with asyncio.TaskGroup() as group:
         group.create_task(informers.run(), name="informers")
         for name, run in parts.items():

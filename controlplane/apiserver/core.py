@@ -173,6 +173,7 @@ def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),
         ("", "namespaces", "finalize"): {"update": writes.update},
+        ("certificates.k8s.io", "certificatesigningrequests", "approval"): _STATUS,
     }
 
 

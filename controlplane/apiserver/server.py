@@ -17,14 +17,20 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.certificates import (
+    CertificatePermissions,
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.plugin import AdmissionPlugin
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
-from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
+from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, Authorizer, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
@@ -159,11 +165,16 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
+            authorizer = ComponentAuthorizer()
             registry = Registry(
-                store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                KINDS,
+                admission=_admission(settings),
+                validation=[CertificatePermissions(authorizer), CertificateSubjectRestriction()],
+                allocators=[_allocator(settings)],
             )
             await registry.start()
-            server = _api_server(settings, sockets, registry, certificates, dial)
+            server = _api_server(settings, sockets, registry, certificates, dial, authorizer)
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
@@ -185,6 +196,7 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    authorizer: Authorizer,
 ) -> ApiServer:
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
     address = f"{host}:{port}"
@@ -198,16 +210,15 @@ def _api_server(
         documents=parts.documents,
         proxy_headers=parts.header_names,
     )
-    return ApiServer(config, registry, parts.authentication, ComponentAuthorizer(), dial)
+    return ApiServer(config, registry, parts.authentication, authorizer, dial)
 
 
-def _admission(
-    settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
+def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
     return (
         NamespaceLifecycle(),
         ServiceAccountAdmission(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+        CertificateRequester(),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
 from controlplane.resources.authentication import SELF_SUBJECT_REVIEW, TOKEN_REVIEW
+from controlplane.resources.certificates import CERTIFICATE_SIGNING_REQUEST
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
@@ -23,6 +24,7 @@ from controlplane.resources.discovery import ENDPOINT_SLICE
 from controlplane.resources.kind import Kind
 
 __all__ = [
+    "CERTIFICATE_SIGNING_REQUEST",
     "CONFIG_MAP",
     "DEPLOYMENT",
     "ENDPOINTS",
@@ -59,6 +61,7 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     LEASE,
     ENDPOINT_SLICE,
+    CERTIFICATE_SIGNING_REQUEST,
 )
 
 REVIEW_KINDS: tuple[Kind, ...] = (

@@ -59,6 +59,7 @@ async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket],
             cluster_cidr=str(network.pod_subnet),
             node_cidr_mask=network.node_mask,
             node_monitor_grace=monitor.grace_period,
+            pki_dir=profile.pki,
         )
         # What the API server proxies to (pods, Services) is reached through the nodes.
         routes = DirectRoutes(client, ns, plan.control_plane)

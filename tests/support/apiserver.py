@@ -13,6 +13,11 @@ from typing import Any
 
 import aiohttp
 
+from controlplane.apiserver.admission.certificates import (
+    CertificatePermissions,
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.allocation.services import ServiceAllocator
@@ -143,7 +148,11 @@ async def cluster(
     registry = Registry(
         store,
         KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        admission=[NamespaceLifecycle(), DefaultTolerations(), CertificateRequester()],
+        validation=[
+            CertificatePermissions(authorizer or ComponentAuthorizer()),
+            CertificateSubjectRestriction(),
+        ],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()

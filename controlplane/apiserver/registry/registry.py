@@ -221,6 +221,8 @@ class Registry:
 
 
 def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:
+    if subresource in kind.parts:
+        return Target(kind, namespace, name, Scope.PART, subresource)
     served = (
         subresource == ""
         or (subresource == "status" and kind.status)

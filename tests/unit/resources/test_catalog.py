@@ -23,6 +23,7 @@ def test_the_kinds():
         "apps/v1 ReplicaSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
+        "certificates.k8s.io/v1 CertificateSigningRequest",
     }
 
 
@@ -80,6 +81,7 @@ def test_an_empty_object_harms_nothing(kind):
 def test_discovery_of_subresources():
     names = {f"{kind.plural}/{sub.name}" for kind in KINDS for sub in kind.subresources}
     assert names == {
+        "certificatesigningrequests/approval",
         "namespaces/finalize",
         "nodes/proxy",
         "pods/attach",
