@@ -21,10 +21,13 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from controlplane.apiserver.authn import Authentication, Credentials, bearer_token, impersonate
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.bearer import bearer_token
+from controlplane.apiserver.authn.credentials import Credentials
 from controlplane.apiserver.authn.impersonation import PREFIX as IMPERSONATE
-from controlplane.apiserver.authn.request_header import STANDARD_NAMES, HeaderNames
+from controlplane.apiserver.authn.impersonation import impersonate
 from controlplane.apiserver.authn.service_account import TokenIssuer
+from controlplane.apiserver.authn.settings import STANDARD_NAMES, HeaderNames
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
@@ -140,6 +143,7 @@ class ApiServer:
         Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
         """
         await self.stop_listening()
+        await self._authentication.close()
         for task in self._endless:
             task.cancel()
         if self._watches:

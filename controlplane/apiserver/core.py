@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from controlplane.apiserver.authn import Authentication
+from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
 from controlplane.apiserver.handlers import reads, reviews, subresources, writes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.apiserver.authn.credentials import (
     AuthenticationError,
@@ -21,6 +21,7 @@ class Authentication:
     """What the HTTP shell and TokenReview ask.
 
     `anonymous`: requests without any credentials are `system:anonymous`; with `anonymous_paths` only on those paths.
+    `closers` end what authenticators keep open.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class Authentication:
         *,
         anonymous: bool = False,
         anonymous_paths: Sequence[str] = (),
+        closers: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self.api_audiences = api_audiences
         self._authenticator = authenticator
         self._anonymous = anonymous
         self._anonymous_paths = frozenset(anonymous_paths)
+        self._closers = tuple(closers)
 
     async def identify(self, credentials: Credentials, path: str) -> Identity:
         """Who sends a request to `path` (without its query). Raises Unauthorized, which never says why."""
@@ -52,3 +55,8 @@ class Authentication:
     async def review(self, token: str, audiences: tuple[str, ...]) -> Identity | None:
         """Whose token that is, None when nobody knows. Raises AuthenticationError."""
         return await self._authenticator.authenticate(Credentials(bearer=token, audiences=audiences))
+
+    async def close(self) -> None:
+        """Close the connections of authenticators that ask others."""
+        for close in self._closers:
+            await close()

@@ -7,31 +7,12 @@ these headers off every request (`STANDARD_NAMES`), so that they reach no kubele
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from controlplane.apiserver.authn.certificates import ClientAuthority
 from controlplane.apiserver.authn.credentials import AuthenticationError, Credentials, Headers, Identity
+from controlplane.apiserver.authn.settings import HeaderNames
 from controlplane.apiserver.user import UserInfo
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderNames:
-    """The headers a proxy speaks in; `extra_prefixes` are the beginnings of `X-Remote-Extra-scopes` and the like."""
-
-    users: tuple[str, ...] = ("X-Remote-User",)
-    uids: tuple[str, ...] = ("X-Remote-Uid",)
-    groups: tuple[str, ...] = ("X-Remote-Group",)
-    extra_prefixes: tuple[str, ...] = ("X-Remote-Extra-",)
-
-    def covers(self, name: str) -> bool:
-        """Whether a header of that name (lower case) is one of these."""
-        return any(name == known.lower() for known in (*self.users, *self.uids, *self.groups)) or any(
-            name.startswith(prefix.lower()) for prefix in self.extra_prefixes
-        )
-
-
-STANDARD_NAMES = HeaderNames()
 
 
 class RequestHeaderAuthenticator:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controlplane.apiserver.authn.request_header import STANDARD_NAMES, HeaderNames
-
 
 class AuthenticationConfigError(Exception):
     """Authentication cannot be set up; the text is one line that names the option or the file."""
@@ -40,6 +38,25 @@ class WebhookTokenSettings:
 
     config_file: Path
     cache_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderNames:
+    """The headers a proxy speaks in; `extra_prefixes` are the beginnings of `X-Remote-Extra-scopes` and the like."""
+
+    users: tuple[str, ...] = ("X-Remote-User",)
+    uids: tuple[str, ...] = ("X-Remote-Uid",)
+    groups: tuple[str, ...] = ("X-Remote-Group",)
+    extra_prefixes: tuple[str, ...] = ("X-Remote-Extra-",)
+
+    def covers(self, name: str) -> bool:
+        """Whether a header of that name (lower case) is one of these."""
+        return any(name == known.lower() for known in (*self.users, *self.uids, *self.groups)) or any(
+            name.startswith(prefix.lower()) for prefix in self.extra_prefixes
+        )
+
+
+STANDARD_NAMES = HeaderNames()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

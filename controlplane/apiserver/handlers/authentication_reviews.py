@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controlplane.apiserver.authn import Authentication, AuthenticationError
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.credentials import AuthenticationError
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import BadRequest, InternalError, Object

@@ -12,7 +12,7 @@ import pytest
 from support.apiserver import GUEST_TOKEN, TOKEN, FakeRegistry, Served, serving, subject
 
 from controlplane.apiserver.app import ServerConfig
-from controlplane.apiserver.authn import TokenFileAuthenticator
+from controlplane.apiserver.authn.token_file import TokenFileAuthenticator
 from controlplane.apiserver.pki import CertificateAuthority
 
 PODS = "/api/v1/namespaces/default/pods"
