@@ -29,7 +29,7 @@ from controlplane.apiserver.authn import (
     subject,
 )
 from controlplane.apiserver.authz import Authorizer
-from controlplane.apiserver.core import MAX_BODY, Core, subresource_handlers, too_large
+from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
@@ -41,7 +41,7 @@ from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
 from controlplane.apiserver.watching import WatchStream
 from controlplane.errors import BadRequest, StatusError, Unauthorized
-from controlplane.resources.catalog import KINDS
+from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class ServerConfig:
     certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
 
     server_address: str = "127.0.0.1:6443"
-    kinds: Sequence[Kind] = KINDS
+    kinds: Sequence[Kind] = SERVED
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
 
@@ -90,7 +90,12 @@ class ApiServer:
         subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
         discovery = Discovery(config.kinds, config.server_address, subresources)
         self._core = Core(
-            registry, config.kinds, authorizer, NonResources(config.kinds, discovery, checks), subresources
+            registry,
+            config.kinds,
+            authorizer,
+            NonResources(config.kinds, discovery, checks),
+            subresources,
+            review_handlers(),
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
-from controlplane.apiserver.handlers import reads, subresources, writes
+from controlplane.apiserver.handlers import authentication_reviews, reads, reviews, subresources, writes
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
@@ -68,7 +68,11 @@ class Core:
         authorizer: Authorizer,
         non_resources: NonResources,
         subresources: SubresourceHandlers,
+        reviewers: reviews.ReviewHandlers | None = None,
     ) -> None:
+        self._reviews: dict[tuple[str, str], Mapping[str, Handler]] = {
+            key: {"create": reviews.handler(answer)} for key, answer in (reviewers or {}).items()
+        }
         self._registry = registry
         self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in kinds}
         self._authorizer = authorizer
@@ -113,7 +117,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            handlers: Mapping[str, Handler] | None = _OBJECTS if _takes(kind, info) else {}
+            chosen = self._reviews.get((kind.group, kind.plural), _OBJECTS)
+            handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
         elif info.subresource == "scale" and kind.scale is not None:
@@ -157,6 +162,13 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),
         ("", "namespaces", "finalize"): {"update": writes.update},
+    }
+
+
+def review_handlers() -> reviews.ReviewHandlers:
+    """Who answers each kind of `catalog.REVIEW_KINDS`."""
+    return {
+        ("authentication.k8s.io", "selfsubjectreviews"): authentication_reviews.review_self,
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
+from controlplane.resources.authentication import SELF_SUBJECT_REVIEW, TOKEN_REVIEW
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
@@ -33,9 +34,13 @@ __all__ = [
     "NODE",
     "POD",
     "REPLICA_SET",
+    "REVIEW_KINDS",
     "SECRET",
+    "SELF_SUBJECT_REVIEW",
+    "SERVED",
     "SERVICE",
     "SERVICE_ACCOUNT",
+    "TOKEN_REVIEW",
     "by_kind",
     "by_plural",
 ]
@@ -56,10 +61,19 @@ KINDS: tuple[Kind, ...] = (
     ENDPOINT_SLICE,
 )
 
+REVIEW_KINDS: tuple[Kind, ...] = (
+    TOKEN_REVIEW,
+    SELF_SUBJECT_REVIEW,
+)
+"""Kinds that are only created, answered at once and never stored."""
+
+SERVED: tuple[Kind, ...] = (*KINDS, *REVIEW_KINDS)
+"""All that discovery tells."""
+
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {
-    (kind.group, kind.version, kind.plural): kind for kind in KINDS
+    (kind.group, kind.version, kind.plural): kind for kind in SERVED
 }
-_BY_KIND: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.kind): kind for kind in KINDS}
+_BY_KIND: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.kind): kind for kind in SERVED}
 
 
 def by_plural(group: str, version: str, plural: str) -> Kind | None:
