@@ -95,7 +95,7 @@ class ApiServer:
             authorizer,
             NonResources(config.kinds, discovery, checks),
             subresources,
-            review_handlers(),
+            review_handlers(authorizer),
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []

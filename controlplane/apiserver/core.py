@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
+from controlplane.apiserver.authz import Authorizer, forbidden
+from controlplane.apiserver.authz.chain import Chain
+from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.handlers import authentication_reviews, reads, reviews, subresources, writes
+from controlplane.apiserver.handlers.access_reviews import AccessReviews
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
@@ -95,9 +98,11 @@ class Core:
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         query = Query(request.query)
         info = resolve(request.method, request.path, watch=query.flag("watch"))
-        attributes = Attributes(request.user, info)
+        attributes = attributes_of(request.user, info, query)
         decision = await self._authorizer.authorize(attributes)
         if not decision.allowed:
+            if decision.error:
+                raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
             raise forbidden(attributes, decision)
         if len(request.body) > MAX_BODY:
             raise too_large()
@@ -165,9 +170,11 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
     }
 
 
-def review_handlers() -> reviews.ReviewHandlers:
+def review_handlers(authorizer: Authorizer) -> reviews.ReviewHandlers:
     """Who answers each kind of `catalog.REVIEW_KINDS`."""
+    chain = authorizer if isinstance(authorizer, Chain) else Chain([("", authorizer)])
     return {
+        **AccessReviews(chain).handlers(),
         ("authentication.k8s.io", "selfsubjectreviews"): authentication_reviews.review_self,
     }
 

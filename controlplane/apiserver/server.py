@@ -19,6 +19,8 @@ from typing import Any
 
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
+from controlplane.apiserver.admission.plugin import AdmissionPlugin
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
@@ -28,16 +30,21 @@ from controlplane.apiserver.authn import (
     FirstOf,
     TokenFileAuthenticator,
 )
-from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
+from controlplane.apiserver.authz import AUTHENTICATED, MASTERS
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
+from controlplane.client.components import Clients
 from controlplane.client.local import LocalTransport
+from controlplane.errors import Object
 from controlplane.resources.catalog import KINDS
 from controlplane.store.sqlite import SQLiteStore
 
@@ -46,11 +53,15 @@ log = logging.getLogger(__name__)
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-Controllers = Callable[[Client, str], Coroutine[Any, Any, None]]
-"""Runs all controllers and the scheduler until it is cancelled; gets a client and the CA's certificate (PEM)."""
+Controllers = Callable[[Clients, str], Coroutine[Any, Any, None]]
+"""Runs all controllers and the scheduler until it is cancelled; gets clients and the CA's certificate (PEM)."""
 
 ADMIN_STEM = "admin"
-CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS, AUTHENTICATED))
+_DEFAULT_AUTHORIZATION = AuthorizationSettings()
+_ACCOUNTS = "system:serviceaccount:kube-system"
+_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHENTICATED)
+CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(AUTHENTICATED,))
+SCHEDULER = UserInfo("system:kube-scheduler", groups=(AUTHENTICATED,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +73,8 @@ class ControlPlaneSettings:
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
     bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts
+    beside Kubernetes' defaults.
     """
 
     data_dir: Path
@@ -75,6 +88,8 @@ class ControlPlaneSettings:
     token_file: Path | None = None
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
+    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
+    policy: tuple[Object, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -153,14 +168,17 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
+            authorization = Authorization.of(settings.authorization)
             registry = Registry(
-                store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)]
+                store, KINDS, admission=_admission(settings, authorization), allocators=[_allocator(settings)]
             )
             await registry.start()
-            server = _api_server(settings, sockets, registry, certificates, dial)
+            authorization.follow(registry)
+            server = _api_server(settings, sockets, registry, certificates, dial, authorization)
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await bootstrap_policy(registry, settings.policy)
                 await server.serve(sockets, server_tls(certificates))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
@@ -168,6 +186,7 @@ async def serve_control_plane(
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
                 await _close(server, registry)
+                await authorization.close()
     finally:
         await store.close()
 
@@ -178,22 +197,23 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    authorization: Authorization,
 ) -> ApiServer:
     authenticators: list[Authenticator] = [CertificateAuthenticator()]
     if settings.token_file is not None:
         authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
     config = ServerConfig(server_address=f"{host}:{port}", kubelet_tls=kubelet_tls(certificates))
-    return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
+    return ApiServer(config, registry, FirstOf(authenticators), authorization.chain, dial)
 
 
-def _admission(
-    settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
+def _admission(settings: ControlPlaneSettings, authorization: Authorization) -> tuple[AdmissionPlugin, ...]:
     return (
         NamespaceLifecycle(),
         ServiceAccountAdmission(),
+        NodeRestriction(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+        EscalationCheck(authorization.rbac, authorization.chain),
     )
 
 
@@ -205,8 +225,21 @@ async def _run(server: ApiServer, controllers: Controllers | None, ca_pem: str) 
     if controllers is None:
         await asyncio.get_running_loop().create_future()
         return
-    client = Client(local_transport(server, CONTROLLER_USER), "kube-controller-manager")
-    await controllers(client, ca_pem)
+    await controllers(component_clients(server), ca_pem)
+
+
+def component_clients(server: ApiServer) -> Clients:
+    """Clients in this process for the controller manager, the scheduler, and each controller as itself."""
+
+    def controller(name: str) -> Client:
+        user = UserInfo(f"{_ACCOUNTS}:{name}", groups=_ACCOUNT_GROUPS)
+        return Client(local_transport(server, user), f"kube-controller-manager/{name}")
+
+    return Clients(
+        Client(local_transport(server, CONTROLLER_MANAGER), "kube-controller-manager"),
+        Client(local_transport(server, SCHEDULER), "kube-scheduler"),
+        controller,
+    )
 
 
 def local_transport(server: ApiServer, user: UserInfo) -> LocalTransport:

@@ -15,12 +15,16 @@ import aiohttp
 
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authz import Authorizer
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
 from controlplane.errors import Object, not_found
@@ -61,9 +65,14 @@ async def refuse(address: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    registry: Any, directory: Path, dial: Dial = refuse, config: ServerConfig | None = None
+    registry: Any,
+    directory: Path,
+    dial: Dial = refuse,
+    config: ServerConfig | None = None,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a free loopback port."""
+    """An ApiServer over `registry` on a free loopback port. Without `authorizer` only administrators may anything."""
+    authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]
     paths = authority.ensure("apiserver", "kube-apiserver", ips=loopback, client=False, server=True)
@@ -76,7 +85,7 @@ async def serving(
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
     authenticator = FirstOf((CertificateAuthenticator(), TokenFileAuthenticator(tokens)))
-    server = ApiServer(config or ServerConfig(), registry, authenticator, ComponentAuthorizer(), dial)
+    server = ApiServer(config or ServerConfig(), registry, authenticator, authorizer, dial)
     await server.serve([sock], tls)
     client_tls = ssl.create_default_context(cafile=authority.certificate_path)
     client_tls.load_cert_chain(admin.cert, admin.key)
@@ -109,22 +118,33 @@ class FakeRegistry:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
+async def cluster(
+    directory: Path, dial: Dial = refuse, settings: AuthorizationSettings | None = None
+) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
+    authorization = Authorization.of(settings or AuthorizationSettings())
     store = SQLiteStore(directory / "store.db")
     registry = Registry(
         store,
         KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        admission=[
+            NamespaceLifecycle(),
+            NodeRestriction(),
+            DefaultTolerations(),
+            EscalationCheck(authorization.rbac, authorization.chain),
+        ],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
+    authorization.follow(registry)
     try:
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        async with serving(registry, directory, dial) as served:
+        await bootstrap_policy(registry)
+        async with serving(registry, directory, dial, authorizer=authorization.chain) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()
     finally:
         await registry.close()
         await store.close()
+        await authorization.close()

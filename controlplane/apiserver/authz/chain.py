@@ -16,6 +16,7 @@ from controlplane.apiserver.authz.attributes import (
     Verdict,
 )
 from controlplane.apiserver.user import UserInfo
+from controlplane.errors import Object
 
 _SUPERUSER = Decision(Verdict.ALLOW, source="system:masters")
 _ANYTHING = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
@@ -48,7 +49,10 @@ class Chain:
 
     async def rules_for(self, user: UserInfo, namespace: str) -> RulesAnswer:
         """What all members together know of the user's rights."""
-        resource, non_resource, errors, incomplete = [], [], [], False
+        resource: list[Object] = []
+        non_resource: list[Object] = []
+        errors: list[str] = []
+        incomplete = False
         for _, member in self.members:
             rules = getattr(member, "rules_for", None)
             if rules is None:

@@ -143,8 +143,8 @@ def compact(rules: Iterable[Object]) -> list[Object]:
     result: list[Object] = []
     simple: dict[tuple[str, str, str | None], Object] = {}
     for rule in rules:
-        groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
-        names = rule.get("resourceNames") or ()
+        groups, resources = list(rule.get("apiGroups") or ()), list(rule.get("resources") or ())
+        names = list(rule.get("resourceNames") or ())
         if len(names) > 1 or rule.get("nonResourceURLs") or len(groups) != 1 or len(resources) != 1:
             result.append(rule)
             continue
