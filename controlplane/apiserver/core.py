@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from controlplane.apiserver.authz import Authorizer, forbidden
-from controlplane.apiserver.authz.chain import Chain
+from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.handlers import authentication_reviews, reads, reviews, subresources, writes
 from controlplane.apiserver.handlers.access_reviews import AccessReviews
@@ -172,9 +172,8 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
 
 def review_handlers(authorizer: Authorizer) -> reviews.ReviewHandlers:
     """Who answers each kind of `catalog.REVIEW_KINDS`."""
-    chain = authorizer if isinstance(authorizer, Chain) else Chain([("", authorizer)])
     return {
-        **AccessReviews(chain).handlers(),
+        **AccessReviews(as_chain(authorizer)).handlers(),
         ("authentication.k8s.io", "selfsubjectreviews"): authentication_reviews.review_self,
     }
 

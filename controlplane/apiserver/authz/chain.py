@@ -65,6 +65,11 @@ class Chain:
         return RulesAnswer(resource, non_resource, incomplete, tuple(errors))
 
 
+def as_chain(authorizer: Authorizer) -> Chain:
+    """The authorizer itself if it is a chain, else a chain of it alone."""
+    return authorizer if isinstance(authorizer, Chain) else Chain([(type(authorizer).__name__, authorizer)])
+
+
 class AlwaysAllow:
     """Everybody may do everything."""
 

@@ -41,15 +41,23 @@ class RbacCaches:
     cluster_role_bindings: WatchCache
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """One binding as one of its subjects sees it. `reason` is what an allowed request is told."""
+
+    binding: Object
+    reason: str
+
+
 class _Bindings:
     """Bindings of one kind by (namespace, subject); namespace is empty for ClusterRoleBindings."""
 
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
         self._revision = -1
-        self._by_subject: dict[tuple[str, str], dict[str, Object]] = {}
+        self._by_subject: dict[tuple[str, str], dict[str, _Bound]] = {}
 
-    def of(self, namespace: str, subject: str) -> Sequence[Object]:
+    def of(self, namespace: str, subject: str) -> Sequence[_Bound]:
         found = self._by_subject.get((namespace, subject))
         return tuple(found.values()) if found else ()
 
@@ -75,7 +83,7 @@ class _Bindings:
 
     def _take(self, event: CacheEvent) -> None:
         if event.previous is not None:
-            for slot in _slots(event.previous.object):
+            for slot, _ in _slots(event.previous.object):
                 bucket = self._by_subject.get(slot, {})
                 bucket.pop(event.key, None)
                 if not bucket:
@@ -84,16 +92,17 @@ class _Bindings:
             self._add(event.key, event.current.object)
 
     def _add(self, key: str, binding: Object) -> None:
-        for slot in _slots(binding):
-            self._by_subject.setdefault(slot, {})[key] = binding
+        for slot, subject in _slots(binding):
+            reason = f"RBAC: allowed by {_described(binding, subject)}"
+            self._by_subject.setdefault(slot, {}).setdefault(key, _Bound(binding, reason))
 
 
-def _slots(binding: Object) -> Iterator[tuple[str, str]]:
+def _slots(binding: Object) -> Iterator[tuple[tuple[str, str], Object]]:
     namespace = binding["metadata"].get("namespace", "")
     for subject in binding.get("subjects") or ():
         key = _subject_key(subject, namespace)
         if key:
-            yield namespace, key
+            yield (namespace, key), subject
 
 
 def _subject_key(subject: Object, namespace: str) -> str:
@@ -153,49 +162,66 @@ class RbacPolicy:
         self._cluster: _Bindings | None = None
         self._spaced: _Bindings | None = None
         self._roles: _Roles | None = None
+        self._caches: RbacCaches | None = None
 
     def follow(self, caches: RbacCaches) -> None:
         """Decide by these caches from now on."""
         self._cluster = _Bindings(caches.cluster_role_bindings)
         self._spaced = _Bindings(caches.role_bindings)
         self._roles = _Roles(caches)
+        self._caches = caches
 
     async def authorize(self, attributes: Attributes) -> Decision:
         """Allowed by the first rule found, with the binding in the reason; else no opinion."""
         info = attributes.info
         errors: list[str] = []
         combined, any_sub = wanted(info)
-        for binding, rules in self._grants(attributes.user, info.namespace):
+        for bound, rules in self._grants(attributes.user, info.namespace):
             if isinstance(rules, str):
                 errors.append(rules)
                 continue
             rule = rules.allowing(info, combined, any_sub)
             if rule is not None:
-                return _allowed(attributes.user, binding, rule)
+                facts: Object = {"binding": bound.binding, "rule": rule}
+                return Decision(Verdict.ALLOW, bound.reason, "", "RBAC", facts)
         if errors:
             return Decision(Verdict.NO_OPINION, f"RBAC: {aggregate(errors)}")
         return NO_OPINION
 
     def grants(self, user: UserInfo, namespace: str) -> Iterator[Grant]:
         """All bindings that concern the user: cluster-wide ones, and those of `namespace` unless it is empty."""
-        for binding, rules in self._grants(user, namespace):
+        for bound, rules in self._grants(user, namespace):
+            binding = bound.binding
             yield Grant(binding, _NOTHING, rules) if isinstance(rules, str) else Grant(binding, rules)
 
-    def _grants(self, user: UserInfo, namespace: str) -> Iterator[tuple[Object, Rules | str]]:
+    def _grants(self, user: UserInfo, namespace: str) -> Iterator[tuple[_Bound, Rules | str]]:
         cluster, spaced, roles = self._cluster, self._spaced, self._roles
         if cluster is None or spaced is None or roles is None:
             return
         subjects = (f"u:{user.name}", *(f"g:{group}" for group in user.groups))
         cluster.refresh()
         for subject in subjects:
-            for binding in cluster.of("", subject):
-                yield binding, roles.of(binding["roleRef"], "")
+            for bound in cluster.of("", subject):
+                yield bound, roles.of(bound.binding["roleRef"], "")
         if not namespace:
             return
         spaced.refresh()
         for subject in subjects:
-            for binding in spaced.of(namespace, subject):
-                yield binding, roles.of(binding["roleRef"], namespace)
+            for bound in spaced.of(namespace, subject):
+                yield bound, roles.of(bound.binding["roleRef"], namespace)
+
+    def all_grants(self, namespace: str) -> Iterator[tuple[Object, Rules]]:
+        """Every binding that counts for the cluster or in `namespace`, whoever its subjects are."""
+        if self._caches is None or self._roles is None:
+            return
+        stored = [s for _, s in self._caches.cluster_role_bindings.scan()]
+        if namespace:
+            stored += [s for _, s in self._caches.role_bindings.scan(namespace)]
+        for each in stored:
+            space = each.object["metadata"].get("namespace", "")
+            rules = self._roles.of(each.object["roleRef"], space)
+            if not isinstance(rules, str):
+                yield each.object, rules
 
     def rules_of(self, user: UserInfo, namespace: str) -> tuple[list[Object], list[str]]:
         """All rules of the user, and what could not be resolved."""
@@ -224,17 +250,10 @@ def _only(rule: Object, keys: Sequence[str]) -> Object:
     return {key: list(rule[key]) for key in keys if rule.get(key)}
 
 
-def _allowed(user: UserInfo, binding: Object, rule: Object) -> Decision:
-    facts: Object = {"binding": binding, "rule": rule}
-    return Decision(Verdict.ALLOW, f"RBAC: allowed by {described(user, binding)}", "", "RBAC", facts)
-
-
-def described(user: UserInfo, binding: Object) -> str:
+def _described(binding: Object, subject: Object) -> str:
     """`RoleBinding "b/ns" of Role "r" to User "u"`."""
     metadata, reference = binding["metadata"], binding["roleRef"]
     namespace = metadata.get("namespace", "")
-    names = {f"u:{user.name}", *(f"g:{group}" for group in user.groups)}
-    subject = next(s for s in binding["subjects"] if _subject_key(s, namespace) in names)
     name = f"{metadata['name']}/{namespace}" if namespace else metadata["name"]
     subject_name = subject["name"]
     if subject["kind"] == "ServiceAccount":
