@@ -16,7 +16,7 @@ from pathlib import Path
 
 from controlplane.apiserver.authn.keys import signing_key
 from controlplane.client.backoff import Backoff
-from controlplane.client.client import Client
+from controlplane.client.components import Clients
 from controlplane.client.informer import Informers
 from controlplane.controllers.bootstrap_tokens.cleaner import TokenCleaner
 from controlplane.controllers.bootstrap_tokens.signer import BootstrapSigner
@@ -24,6 +24,7 @@ from controlplane.controllers.certificates.approving_controller import Certifica
 from controlplane.controllers.certificates.cleaning_controller import CertificateCleaningController
 from controlplane.controllers.certificates.issuing import Signer
 from controlplane.controllers.certificates.signing_controller import CertificateSigningController
+from controlplane.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from controlplane.controllers.deployment.controller import DeploymentController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
@@ -65,35 +66,51 @@ class ControllerSettings:
     pki_dir: Path | None = None
 
 
-async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: str) -> None:
-    """Run everything until cancelled. `ca_pem` is published to all namespaces."""
-    informers = Informers(client)
+async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem: str) -> None:
+    """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
+    informers = Informers(clients.shared)
+    own = clients.controller
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
-        "deployment": DeploymentController(client, informers).run,
-        "replicaset": ReplicaSetController(client, informers).run,
-        "scheduler": Scheduler(client, informers).run,
-        "endpoints": EndpointsController(client, informers).run,
-        "endpointslice": EndpointSliceController(client, informers).run,
-        "endpointslicemirroring": EndpointSliceMirroringController(client, informers).run,
-        "namespace": NamespaceController(client, informers, KINDS).run,
-        "node lifecycle": NodeLifecycleController(client, informers, settings.node_monitor_grace).run,
-        "taint eviction": TaintEvictionController(client, informers).run,
-        "node ipam": NodeIpamController(client, informers, cluster_cidr, settings.node_cidr_mask).run,
-        "pod gc": PodGarbageController(client, informers, settings.pod_gc_quarantine).run,
-        "garbage collector": GarbageCollector(client, informers, KINDS).run,
-        "service account": ServiceAccountController(client, informers).run,
-        "root ca": RootCaController(client, informers, ca_pem).run,
-        "csr approving": CertificateApprovingController(client, informers).run,
-        "csr cleaner": CertificateCleaningController(client, informers).run,
-        "token cleaner": TokenCleaner(client, informers).run,
-        "bootstrap signer": BootstrapSigner(client, informers).run,
+        "deployment": DeploymentController(own("deployment-controller"), informers).run,
+        "replicaset": ReplicaSetController(own("replicaset-controller"), informers).run,
+        "scheduler": Scheduler(clients.scheduler, informers).run,
+        "endpoints": EndpointsController(own("endpoint-controller"), informers).run,
+        "endpointslice": EndpointSliceController(own("endpointslice-controller"), informers).run,
+        "endpointslicemirroring": EndpointSliceMirroringController(
+            own("endpointslicemirroring-controller"), informers
+        ).run,
+        "namespace": NamespaceController(own("namespace-controller"), informers, KINDS).run,
+        "node lifecycle": NodeLifecycleController(
+            own("node-controller"), informers, settings.node_monitor_grace
+        ).run,
+        "taint eviction": TaintEvictionController(own("node-controller"), informers).run,
+        "node ipam": NodeIpamController(
+            own("node-controller"), informers, cluster_cidr, settings.node_cidr_mask
+        ).run,
+        "pod gc": PodGarbageController(
+            own("pod-garbage-collector"), informers, settings.pod_gc_quarantine
+        ).run,
+        "garbage collector": GarbageCollector(own("generic-garbage-collector"), informers, KINDS).run,
+        "cluster role aggregation": ClusterRoleAggregationController(
+            own("clusterrole-aggregation-controller"), informers
+        ).run,
+        "service account": ServiceAccountController(own("service-account-controller"), informers).run,
+        "root ca": RootCaController(own("root-ca-cert-publisher"), informers, ca_pem).run,
+        "csr approving": CertificateApprovingController(own("certificate-controller"), informers).run,
+        "csr cleaner": CertificateCleaningController(own("certificate-controller"), informers).run,
+        "token cleaner": TokenCleaner(own("token-cleaner"), informers).run,
+        "bootstrap signer": BootstrapSigner(own("bootstrap-signer"), informers).run,
     }
     if settings.pki_dir is not None:
         key = signing_key((settings.pki_dir / "sa.key").read_bytes())
         signer = Signer.load(settings.pki_dir)
-        parts["service account token"] = ServiceAccountTokenController(client, informers, key, ca_pem).run
-        parts["csr signing"] = CertificateSigningController(client, informers, signer).run
+        parts["csr signing"] = CertificateSigningController(
+            own("certificate-controller"), informers, signer
+        ).run
+        parts["service account token"] = ServiceAccountTokenController(
+            clients.shared, informers, key, ca_pem
+        ).run
     async with asyncio.TaskGroup() as group:
         group.create_task(informers.run(), name="informers")
         for name, run in parts.items():

@@ -29,12 +29,14 @@ from controlplane.apiserver.authn.impersonation import impersonate
 from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authn.settings import STANDARD_NAMES, HeaderNames
 from controlplane.apiserver.authz import Authorizer
+from controlplane.apiserver.authz.chain import as_chain
+from controlplane.apiserver.authz.explain import EXPLAIN, WHO_CAN, Explainer
 from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
-from controlplane.apiserver.nonresource import HealthCheck, NonResources
+from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
@@ -95,13 +97,15 @@ class ApiServer:
         self._authorizer = authorizer
         subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer)
         discovery = Discovery(config.kinds, config.server_address, subresources)
+        explainer = Explainer(as_chain(authorizer))
+        pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
         self._core = Core(
             registry,
             config.kinds,
             authorizer,
-            NonResources(config.kinds, discovery, checks, config.documents),
+            NonResources(config.kinds, discovery, checks, pages, config.documents),
             subresources,
-            review_handlers(authentication),
+            review_handlers(authentication, authorizer),
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []

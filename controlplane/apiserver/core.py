@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.service_account import TokenIssuer
-from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
+from controlplane.apiserver.authz import Authorizer, forbidden
+from controlplane.apiserver.authz.chain import as_chain
+from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.handlers import reads, reviews, subresources, writes
+from controlplane.apiserver.handlers.access_reviews import AccessReviews
 from controlplane.apiserver.handlers.authentication_reviews import TokenReviews, review_self
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
@@ -99,9 +102,11 @@ class Core:
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         query = Query(request.query)
         info = resolve(request.method, request.path, watch=query.flag("watch"))
-        attributes = Attributes(request.user, info)
+        attributes = attributes_of(request.user, info, query)
         decision = await self._authorizer.authorize(attributes)
         if not decision.allowed:
+            if decision.error:
+                raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
             raise forbidden(attributes, decision)
         if len(request.body) > MAX_BODY:
             raise too_large()
@@ -177,9 +182,10 @@ def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None
     }
 
 
-def review_handlers(authentication: Authentication) -> reviews.ReviewHandlers:
+def review_handlers(authentication: Authentication, authorizer: Authorizer) -> reviews.ReviewHandlers:
     """Who answers each kind of `catalog.REVIEW_KINDS`."""
     return {
+        **AccessReviews(as_chain(authorizer)).handlers(),
         ("authentication.k8s.io", "tokenreviews"): TokenReviews(authentication).review,
         ("authentication.k8s.io", "selfsubjectreviews"): review_self,
     }

@@ -29,6 +29,9 @@ FOREVER = "public, max-age=31536000, immutable"
 HealthCheck = Callable[[], Awaitable[str]]
 """Empty text = healthy, else the reason (for the log; clients are not told)."""
 
+Page = Callable[[Query], Awaitable[ApiResponse]]
+"""Answers a GET of one path."""
+
 
 def version() -> dict[str, str]:
     return {
@@ -50,7 +53,7 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 class NonResources:
     """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told.
 
-    `documents` are fixed answers by path.
+    `pages` are further paths by their segments, `documents` fixed answers by path.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class NonResources:
         kinds: Sequence[Kind],
         discovery: Discovery,
         checks: Mapping[str, HealthCheck],
+        pages: Mapping[tuple[str, ...], Page] | None = None,
         documents: Mapping[str, ApiResponse] | None = None,
     ) -> None:
+        self._pages = dict(pages or {})
         self._fixed = {
             tuple(path.strip("/").split("/")): answer for path, answer in (documents or {}).items()
         }
@@ -75,6 +80,9 @@ class NonResources:
 
     async def answer(self, request: ApiRequest, segments: tuple[str, ...], query: Query) -> ApiResponse:
         """The answer to a GET of these path segments. Raises NotFound."""
+        page = self._pages.get(segments)
+        if page is not None:
+            return await page(query)
         match segments:
             case ("version",):
                 return typed(200, self._version)

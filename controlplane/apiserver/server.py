@@ -24,22 +24,28 @@ from controlplane.apiserver.admission.certificates import (
 )
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.admission.plugin import AdmissionPlugin
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
-from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, Authorizer, ComponentAuthorizer
+from controlplane.apiserver.authz import AUTHENTICATED, MASTERS
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
+from controlplane.client.components import Clients
 from controlplane.client.local import LocalTransport
+from controlplane.errors import Object
 from controlplane.resources.catalog import KINDS
 from controlplane.store.sqlite import SQLiteStore
 
@@ -48,11 +54,15 @@ log = logging.getLogger(__name__)
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-Controllers = Callable[[Client, str], Coroutine[Any, Any, None]]
-"""Runs all controllers and the scheduler until it is cancelled; gets a client and the CA's certificate (PEM)."""
+Controllers = Callable[[Clients, str], Coroutine[Any, Any, None]]
+"""Runs all controllers and the scheduler until it is cancelled; gets clients and the CA's certificate (PEM)."""
 
 ADMIN_STEM = "admin"
-CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS, AUTHENTICATED))
+_DEFAULT_AUTHORIZATION = AuthorizationSettings()
+_ACCOUNTS = "system:serviceaccount:kube-system"
+_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHENTICATED)
+CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(AUTHENTICATED,))
+SCHEDULER = UserInfo("system:kube-scheduler", groups=(AUTHENTICATED,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +73,8 @@ class ControlPlaneSettings:
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `not_ready_seconds` and
-    `unreachable_seconds`: how long pods stay on a node that is lost.
+    `unreachable_seconds`: how long pods stay on a node that is lost. `authorization` says which authorizers are
+    asked; `policy` are roles and bindings of the cluster's own parts beside Kubernetes' defaults.
     """
 
     data_dir: Path
@@ -77,6 +88,8 @@ class ControlPlaneSettings:
     authentication: AuthenticationSettings = DEFAULTS
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
+    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
+    policy: tuple[Object, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -165,19 +178,21 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
-            authorizer = ComponentAuthorizer()
+            authorization = Authorization.of(settings.authorization)
             registry = Registry(
                 store,
                 KINDS,
-                admission=_admission(settings),
-                validation=[CertificatePermissions(authorizer), CertificateSubjectRestriction()],
+                admission=_admission(settings, authorization),
+                validation=[CertificatePermissions(authorization.chain), CertificateSubjectRestriction()],
                 allocators=[_allocator(settings)],
             )
             await registry.start()
-            server = _api_server(settings, sockets, registry, certificates, dial, authorizer)
+            authorization.follow(registry)
+            server = _api_server(settings, sockets, registry, certificates, dial, authorization)
             try:
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
                 await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await bootstrap_policy(registry, settings.policy)
                 authorities = client_authorities(settings.authentication, settings.pki_dir)
                 await server.serve(sockets, server_tls(certificates, authorities))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
@@ -186,6 +201,7 @@ async def serve_control_plane(
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
                 await _close(server, registry)
+                await authorization.close()
     finally:
         await store.close()
 
@@ -196,7 +212,7 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
-    authorizer: Authorizer,
+    authorization: Authorization,
 ) -> ApiServer:
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
     address = f"{host}:{port}"
@@ -210,14 +226,16 @@ def _api_server(
         documents=parts.documents,
         proxy_headers=parts.header_names,
     )
-    return ApiServer(config, registry, parts.authentication, authorizer, dial)
+    return ApiServer(config, registry, parts.authentication, authorization.chain, dial)
 
 
-def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
+def _admission(settings: ControlPlaneSettings, authorization: Authorization) -> tuple[AdmissionPlugin, ...]:
     return (
         NamespaceLifecycle(),
         ServiceAccountAdmission(),
+        NodeRestriction(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+        EscalationCheck(authorization.rbac, authorization.chain),
         CertificateRequester(),
     )
 
@@ -230,8 +248,21 @@ async def _run(server: ApiServer, controllers: Controllers | None, ca_pem: str) 
     if controllers is None:
         await asyncio.get_running_loop().create_future()
         return
-    client = Client(local_transport(server, CONTROLLER_USER), "kube-controller-manager")
-    await controllers(client, ca_pem)
+    await controllers(component_clients(server), ca_pem)
+
+
+def component_clients(server: ApiServer) -> Clients:
+    """Clients in this process for the controller manager, the scheduler, and each controller as itself."""
+
+    def controller(name: str) -> Client:
+        user = UserInfo(f"{_ACCOUNTS}:{name}", groups=_ACCOUNT_GROUPS)
+        return Client(local_transport(server, user), f"kube-controller-manager/{name}")
+
+    return Clients(
+        Client(local_transport(server, CONTROLLER_MANAGER), "kube-controller-manager"),
+        Client(local_transport(server, SCHEDULER), "kube-scheduler"),
+        controller,
+    )
 
 
 def local_transport(server: ApiServer, user: UserInfo) -> LocalTransport:

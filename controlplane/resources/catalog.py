@@ -10,6 +10,12 @@ from collections.abc import Mapping
 
 from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
 from controlplane.resources.authentication import SELF_SUBJECT_REVIEW, TOKEN_REVIEW
+from controlplane.resources.authorization import (
+    LOCAL_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
+    SUBJECT_ACCESS_REVIEW,
+)
 from controlplane.resources.certificates import CERTIFICATE_SIGNING_REQUEST
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
@@ -22,9 +28,12 @@ from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
 from controlplane.resources.discovery import ENDPOINT_SLICE
 from controlplane.resources.kind import Kind
+from controlplane.resources.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 
 __all__ = [
     "CERTIFICATE_SIGNING_REQUEST",
+    "CLUSTER_ROLE",
+    "CLUSTER_ROLE_BINDING",
     "CONFIG_MAP",
     "DEPLOYMENT",
     "ENDPOINTS",
@@ -32,16 +41,22 @@ __all__ = [
     "EVENT",
     "KINDS",
     "LEASE",
+    "LOCAL_SUBJECT_ACCESS_REVIEW",
     "NAMESPACE",
     "NODE",
     "POD",
     "REPLICA_SET",
     "REVIEW_KINDS",
+    "ROLE",
+    "ROLE_BINDING",
     "SECRET",
+    "SELF_SUBJECT_ACCESS_REVIEW",
     "SELF_SUBJECT_REVIEW",
+    "SELF_SUBJECT_RULES_REVIEW",
     "SERVED",
     "SERVICE",
     "SERVICE_ACCOUNT",
+    "SUBJECT_ACCESS_REVIEW",
     "TOKEN_REVIEW",
     "by_kind",
     "by_plural",
@@ -62,11 +77,19 @@ KINDS: tuple[Kind, ...] = (
     LEASE,
     ENDPOINT_SLICE,
     CERTIFICATE_SIGNING_REQUEST,
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    ROLE,
+    ROLE_BINDING,
 )
 
 REVIEW_KINDS: tuple[Kind, ...] = (
     TOKEN_REVIEW,
     SELF_SUBJECT_REVIEW,
+    LOCAL_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
+    SUBJECT_ACCESS_REVIEW,
 )
 """Kinds that are only created, answered at once and never stored."""
 

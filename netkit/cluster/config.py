@@ -61,6 +61,18 @@ class NodeMonitorConfig:
     eviction_after: int = 300
 
 
+AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "ABAC", "Webhook", "RBAC", "Node")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationConfig:
+    """Who decides what users may do, in order. `webhook` is a kubeconfig that names the server to ask."""
+
+    modes: tuple[str, ...] = ("Node", "RBAC")
+    abac_policy_file: Path | None = None
+    webhook: Path | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """Everything `up` needs to know. `api_port` 0 = a free port of the loopback."""
@@ -71,6 +83,7 @@ class ClusterConfig:
     network: NetworkConfig = NetworkConfig()
     proxy: ProxyConfig = ProxyConfig()
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
+    authorization: AuthorizationConfig = AuthorizationConfig()
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -152,6 +165,11 @@ def parse(document: object) -> ClusterConfig:
     section.finish()
     api = top.section("api")
     port = api.number("port", 0, 0, 65535)
+    authorization = AuthorizationConfig(
+        modes=api.texts("authorizationMode", base.authorization.modes, AUTHORIZATION_MODES),
+        abac_policy_file=api.path("abacPolicyFile"),
+        webhook=api.path("authorizationWebhook"),
+    )
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -160,6 +178,7 @@ def parse(document: object) -> ClusterConfig:
         network=network,
         proxy=proxy,
         node_monitor=monitor,
+        authorization=authorization,
     )
     top.finish()
     return config
@@ -194,4 +213,26 @@ def check(config: ClusterConfig) -> ClusterConfig:
             f"network.podSubnet: {network.pod_subnet} has room for {available if available > 1 else 'not even one'}"
             f" node range(s) of /{network.node_mask}, {config.nodes} needed"
         )
+    _check_authorization(config.authorization)
     return config
+
+
+def _check_authorization(config: AuthorizationConfig) -> None:
+    if not config.modes:
+        raise ConfigError("api.authorizationMode: at least one mode is needed", "write [Node, RBAC]")
+    for mode in config.modes:
+        if config.modes.count(mode) > 1:
+            raise ConfigError(f"api.authorizationMode: {mode} is given twice")
+    for mode, field, path in (
+        ("ABAC", "api.abacPolicyFile", config.abac_policy_file),
+        ("Webhook", "api.authorizationWebhook", config.webhook),
+    ):
+        if mode in config.modes and path is None:
+            raise ConfigError(f"{field}: is needed with authorizationMode {mode}")
+        if mode not in config.modes and path is not None:
+            raise ConfigError(
+                f"{field}: is given, but {mode} is not in authorizationMode",
+                f"add {mode} to api.authorizationMode",
+            )
+        if path is not None and not path.is_file():
+            raise ConfigError(f"{field}: {path} is not a file")

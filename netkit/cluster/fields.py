@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from netkit.cluster.errors import ConfigError
@@ -47,6 +48,29 @@ class Fields:
         if choices and value not in choices:
             raise ConfigError(f"{self._at(key)}: {value!r} is not one of {', '.join(choices)}")
         return value
+
+    def texts(self, key: str, default: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of choices; one text stands for a list of one, and commas part them as on a command line."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
+        if not isinstance(value, list):
+            raise ConfigError(f"{self._at(key)}: expected a list, got {_kind(value)}")
+        for item in value:
+            if item not in choices:
+                raise ConfigError(f"{self._at(key)}: {item!r} is not one of {', '.join(choices)}")
+        return tuple(value)
+
+    def path(self, key: str) -> Path | None:
+        """A file, as an absolute path: relative ones count from where the command runs."""
+        value = self._take(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{self._at(key)}: expected a file's name, got {_kind(value)}")
+        return Path(value).expanduser().absolute()
 
     def number(self, key: str, default: int, low: int, high: int) -> int:
         value = self._take(key)

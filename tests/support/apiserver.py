@@ -20,13 +20,17 @@ from controlplane.apiserver.admission.certificates import (
 )
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authz import Authorizer
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.server import ServerCertificates, server_tls
 from controlplane.apiserver.streams import Dial
@@ -80,9 +84,10 @@ async def serving(
     dial: Dial = refuse,
     config: ServerConfig | None = None,
     authentication: AuthenticationSettings | None = None,
-    authorizer: Any = None,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a free loopback port."""
+    """An ApiServer over `registry` on a free loopback port. Without `authorizer` only administrators may anything."""
+    authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]
     paths = authority.ensure("apiserver", "kube-apiserver", ips=loopback, client=False, server=True)
@@ -101,7 +106,7 @@ async def serving(
         documents=parts.documents,
         proxy_headers=parts.header_names,
     )
-    server = ApiServer(config, registry, parts.authentication, authorizer or ComponentAuthorizer(), dial)
+    server = ApiServer(config, registry, parts.authentication, authorizer, dial)
     await server.serve([sock], tls)
     client_tls = ssl.create_default_context(cafile=authority.certificate_path)
     client_tls.load_cert_chain(admin.cert, admin.key)
@@ -140,28 +145,40 @@ class FakeRegistry:
 async def cluster(
     directory: Path,
     dial: Dial = refuse,
+    settings: AuthorizationSettings | None = None,
     authentication: AuthenticationSettings | None = None,
-    authorizer: Any = None,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
+    authorization = Authorization.of(settings or AuthorizationSettings())
     store = SQLiteStore(directory / "store.db")
     registry = Registry(
         store,
         KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations(), CertificateRequester()],
+        admission=[
+            NamespaceLifecycle(),
+            NodeRestriction(),
+            DefaultTolerations(),
+            EscalationCheck(authorization.rbac, authorization.chain),
+            CertificateRequester(),
+        ],
         validation=[
-            CertificatePermissions(authorizer or ComponentAuthorizer()),
+            CertificatePermissions(authorizer or authorization.chain),
             CertificateSubjectRestriction(),
         ],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
+    authorization.follow(registry)
     try:
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        async with serving(registry, directory, dial, None, authentication, authorizer) as served:
+        await bootstrap_policy(registry)
+        chain = authorizer or authorization.chain
+        async with serving(registry, directory, dial, None, authentication, chain) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()
     finally:
         await registry.close()
         await store.close()
+        await authorization.close()

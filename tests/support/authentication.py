@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 from support.apiserver import Served
+
+from controlplane.apiserver.authz import Decision, Verdict
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class Rights:
         self.asked.append(attributes)
         resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
         allowed = (info.verb, resource, info.name) not in self.refused
-        return SimpleNamespace(allowed=allowed, reason="", error="")
+        return Decision(Verdict.ALLOW if allowed else Verdict.NO_OPINION)
 
 
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

@@ -30,11 +30,13 @@ from controlplane.apiserver.registry.requests import (
     WriteOptions,
 )
 from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_scale
+from controlplane.apiserver.registry.seeding import seed
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid
 from controlplane.resources.kind import Kind
+from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
 from controlplane.store.events import Stored
 from controlplane.store.protocol import Store
@@ -77,6 +79,14 @@ class Registry:
     async def create(self, kind: Kind, namespace: str, obj: Object, opts: WriteOptions) -> Stored:
         """Store a new object. `namespace` is the URL's ("" for cluster scope). Takes ownership of `obj`."""
         return await create(self._context, kind, namespace, obj, opts)
+
+    async def seed(self, objects: Sequence[tuple[Kind, Object]]) -> bool:
+        """Store the server's own first objects in one commit; False when one of them was there already."""
+        return await seed(self._context, objects)
+
+    def cache(self, kind: Kind) -> WatchCache:
+        """The kind's watch cache, for parts of the server that decide by its objects. Read only."""
+        return self._storage.cache(kind)
 
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""

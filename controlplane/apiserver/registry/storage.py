@@ -125,6 +125,11 @@ class Storage:
             await self.cache(kind).wait_for(change.revision)
         return change
 
+    async def commit_all(self, writes: Sequence[Write]) -> Sequence[Change]:
+        """All writes as one commit, without allocators. Raises RevisionMismatch."""
+        with store_faults():
+            return await self._store.commit(writes)
+
     async def _store_one(self, write: Write) -> Sequence[Change]:
         return await self._store.commit((write,))
 

@@ -65,11 +65,15 @@ async def test_a_guest_is_told_what_is_forbidden(api: Served) -> None:
 
 
 async def test_components_and_nodes_may_work_but_not_impersonate(api: Served) -> None:
-    for name, groups in (("system:kube-proxy", []), ("system:node:n1", ["system:nodes"])):
+    for name, groups, path in (
+        ("system:kube-proxy", [], "/api/v1/services"),
+        ("system:node:n1", ["system:nodes"], "/api/v1/pods?fieldSelector=spec.nodeName=n1"),
+    ):
         paths = api.authority.ensure(name.replace(":", "-"), name, groups)
         tls = api.client_tls(certificate=False)
         tls.load_cert_chain(paths.cert, paths.key)
-        assert (await ask(api, PODS, tls=tls))[0] == 200
+        assert (await ask(api, PODS, tls=tls))[0] == 403
+        assert (await ask(api, path, tls=tls))[0] == 200
         code, status = await ask(api, PODS, {"Impersonate-User": "root"}, tls)
         assert (code, status["message"]) == (
             403,
