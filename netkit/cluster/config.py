@@ -15,6 +15,8 @@ from typing import Final
 
 import yaml
 
+from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
+from netkit.cluster.api_config import authentication
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 
@@ -84,6 +86,7 @@ class ClusterConfig:
     proxy: ProxyConfig = ProxyConfig()
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
+    authentication: AuthenticationSettings = DEFAULTS
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -170,6 +173,7 @@ def parse(document: object) -> ClusterConfig:
         abac_policy_file=api.path("abacPolicyFile"),
         webhook=api.path("authorizationWebhook"),
     )
+    authenticators = authentication(api)
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -179,6 +183,7 @@ def parse(document: object) -> ClusterConfig:
         proxy=proxy,
         node_monitor=monitor,
         authorization=authorization,
+        authentication=authenticators,
     )
     top.finish()
     return config

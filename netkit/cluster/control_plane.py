@@ -38,6 +38,7 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         unreachable_seconds=monitor.eviction_after,
         authorization=_authorization(plan.config.authorization),
         policy=policy(),
+        authentication=plan.config.authentication,
     )
 
 

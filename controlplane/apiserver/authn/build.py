@@ -171,3 +171,19 @@ def client_authorities(settings: AuthenticationSettings, pki_dir: Path) -> Seque
     """The files of authorities that TLS must trust clients by."""
     proxy = settings.request_header
     return [pki_dir / "ca.crt", *([proxy.client_ca_file] if proxy is not None else [])]
+
+
+def check(settings: AuthenticationSettings, pki_dir: Path, cluster_domain: str) -> None:
+    """Whether authentication could be set up so. Raises AuthenticationConfigError."""
+
+    async def nothing(group: str, plural: str, namespace: str, name: str) -> None:
+        return None
+
+    try:
+        build(settings, pki_dir, cluster_domain, "", nothing)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        for path in client_authorities(settings, pki_dir):
+            server.load_verify_locations(path)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        raise AuthenticationConfigError(f"authentication: {named}{error.strerror or error}") from error

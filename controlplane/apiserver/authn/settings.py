@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-class AuthenticationConfigError(Exception):
+class AuthenticationConfigError(ValueError):
     """Authentication cannot be set up; the text is one line that names the option or the file."""
 
 
