@@ -172,7 +172,8 @@ async def cluster(
     authorization.follow(registry)
     try:
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        await bootstrap_policy(registry)
+        if authorizer is None:
+            await bootstrap_policy(registry)
         chain = authorizer or authorization.chain
         async with serving(registry, directory, dial, None, authentication, chain) as served:
             yield served
