@@ -55,28 +55,25 @@ def _part(text: str) -> Claims | None:
 
 
 class VerifiedTokens:
-    """Verifies signatures, each token's once. Knows nothing of time."""
+    """Verifies signatures, each token's once, as long as the key that did it is among the keys. Knows nothing of
+    time."""
 
     def __init__(self) -> None:
-        self._claims: OrderedDict[bytes, Claims] = OrderedDict()
+        self._claims: OrderedDict[bytes, tuple[Claims, VerifyingKey]] = OrderedDict()
 
     def claims(self, token: str, keys: Sequence[VerifyingKey]) -> Claims:
         """The claims of a token that one of `keys` signed. Raises AuthenticationError."""
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         known = self._claims.get(digest)
-        if known is None:
+        if known is None or known[1] not in keys:
             known = verify(token, keys)
             self._claims[digest] = known
             if len(self._claims) > _KEPT:
                 self._claims.popitem(last=False)
-        return known
-
-    def forget(self) -> None:
-        """The keys have changed."""
-        self._claims.clear()
+        return known[0]
 
 
-def verify(token: str, keys: Sequence[VerifyingKey]) -> Claims:
+def verify(token: str, keys: Sequence[VerifyingKey]) -> tuple[Claims, VerifyingKey]:
     """The claims of a token that one of `keys` signed, by that key's algorithm. Raises AuthenticationError."""
     import jwt
 
@@ -89,7 +86,7 @@ def verify(token: str, keys: Sequence[VerifyingKey]) -> Claims:
             fault = f"invalid signature: {error}"
             continue
         if isinstance(claims, dict):
-            return claims
+            return claims, key
         fault = "the token's payload is not an object"
     raise AuthenticationError(fault)
 
