@@ -93,12 +93,14 @@ class Signer:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATED)
             .not_valid_after(min(ends, authority_ends))
-            .add_extension(_key_usage(usages), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
             )
         )
+        key_usage = _key_usage(usages)
+        if key_usage is not None:
+            builder = builder.add_extension(key_usage, critical=True)
         extended = list(dict.fromkeys(_EXTENDED[usage] for usage in usages if usage in _EXTENDED))
         if extended:
             builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
@@ -115,8 +117,11 @@ class Signer:
         return max(timedelta(seconds=seconds), _SHORTEST)
 
 
-def _key_usage(usages: Sequence[str]) -> x509.KeyUsage:
+def _key_usage(usages: Sequence[str]) -> x509.KeyUsage | None:
+    """None when nothing is said of the key: an empty extension would forbid every use of it."""
     wanted = {_KEY_USAGES[usage] for usage in usages if usage in _KEY_USAGES}
+    if not wanted:
+        return None
     # Both only say more of key agreement, and mean nothing without it.
     agreed = "key_agreement" in wanted
     return x509.KeyUsage(
