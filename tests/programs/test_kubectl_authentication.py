@@ -93,7 +93,7 @@ async def test_acting_as_others(kubectl: Kubectl) -> None:
         (("--as", "system:serviceaccount:kube-system:x"),
          'serviceaccounts "x" is forbidden: User "bob" cannot impersonate resource "serviceaccounts"'),
     ):  # fmt: skip
-        assert told in await guest.fails("auth", "whoami", *arguments)
+        assert told in await guest.fails("create", "token", "x", *arguments)
 
 
 @needs_kubectl(27)
