@@ -141,7 +141,7 @@ async def test_tokens(kubectl: Kubectl, api: Served) -> None:
     assert 'serviceaccounts "none" not found' in await kubectl.fails("create", "token", "none")
 
 
-@needs_kubectl(27)
+@needs_kubectl(31)
 async def test_a_certificate_from_openssl(kubectl: Kubectl, api: Served, tmp_path: Path) -> None:
     await openssl(tmp_path, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "jane.key", "-out", "jane.csr",
                   "-subj", "/O=dev/O=ops/CN=jane")  # fmt: skip
