@@ -19,6 +19,7 @@ from typing import Any
 
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
 from controlplane.apiserver.admission.priority import Priority
@@ -242,7 +243,7 @@ def _admission(settings: ControlPlaneSettings) -> Sequence[AdmissionPlugin]:
 
 def _validation() -> Sequence[ValidatingPlugin]:
     """The validating plug-ins, in upstream's order."""
-    return (Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission())
+    return (Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission(), KindWarnings())
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

@@ -17,6 +17,7 @@ from controlplane.apiserver.admission import (
     DefaultIngressClass,
     DefaultStorageClass,
     DefaultTolerations,
+    KindWarnings,
     NamespaceLifecycle,
     PersistentVolumeClaimResize,
     Priority,
@@ -132,7 +133,7 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
             RuntimeClassAdmission(),
             DefaultIngressClass(),
         ],
-        validation=[Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission()],
+        validation=[Priority(), PersistentVolumeClaimResize(), RuntimeClassAdmission(), KindWarnings()],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
