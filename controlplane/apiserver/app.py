@@ -60,8 +60,8 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its siblings beside `ping` and `store`,
-    `components` by ComponentStatus beside `etcd-0`."""
+    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = KINDS
@@ -90,7 +90,7 @@ class ApiServer:
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authenticator = authenticator
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
@@ -215,7 +215,7 @@ class ApiServer:
         if not any(name.lower().startswith("impersonate-") for name in request.headers):
             return user
         pairs = [(name.lower(), value) for name, value in request.headers.items()]
-        return await impersonate(user, pairs, self._authorizer)
+        return await impersonate(user, pairs, self.authorizer)
 
 
 async def _close(response: ApiResponse) -> None:

@@ -55,6 +55,8 @@ def decide(kind: Kind, obj: Object, opts: DeleteOptions, now: datetime) -> tuple
             _mark(new, now, grace)
             _set_finalizers(kind, new, opts)
             return Verdict.UPDATE, new
+    if kind.prepare_delete is not None and not new["metadata"].get("deletionTimestamp"):
+        kind.prepare_delete(new)
     finalizers = _set_finalizers(kind, new, opts)
     if not finalizers:
         return Verdict.REMOVE, obj

@@ -1,9 +1,9 @@
 """Objects of kinds <-> records of the store: encoding, conversion, watch caches, commits with their reservations.
 
 Every verb reads and writes through it. A kind's cache is made when the kind is first asked for (`ready`), and each
-served version has its own, so that objects are converted once and not for every reader. After a write it waits for
-the cache, so that whoever was answered finds what it wrote. Faults of the store leave it as
-StatusErrors, lost races as RevisionMismatch.
+served version has its own, so that objects are converted once and not for every reader. After a write it waits for the
+cache, so that whoever was answered finds what it wrote. Faults of the store leave it as StatusErrors, lost races as
+RevisionMismatch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import orjson
 
 from controlplane.apiserver.allocation.allocator import Allocator, Reservation
-from controlplane.errors import InternalError, NotFound, Object, ServiceUnavailable, UnknownError
-from controlplane.resources.kind import Kind
-from controlplane.store.cache import Unconvertible, WatchCache
+from controlplane.errors import InternalError, NotFound, Object, ServiceUnavailable, Unclassified
+from controlplane.resources.kind import Conversion, ConversionFault, Kind
+from controlplane.store.cache import Convert, Unconvertible, WatchCache
 from controlplane.store.events import Stored, encoded, split, stamped
 from controlplane.store.protocol import (
     Change,
@@ -42,7 +42,7 @@ def store_faults() -> Iterator[None]:
     except StoreClosed as fault:
         raise ServiceUnavailable("the API server is shutting down") from fault
     except Unconvertible as fault:
-        raise UnknownError(str(fault)) from fault
+        raise Unclassified(str(fault)) from fault
     except StoreError as fault:
         raise InternalError(f"Internal error occurred: {fault}") from fault
 
@@ -88,7 +88,7 @@ class Storage:
             await cache.close()
 
     async def ready(self, kind: Kind) -> None:
-        """Make sure of the kind's cache before it is used. Raises UnknownError when its objects cannot be converted.
+        """Make sure of the kind's cache before it is used. Raises Unclassified when its objects cannot be converted.
 
         Where several versions of one kind are in use, it also holds everything acknowledged so far.
         """
@@ -111,8 +111,9 @@ class Storage:
         starting = [task for (folder, _), task in self._starting.items() if folder == prefix]
         if starting:
             await asyncio.wait(starting)
-        for place in [place for place in self._caches if place[0] == prefix]:
-            await self._remove(place).close()
+        dropped = [self._remove(place) for place in list(self._caches) if place[0] == prefix]
+        for cache in dropped:
+            await cache.close()
 
     async def _begin(self, kind: Kind) -> None:
         """Start the cache, once for all who wait for it."""
@@ -132,8 +133,7 @@ class Storage:
         place = _place(kind)
         if place in self._caches:
             await self._remove(place).close()
-        convert = None if kind.convert is None else kind.convert.read
-        cache = WatchCache(self._store, kind.prefix, convert=convert)
+        cache = WatchCache(self._store, kind.prefix, convert=_reading(kind))
         await cache.start()
         self._caches[place] = cache
         self._versions[kind.prefix] = self._versions.get(kind.prefix, 0) + 1
@@ -176,7 +176,7 @@ class Storage:
         """Store `obj` (its metadata gets the new resourceVersion). Raises RevisionMismatch."""
         metadata = obj["metadata"]
         metadata.pop("resourceVersion", None)
-        form = obj if kind.convert is None else await kind.convert.write(obj)
+        form = obj if kind.convert is None else await _written(kind.convert, obj)
         change = await self._commit(kind, Put(key, encoded(form), expect), reservations)
         for allocator in self._allocators:
             if allocator.applies_to(kind):
@@ -253,3 +253,25 @@ class Storage:
 
 def _place(kind: Kind) -> _Place:
     return kind.prefix, kind.api_version
+
+
+def _reading(kind: Kind) -> Convert | None:
+    """How a cache gets the kind's version from what is stored."""
+    conversion = kind.convert
+    if conversion is None:
+        return None
+
+    async def convert(objs: Sequence[Object]) -> Sequence[Object]:
+        try:
+            return await conversion.read(objs)
+        except ConversionFault as fault:
+            raise Unconvertible(str(fault)) from fault
+
+    return convert
+
+
+async def _written(conversion: Conversion, obj: Object) -> Object:
+    try:
+        return await conversion.write(obj)
+    except ConversionFault as fault:
+        raise Unclassified(str(fault)) from fault

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from controlplane.meta.objects import clone
 from controlplane.resources.catalog import KINDS
+from controlplane.resources.versions import gather
 from controlplane.schema import definitions
 from controlplane.schema.definitions import Form, SchemaType
 
@@ -85,7 +86,7 @@ def objects(kind: Any) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({"metadata": metadata}, optional=parts)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.group}/{kind.plural}")
+@pytest.mark.parametrize("kind", gather(KINDS), ids=lambda kind: f"{kind.group}/{kind.plural}")
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_object_of_any_kind(kind: Any, data: st.DataObject) -> None:
