@@ -52,7 +52,7 @@ class CustomResources:
         self._registry = registry
         self._webhooks = webhooks
         self._definitions: dict[str, Object] = {}
-        self._served: dict[str, bytes] = {}
+        self._served: dict[str, tuple[bytes, bytes]] = {}
         self._emptying: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -146,14 +146,15 @@ class CustomResources:
         """Serve exactly what the definition says now. A definition that is as it was costs nothing."""
         key = name(definition)
         terminating = conditions.status_of(definition, TERMINATING) == "True"
-        state = orjson.dumps([definition["spec"], definition["status"]["acceptedNames"], terminating])
+        spec = orjson.dumps(definition["spec"])
+        state = spec, orjson.dumps([definition["status"]["acceptedNames"], terminating])
         before = self._served.get(key)
         if before == state:
             return
         kinds = kinds_of(definition, self._converter(definition), terminating=terminating)
         self._served[key] = state
         self._registry.kinds.replace(key, kinds)
-        if before is not None:
+        if before is not None and before[0] != spec:
             # What is cached was read by the old schemas, and may be converted by another webhook.
             await self._registry.reload(storage_kind(definition, RenameConverter()))
         log.info("%s: served in %s", key, ", ".join(kind.version for kind in kinds) or "no version")

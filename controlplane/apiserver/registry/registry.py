@@ -181,6 +181,7 @@ class Registry:
 
         `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
             scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
             return scale, False

@@ -150,6 +150,7 @@ class Storage:
 
     async def newest(self, kind: Kind, namespace: str, name: str) -> Stored | None:
         """The state after everything acknowledged so far."""
+        await self.ready(kind)
         with store_faults():
             await self.cache(kind).catch_up()
         return self.cache(kind).get(namespace, name)
@@ -189,6 +190,7 @@ class Storage:
 
     async def _commit(self, kind: Kind, write: Write, reservations: Sequence[Reservation]) -> Change:
         """Commit one write and settle its reservations by the outcome, even if the caller is cancelled."""
+        await self.ready(kind)
         cache = self.cache(kind)
         with store_faults():
             if reservations:
