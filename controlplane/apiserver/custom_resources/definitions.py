@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import orjson
 
 from controlplane.apiserver.custom_resources.naming import settled_status
-from controlplane.apiserver.custom_resources.webhook import WebhookConverter
 from controlplane.apiserver.registry import (
     LOOPBACK_USER,
     DeleteOptions,
@@ -28,7 +28,6 @@ from controlplane.apiserver.webhook_client import WebhookClient
 from controlplane.errors import Conflict, NotFound, Object, StatusError
 from controlplane.meta import conditions
 from controlplane.meta.objects import dig, is_being_deleted, name
-from controlplane.resources.custom.conversion import Converter, RenameConverter
 from controlplane.resources.custom.definition import (
     CUSTOM_RESOURCE_DEFINITION,
     ESTABLISHED,
@@ -36,8 +35,10 @@ from controlplane.resources.custom.definition import (
     TERMINATING,
     condition,
 )
-from controlplane.resources.custom.kinds import kinds_of, storage_kind
 from controlplane.resources.kind import Kind
+
+if TYPE_CHECKING:
+    from controlplane.resources.custom.conversion import Converter
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class CustomResources:
         definition = self._definitions.pop(key)
         self._served.pop(key, None)
         self._registry.kinds.replace(key, ())
-        await self._registry.reload(storage_kind(definition, RenameConverter()))
+        await self._registry.reload(_storage_kind(definition))
         for other in self._group(definition):
             await self._handle(other)
 
@@ -151,15 +152,20 @@ class CustomResources:
         before = self._served.get(key)
         if before == state:
             return
+        from controlplane.resources.custom.kinds import kinds_of  # see `_storage_kind`
+
         kinds = kinds_of(definition, self._converter(definition), terminating=terminating)
         self._served[key] = state
         self._registry.kinds.replace(key, kinds)
         if before is not None and before[0] != spec:
             # What is cached was read by the old schemas, and may be converted by another webhook.
-            await self._registry.reload(storage_kind(definition, RenameConverter()))
+            await self._registry.reload(_storage_kind(definition))
         log.info("%s: served in %s", key, ", ".join(kind.version for kind in kinds) or "no version")
 
     def _converter(self, definition: Object) -> Converter:
+        from controlplane.apiserver.custom_resources.webhook import WebhookConverter  # see `_storage_kind`
+        from controlplane.resources.custom.conversion import RenameConverter
+
         conversion = definition["spec"].get("conversion") or {}
         if conversion.get("strategy") == "Webhook":
             return WebhookConverter(self._webhooks, conversion["webhook"])
@@ -203,7 +209,7 @@ class CustomResources:
         if conditions.status_of(definition, ESTABLISHED) == "True":
             text = "CustomResource deletion is in progress"
             await self._tell(key, "True", "InstanceDeletionInProgress", text)
-            await self._delete_instances(storage_kind(definition, self._converter(definition)))
+            await self._delete_instances(_storage_kind(definition, self._converter(definition)))
             await self._tell(key, "False", "InstanceDeletionCompleted", "removed all instances")
         else:
             await self._tell(key, "False", "NeverEstablished", "resource was never established")
@@ -246,3 +252,12 @@ class CustomResources:
                 changed = {**definition, "status": {**definition["status"], "conditions": listed}}
                 await self._registry.update(CUSTOM_RESOURCE_DEFINITION, "", key, changed, _WRITE, "status")
                 return
+
+
+def _storage_kind(definition: Object, converter: Converter | None = None) -> Kind:
+    """The stored version. Without a converter it only says where the objects are."""
+    # Loaded by the first definition: clusters without any start without all that custom resources need.
+    from controlplane.resources.custom.conversion import RenameConverter
+    from controlplane.resources.custom.kinds import storage_kind
+
+    return storage_kind(definition, converter or RenameConverter())

@@ -20,9 +20,7 @@ _REQUEST_BYTES = 3 * 1024 * 1024
 _MACRO = re.compile(
     r"([A-Za-z_][\w.]*(?:\[[^\]]*\])?)\.(all|exists|exists_one|map|filter|transformList|transformMap)\("
 )
-_MATCHING = re.compile(
-    r"([A-Za-z_][\w.]*)\.(matches|contains|startsWith|endsWith|find|findAll|split|replace)\("
-)
+_MATCHING = re.compile(r"([A-Za-z_][\w.]*)\.(matches|contains|indexOf|find|findAll|split|replace)\(")
 
 
 @dataclass(frozen=True, slots=True)
