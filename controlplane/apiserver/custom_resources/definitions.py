@@ -64,7 +64,10 @@ class CustomResources:
             definition = stored.object
             self._definitions[name(definition)] = definition
             if conditions.status_of(definition, ESTABLISHED) == "True":
-                await self._serve(definition)
+                try:
+                    await self._serve(definition)
+                except Exception:
+                    log.exception("%s: cannot be served", name(definition))
         self._task = asyncio.create_task(self._run(), name="custom resource definitions")
 
     async def close(self) -> None:
@@ -103,7 +106,7 @@ class CustomResources:
                     await self._forget(name(definition))
                 else:
                     self._definitions[name(definition)] = definition
-                    await self._handle(definition)
+                    await self._try(definition)
         finally:
             await watch.aclose()
 
@@ -114,7 +117,7 @@ class CustomResources:
         self._registry.kinds.replace(key, ())
         await self._registry.reload(_storage_kind(definition))
         for other in self._group(definition):
-            await self._handle(other)
+            await self._try(other)
 
     def _group(self, definition: Object) -> list[Object]:
         """The other definitions of the group."""
@@ -124,6 +127,15 @@ class CustomResources:
             for key, other in self._definitions.items()
             if other["spec"]["group"] == group and key != name(definition)
         ]
+
+    async def _try(self, definition: Object) -> None:
+        """A definition that cannot be served must not keep the others from it."""
+        try:
+            await self._handle(definition)
+        except StatusError as fault:
+            log.warning("%s: %s", name(definition), fault)
+        except Exception:
+            log.exception("%s: cannot be served", name(definition))
 
     async def _handle(self, definition: Object) -> None:
         status = settled_status(definition, self._group(definition))
@@ -139,7 +151,7 @@ class CustomResources:
             if names_before != status["acceptedNames"]:
                 for other in self._group(definition):
                     if conditions.status_of(other, "NamesAccepted") == "False":
-                        await self._handle(other)
+                        await self._try(other)
         if is_being_deleted(definition) and FINALIZER in (definition["metadata"].get("finalizers") or ()):
             self._begin_emptying(name(definition))
 

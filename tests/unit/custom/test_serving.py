@@ -11,6 +11,8 @@ from support.apiserver import Served
 from support.custom import CRDS, GROUP, SPEC, WIDGETS, definition, schema, version, widget
 from support.definitions import made, wait_for
 
+from controlplane.apiserver.custom_resources.definitions import CustomResources
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.meta import conditions
 
 BETA = WIDGETS.replace("/v1/", "/v1beta1/")
@@ -173,7 +175,8 @@ async def test_instances_go_before_their_definition(api: Served) -> None:
     async with asyncio.timeout(10):
         while not (await api.json("GET", f"{WIDGETS}/w"))["metadata"].get("deletionTimestamp"):
             """The deletion begins a moment after the condition."""
-    await api.json("POST", WIDGETS, 405, json=widget("late"))
+    refused = await api.json("POST", WIDGETS, 405, json=widget("late"))
+    assert refused["message"] == "create not allowed while custom resource definition is terminating"
     merge = {"Content-Type": "application/merge-patch+json"}
     await api.json("PATCH", f"{WIDGETS}/w", json={"metadata": {"finalizers": None}}, headers=merge)
     async with asyncio.timeout(10):
@@ -331,3 +334,57 @@ async def test_bytes_from_outside(api: Served) -> None:
         headers = {"Content-Type": "application/json"}
         async with api.session.post(api.url + WIDGETS, data=body, headers=headers) as answer:
             assert answer.status in (400, 422), (body, await answer.text())
+
+
+async def test_what_has_no_number_has_no_scale(api: Served) -> None:
+    paths = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.size"}
+    spec = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
+    await made(api, definition(version(schema=schema(spec), subresources={"scale": paths})))
+    await api.json("POST", WIDGETS, 201, json=widget())
+    refused = await api.json("GET", f"{WIDGETS}/w/scale", 500)
+    assert (
+        refused["message"]
+        == 'Internal error occurred: the spec replicas field ".spec.replicas" does not exist'
+    )
+
+
+async def test_without_a_status_subresource_the_status_is_a_field(api: Served) -> None:
+    await made(api, definition())
+    new = await api.json("POST", WIDGETS, 201, json={**widget(), "status": {"phase": "new"}})
+    assert new["status"] == {"phase": "new"}
+    changed = await api.json("PUT", f"{WIDGETS}/w", json={**new, "status": {"phase": "old"}})
+    assert (changed["status"], changed["metadata"]["generation"]) == ({"phase": "old"}, 2)
+    await api.json("PUT", f"{WIDGETS}/w/status", 404, json=changed)
+
+
+async def test_bodies_in_protobuf_are_refused(api: Served) -> None:
+    await made(api, definition())
+    headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    async with api.session.post(api.url + WIDGETS, data=b"k8s\0", headers=headers) as answer:
+        assert answer.status == 415
+
+
+async def test_cluster_scoped_kinds(api: Served) -> None:
+    await made(api, definition(scope="Cluster"))
+    path = f"/apis/{GROUP}/v1/widgets"
+    made_ = await api.json("POST", path, 201, json=widget())
+    assert "namespace" not in made_["metadata"]
+    await api.json("GET", WIDGETS, 404)
+    assert len((await api.json("GET", path))["items"]) == 1
+
+
+async def test_kinds_are_served_after_a_restart(api: Served) -> None:
+    """A second follower of the same definitions, as after a restart, serves them before it has seen any change."""
+    await made(api, definition())
+    await api.json("POST", WIDGETS, 201, json=widget())
+    registry = api.server._core._registry
+    registry.kinds.replace(f"widgets.{GROUP}", ())
+    await api.json("GET", WIDGETS, 404)
+
+    async def no_dial(address: str, port: int) -> Any:
+        raise ConnectionError
+
+    second = CustomResources(registry, WebhookClient(EndpointResolver(registry), no_dial))
+    await second.start()
+    assert len((await api.json("GET", WIDGETS))["items"]) == 1
+    await second.close()
