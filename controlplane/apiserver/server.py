@@ -37,8 +37,11 @@ from controlplane.apiserver.admission.storage_objects import (
 )
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
-from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
-from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
+from controlplane.apiserver.admission.webhooks import (
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionWebhook,
+    WebhookClient,
+)
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -58,7 +61,6 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
-from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.local import LocalTransport
 from controlplane.resources.catalog import KINDS
@@ -194,7 +196,7 @@ async def serve_control_plane(
             )
             objects.attach(registry)
             await registry.start()
-            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+            custom = CustomResources(registry, WebhookClient(dial))
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, components)
             seat.authorizer = server.authorizer
@@ -258,7 +260,7 @@ def admission_chain(
     dial: Dial,
 ) -> Chain:
     """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
-    client = AdmissionWebhookClient(dial)
+    client = WebhookClient(dial)
     plugins: dict[str, Plugin] = {
         "NamespaceLifecycle": NamespaceLifecycle(),
         "LimitRanger": LimitRanger(objects),

@@ -15,6 +15,7 @@ import aiohttp
 
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
@@ -26,7 +27,6 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
 from controlplane.store.events import Stored
@@ -137,7 +137,7 @@ async def cluster(
     )
     objects.attach(registry)
     await registry.start()
-    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+    custom = CustomResources(registry, WebhookClient(dial))
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]

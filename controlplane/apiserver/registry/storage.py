@@ -153,6 +153,7 @@ class Storage:
 
     async def newest(self, kind: Kind, namespace: str, name: str) -> Stored | None:
         """The state after everything acknowledged so far."""
+        await self.ready(kind)
         with store_faults():
             await self.cache(kind).catch_up()
         return self.cache(kind).get(namespace, name)
@@ -217,6 +218,7 @@ class Storage:
         """Commit one write, with what its reservations add, and settle them by the outcome, even if the caller is
         cancelled.
         """
+        await self.ready(kind)
         cache = self.cache(kind)
         with store_faults():
             if reservations:
