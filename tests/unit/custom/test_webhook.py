@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -209,3 +210,26 @@ async def test_a_service_that_is_not_there(api: Served) -> None:
         f"conversion webhook for {GROUP}/v1, Kind=Widget failed: Post "
         '"https://hook.default.svc:443/convert?timeout=30s": service "hook" not found'
     )
+
+
+async def test_a_hook_that_hangs_holds_up_no_change_of_the_definition(api: Served, tmp_path: Path) -> None:
+    hook, second = Hook(), Hook()
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        asked.set()
+        await release.wait()
+        return web.Response(status=500)
+
+    hook.answer = hang  # type: ignore[method-assign]
+    async with serving(hook, tmp_path / "hook") as config, serving(second, tmp_path / "second") as other:
+        found = await made(api, converted_definition(config))
+        await api.json("POST", WIDGETS, 201, json=widget("a", size=3))
+        reading = asyncio.ensure_future(api.session.get(f"{api.url}{BETA}/a"))
+        await asyncio.wait_for(asked.wait(), 10)
+        found["spec"]["conversion"]["webhook"]["clientConfig"] = other
+        await api.json("PUT", f"{CRDS}/widgets.{GROUP}", json=found)
+        async with await asyncio.wait_for(reading, 10) as answer:
+            assert answer.status == 503, await answer.text()
+        assert (await api.json("GET", f"{BETA}/a"))["spec"] == {"length": 3}
+        release.set()
