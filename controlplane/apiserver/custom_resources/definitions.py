@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from controlplane.apiserver.admission.webhooks import WebhookClient
+from controlplane.apiserver.custom_resources.api_services import ApiServices
 from controlplane.apiserver.custom_resources.naming import settled_status
 from controlplane.apiserver.registry import (
     LOOPBACK_USER,
@@ -52,6 +53,7 @@ class CustomResources:
     def __init__(self, registry: Registry, webhooks: WebhookClient) -> None:
         self._registry = registry
         self._webhooks = webhooks
+        self._api_services = ApiServices(registry)
         self._definitions: dict[str, Object] = {}
         self._served: dict[str, tuple[bytes, bytes]] = {}
         self._emptying: dict[str, asyncio.Task[None]] = {}
@@ -116,6 +118,7 @@ class CustomResources:
         self._served.pop(key, None)
         self._registry.kinds.replace(key, ())
         await self._registry.reload(_storage_kind(definition))
+        await self._api_services.sync()
         for other in self._group(definition):
             await self._try(other)
 
@@ -142,6 +145,7 @@ class CustomResources:
         settled = {**definition, "status": status}
         if conditions.status_of(settled, ESTABLISHED) == "True":
             await self._serve(settled)
+            await self._api_services.sync()
         if status != definition.get("status"):
             stored = await self._write(settled, "status")
             if stored is None:

@@ -327,3 +327,20 @@ async def test_kinds_are_served_after_a_restart(api: Served) -> None:
     await second.start()
     assert len((await api.json("GET", WIDGETS))["items"]) == 1
     await second.close()
+
+
+async def test_versions_have_api_services_while_they_are_served(api: Served) -> None:
+    path = "/apis/apiregistration.k8s.io/v1/apiservices"
+    before = {each["metadata"]["name"] for each in (await api.json("GET", path))["items"]}
+    await made(api, definition())
+    await made(api, definition(version(), version("v2", storage=False), plural="gadgets", kind="Gadget"))
+    now = {each["metadata"]["name"] for each in (await api.json("GET", path))["items"]}
+    assert now - before == {f"v1.{GROUP}", f"v2.{GROUP}"}
+    service = await api.json("GET", f"{path}/v1.{GROUP}")
+    assert (service["spec"]["groupPriorityMinimum"], service["spec"]["versionPriority"]) == (1000, 100)
+    await api.json("DELETE", f"{CRDS}/gadgets.{GROUP}")
+    async with asyncio.timeout(10):
+        while {each["metadata"]["name"] for each in (await api.json("GET", path))["items"]} - before != {
+            f"v1.{GROUP}"
+        }:
+            """The definition goes a moment later."""
