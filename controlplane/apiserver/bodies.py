@@ -110,8 +110,13 @@ for that names no kind."""
 def decode(content_type: str, body: bytes, target: Target) -> Decoded:
     """The body of a POST or PUT. Raises UnsupportedMediaType and BadRequest."""
     decoder = DECODERS.get(media_type(content_type))
+    types = ["application/json", "application/yaml", protobuf.CONTENT_TYPE]
+    if not target.strategic_merge:
+        # Custom resources have no messages.
+        types.remove(protobuf.CONTENT_TYPE)
+        decoder = None if decoder is _decode_protobuf else decoder
     if decoder is None:
-        raise _unsupported(("application/json", "application/yaml", protobuf.CONTENT_TYPE))
+        raise _unsupported(types)
     try:
         decoded = decoder(body, target)
     except ValueError as error:

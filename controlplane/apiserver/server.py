@@ -43,8 +43,11 @@ from controlplane.apiserver.admission.storage_objects import (
 )
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
-from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
-from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
+from controlplane.apiserver.admission.webhooks import (
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionWebhook,
+    WebhookClient,
+)
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -63,7 +66,6 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
-from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.components import Clients
 from controlplane.client.local import LocalTransport
@@ -219,7 +221,7 @@ async def serve_control_plane(
             objects.attach(registry)
             await registry.start()
             await authorization.follow(registry)
-            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+            custom = CustomResources(registry, WebhookClient(dial))
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
             try:
@@ -290,7 +292,7 @@ def admission_chain(
     dial: Dial,
 ) -> Chain:
     """All admission plug-ins and what always runs after them. Raises ValueError for bad names."""
-    client = AdmissionWebhookClient(dial)
+    client = WebhookClient(dial)
     authorizer = authorization.chain
     seat = AuthorizerSeat(authorizer)
     plugins: dict[str, Plugin] = {

@@ -37,11 +37,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where the scale subresource finds its numbers in the object, as paths of keys."""
+    """Where the scale subresource finds its numbers in the object, as paths of keys.
+
+    `required`: without a number there is no Scale; else a missing one is 0.
+    """
 
     spec_replicas: tuple[str, ...] = ("spec", "replicas")
     status_replicas: tuple[str, ...] = ("status", "replicas")
     selector: tuple[str, ...] = ("spec", "selector")
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,8 @@ class Kind:
     the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken.
     `validate_ratcheting(new, old)` stands for both `validate` and `validate_update` where an update does not judge
     again what it does not change. `versions` is set where entries of field owners may be of several versions.
-    `deprecation` is what clients of a deprecated version are warned with.
+    `deprecation` is what clients of a deprecated version are warned with, `refusals` the texts for verbs that are not
+    served now.
     """
 
     group: str
@@ -201,6 +206,7 @@ class Kind:
     versions: Versions | None = None
     strategic_merge: bool = True
     deprecation: str = ""
+    refusals: Mapping[str, str] = field(default_factory=dict)
     list_kind: str = ""
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -33,7 +34,6 @@ from controlplane.apiserver.server import (
     server_tls,
 )
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import SERVED
 from controlplane.store.events import Stored
@@ -174,7 +174,7 @@ async def cluster(
     objects.attach(registry)
     await registry.start()
     await authorization.follow(registry)
-    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+    custom = CustomResources(registry, WebhookClient(dial))
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]
