@@ -117,6 +117,9 @@ class Kind:
     name (None = a DNS-1123 subdomain). `storage` names the folder in the store when it is not the plural
     (kinds served in several groups share one).
 
+    `orphans` keeps what an object owns when it is deleted without a word about that (Background is the rule);
+    `orphans_warning` is what such a client is told.
+
     A kind served in several versions is stored in one of them, the hub; the others name it (`hub`, a plural looked up
     by group and version: `("", "v1")`, `("autoscaling", "v2")`) and convert whole objects, pure and without loss:
     `to_hub(obj)` and `from_hub(obj)` return new objects with the other apiVersion and kind. Rules such a version does
@@ -158,6 +161,8 @@ class Kind:
     fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     generation: bool = False
     graceful: bool = False
+    orphans: bool = False
+    orphans_warning: str = ""
     unconditional_update: bool = True
     create_on_update: bool = False
     generate_name: bool = True

@@ -34,6 +34,10 @@ from controlplane.resources.selectable import number as number_at
 from controlplane.resources.selectable import selectable_fields
 
 BACKOFF_LIMIT = 6
+_ORPHANS = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
 
 
 def _default(job: Object) -> None:
@@ -176,5 +180,7 @@ JOB = Kind(
     validate_status=validate_status,
     status=True,
     generation=True,
+    orphans=True,
+    orphans_warning=_ORPHANS,
     fields=selectable_fields(named={"status.successful": number_at("status", "succeeded")}),
 )

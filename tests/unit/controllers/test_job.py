@@ -266,3 +266,15 @@ async def test_finished_jobs_go_after_their_time() -> None:
         # Nobody collects garbage here: the foreground deletion has begun.
         await there.until(lambda: dig(there.get(JOB, "work"), "metadata", "deletionTimestamp"))
         assert there.get(JOB, "work")["metadata"]["finalizers"] == ["foregroundDeletion"]
+
+
+async def test_a_deletion_that_says_nothing_keeps_the_pods_and_warns() -> None:
+    async with world(jobs) as there:
+        there.outcome = succeeded
+        await there.client.create(JOB, job())
+        await finished(there)
+        answer = await there.client.raw("DELETE", JOB.path("default", "work"))
+        assert answer.headers["warning"].startswith(
+            '299 - "child pods are preserved by default when jobs are deleted'
+        )
+        assert there.get(JOB, "work")["metadata"]["finalizers"] == ["orphan"]
