@@ -228,6 +228,22 @@ async def test_the_deadline_fails_it() -> None:
         assert conditions(done)[-1] == ("Failed", "DeadlineExceeded")
 
 
+async def test_it_has_not_failed_before_its_pods_are_gone() -> None:
+    async with world(jobs) as there:
+        there.outcome = ready
+        await there.client.create(JOB, job(activeDeadlineSeconds=30))
+        await there.until(lambda: dig(there.get(JOB, "work"), "status", "ready") == 1)
+        there.clock.advance(31)
+        await there.client.patch(JOB, "work", {"metadata": {"labels": {"touched": "1"}}}, "default")
+        await there.until(lambda: dig(there.get(JOB, "work"), "status", "terminating") == 1)
+        await there.until(lambda: untracked(there))
+        assert conditions(there.get(JOB, "work")) == [("FailureTarget", "DeadlineExceeded")]
+        [pod] = there.all(POD)
+        await there.client.delete(POD, name(pod), "default", grace=0)
+        done = await finished(there)
+        assert (done["status"]["failed"], done["status"]["terminating"]) == (1, 0)
+
+
 async def test_fewer_at_once_deletes_the_surplus_uncounted() -> None:
     async with world(jobs) as there:
         there.outcome = ready
