@@ -16,6 +16,9 @@ from controlplane.errors import Cause, Object
 from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.managed.tracking import Versions
 
+FREE_METADATA = ("annotations", "finalizers", "labels", "ownerReferences")
+"""The metadata that clients may change as they like."""
+
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
@@ -109,7 +112,7 @@ class Kind:
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
     and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
-    of the status must not change.
+    of the status must not change; of the metadata such a write changes only `status_metadata`.
 
     `columns` are all printer columns and `row(obj, now)` the cells in the same order; the column of format
     `name` comes first but for kinds whose name says little. `row_conditions(obj)` are the table row's
@@ -154,6 +157,7 @@ class Kind:
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
     status: bool = False
+    status_metadata: tuple[str, ...] = ()
     prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     scale: Scale | None = None

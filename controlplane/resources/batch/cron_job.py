@@ -24,7 +24,7 @@ from controlplane.resources.cells import (
     wide,
 )
 from controlplane.resources.fieldpath import not_supported
-from controlplane.resources.kind import Column, Kind
+from controlplane.resources.kind import FREE_METADATA, Column, Kind
 from controlplane.resources.podspec.defaults import default_template
 from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
@@ -191,6 +191,7 @@ CRON_JOB = Kind(
     validate=_validate,
     validate_update=_validate_update,
     status=True,
+    status_metadata=FREE_METADATA,
     generation=True,
     fields=selectable_fields(),
 )

@@ -294,3 +294,16 @@ async def test_a_deletion_that_says_nothing_keeps_the_pods_and_warns() -> None:
             '299 - "child pods are preserved by default when jobs are deleted'
         )
         assert there.get(JOB, "work")["metadata"]["finalizers"] == ["orphan"]
+
+
+async def test_metadata_may_be_written_with_the_status() -> None:
+    async with world() as there:
+        await there.client.create(JOB, job(managedBy="example.com/x"))
+        patch = {
+            "metadata": {"annotations": {"patched": "yes"}},
+            "spec": {"parallelism": 9},
+            "status": {"active": 3},
+        }
+        written = await there.client.patch(JOB, "work", patch, "default", subresource="status")
+        assert written["metadata"]["annotations"] == {"patched": "yes"}
+        assert (written["status"], written["spec"]["parallelism"]) == ({"active": 3}, 1)
