@@ -312,3 +312,20 @@ def test_texts_that_are_no_indexes(text: str, message: str) -> None:
 def test_overlap() -> None:
     assert overlap("0-3,7", "5,7-8", 9) == 7
     assert overlap("0-3", "4", 9) is None
+
+
+def test_defaults_settle_and_nothing_changed_is_no_change() -> None:
+    full = job(
+        completionMode="Indexed",
+        completions=3,
+        backoffLimitPerIndex=1,
+        podFailurePolicy={"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+        successPolicy={"rules": [{"succeededCount": 1}]},
+    )
+    for kind, obj in ((JOB, job()), (JOB, full), (CRON_JOB, cron_job(timeZone="Asia/Seoul"))):
+        once = defaulted(kind, obj)
+        assert defaulted(kind, once) == once
+        kind.prepare_create(once)
+        assert defaulted(kind, once) == once
+        assert said(kind.validate(once)) == []
+        assert said(kind.validate_update(clone(once), once)) == []
