@@ -38,7 +38,7 @@ MAX_BODY = 3 * 1024 * 1024
 
 Handler = Callable[[Call], Awaitable[ApiResponse]]
 SubresourceHandlers = Mapping[tuple[str, str, str], Mapping[str, Handler]]
-"""(group, plural, subresource) -> verb -> handler."""
+"""(group, plural, subresource) -> verb -> handler. An empty subresource: objects that are made when asked for."""
 
 _OBJECTS: Mapping[str, Handler] = {
     "create": writes.create,
@@ -118,7 +118,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            handlers: Mapping[str, Handler] | None = _OBJECTS if _takes(kind, info) else {}
+            chosen = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
+            handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
         elif info.subresource == "scale" and kind.scale is not None:
@@ -129,7 +130,8 @@ class Core:
             raise NotFound(_NO_RESOURCE)
         handler = handlers.get(info.verb)
         if handler is None:
-            raise MethodNotAllowed(_NO_METHOD, name=info.name, group=kind.group, kind=kind.plural)
+            text = kind.refusals.get(info.verb, _NO_METHOD)
+            raise MethodNotAllowed(text, name=info.name, group=kind.group, kind=kind.plural)
         return handler
 
 

@@ -24,22 +24,31 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One printer column. `priority` > 0 shows only with `-o wide`."""
+    """One printer column. `priority` > 0 shows only with `-o wide`.
+
+    `documents` names the field of the API whose documentation describes the column, as `type.field`
+    (`io.k8s.api.core.v1.ServiceSpec.type`); it stands in for a description.
+    """
 
     name: str
     type: str = "string"
     format: str = ""
     priority: int = 0
     description: str = ""
+    documents: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where the scale subresource finds its numbers in the object, as paths of keys."""
+    """Where the scale subresource finds its numbers in the object, as paths of keys.
+
+    `required`: without a number there is no Scale; else a missing one is 0.
+    """
 
     spec_replicas: tuple[str, ...] = ("spec", "replicas")
     status_replicas: tuple[str, ...] = ("status", "replicas")
     selector: tuple[str, ...] = ("spec", "selector")
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,10 @@ def _no_causes(obj: Object) -> Sequence[Cause]:
     return ()
 
 
+def _no_warnings(new: Object, old: Object | None) -> Sequence[str]:
+    return ()
+
+
 def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
     return ()
 
@@ -108,7 +121,9 @@ class Kind:
     """One served kind.
 
     `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)`
-    return causes; `validate_update` holds only what concerns the change (immutable fields).
+    return causes; `validate_update` holds only what concerns the change (immutable fields), `validate_create`
+    what only a new object must obey. `warnings(new, old)` are told to the client of a write that is accepted (`old` is
+    None for a new object).
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
     and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
@@ -130,10 +145,12 @@ class Kind:
     `convert` is the same as an asynchronous form, for kinds whose versions are converted elsewhere.
 
     Kinds that are no part of this package say what the schema package cannot know of them: `decode` (a body's unknown
-    fields and wrong types), `definitions` (OpenAPI schemas by full name), `shape` (what
-    server-side apply must know of the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken. `validate_ratcheting(new,
-    old)` stands for both `validate` and `validate_update` where an update does not judge again what it does not change.
-    `versions` is set where entries of field owners may be of several versions. `deprecation` is what clients of a deprecated version are warned with.
+    fields and wrong types), `definitions` (OpenAPI schemas by full name), `shape` (what server-side apply must know of
+    the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken.
+    `validate_ratcheting(new, old)` stands for both `validate` and `validate_update` where an update does not judge
+    again what it does not change. `versions` is set where entries of field owners may be of several versions.
+    `deprecation` is what clients of a deprecated version are warned with, `refusals` the texts for verbs that are not
+    served now.
     """
 
     group: str
@@ -154,8 +171,10 @@ class Kind:
     prepare_update: Callable[[Object, Object], None] = _no_change
     prepare_delete: Callable[[Object], None] | None = None
     validate: Callable[[Object], Sequence[Cause]] = _no_causes
+    validate_create: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
+    warnings: Callable[[Object, Object | None], Sequence[str]] = _no_warnings
     status: bool = False
     status_metadata: tuple[str, ...] = ()
     prepare_status: Callable[[Object, Object], None] = _no_change
@@ -181,6 +200,7 @@ class Kind:
     versions: Versions | None = None
     strategic_merge: bool = True
     deprecation: str = ""
+    refusals: Mapping[str, str] = field(default_factory=dict)
     list_kind: str = ""
 
     @property

@@ -44,10 +44,22 @@ class Context:
             found = await self.storage.newest(kind, namespace, name)
         return found.object if found else None
 
+    async def listing(self, group: str, plural: str, namespace: str) -> Sequence[Object]:
+        """All objects of a kind for admission, read-only; none when the kind is not served."""
+        kind = self.kind_of(group, plural)
+        if kind is None:
+            return ()
+        await self.storage.ready(kind)
+        return [stored.object for _, stored in self.storage.cache(kind).scan(namespace)]
+
     async def admit(self, request: AdmissionRequest) -> None:
-        """Run all mutating plug-ins in order; the first that refuses ends it."""
+        """Run all mutating plug-ins in order, twice when one asks for it; the first that refuses ends it."""
         for plugin in self.admission:
             await plugin.admit(request)
+        if request.reinvocation.again:
+            request.reinvocation.round += 1
+            for plugin in self.admission:
+                await plugin.admit(request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Run all validating plug-ins in order; the first that refuses ends it."""
@@ -80,4 +92,5 @@ class Context:
             dry_run=dry_run,
             lookup=self.lookup,
             remarks=remarks,
+            listing=self.listing,
         )

@@ -75,7 +75,7 @@ async def create(
     await ctx.admit(request)
     settle(obj["metadata"], entries, opts.remarks)
     kind.prepare_create(obj)
-    causes = [*validate_metadata(kind, obj), *kind.validate(obj)]
+    causes = [*validate_metadata(kind, obj), *kind.validate(obj), *kind.validate_create(obj)]
     if causes:
         raise invalid(kind.kind, kind.group, name, causes)
     await ctx.validate(request)

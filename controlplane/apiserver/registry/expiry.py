@@ -33,9 +33,7 @@ _RETRY_SECONDS = 1.0
 class Expiry:
     """Deletes objects of `kind` that nobody has written for `seconds`. `clock` gives the present, aware."""
 
-    def __init__(
-        self, storage: Storage, kind: Kind, seconds: float, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, storage: Storage, kind: Kind, seconds: float, clock: Callable[[], datetime]) -> None:
         self._storage = storage
         self._kind = kind
         self._seconds = seconds

@@ -8,11 +8,11 @@ It must not know HTTP, selectors' syntax or printing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, Remarks, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
 from controlplane.apiserver.registry.applying import Permission, apply
@@ -24,6 +24,7 @@ from controlplane.apiserver.registry.eviction import evict
 from controlplane.apiserver.registry.expiry import Expiry
 from controlplane.apiserver.registry.listing import get_object, list_objects
 from controlplane.apiserver.registry.patching import Check, check_identity, patched
+from controlplane.apiserver.registry.planting import Seed, plant
 from controlplane.apiserver.registry.requests import (
     DeleteOptions,
     ListOptions,
@@ -100,6 +101,10 @@ class Registry:
         """Store a new object. `namespace` is the URL's ("" for cluster scope). Takes ownership of `obj`."""
         await self._storage.ready(kind)
         return await create(self._context, kind, namespace, obj, opts)
+
+    async def plant(self, seeds: Iterable[Seed]) -> int:
+        """Make sure of the server's own objects, in one commit; returns how many were written."""
+        return await plant(self._context, seeds)
 
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""
@@ -183,6 +188,7 @@ class Registry:
 
         `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
             scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
             return scale, False
@@ -228,6 +234,31 @@ class Registry:
         target = Target(kind, metadata.get("namespace", ""), metadata["name"], Scope.STATUS, "status")
         await self._storage.ready(kind)
         await modify(self._context, target, replacement(obj), WriteOptions(user=user))
+
+    async def admit(
+        self,
+        operation: Operation,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        subresource: str,
+        body_kind: tuple[str, str, str],
+        body: Object,
+        user: UserInfo,
+        *,
+        dry_run: bool = False,
+        remarks: Remarks | None = None,
+    ) -> None:
+        """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
+
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        """
+        request = self._context.admission_request(
+            operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
+        )
+        request.body_kind = body_kind
+        await self._context.admit(request)
+        await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.

@@ -65,14 +65,17 @@ class Storage:
         self._closed = False
 
     async def start(self) -> None:
-        """Let the allocators take over what is stored."""
+        """Let the allocators take over what is stored, and store what makes it whole."""
+        repairs: list[Write] = []
         for allocator in self._allocators:
             held: list[Object] = []
             for kind in self._kinds:
                 if kind.convert is None and allocator.applies_to(kind):
                     await self.ready(kind)
                     held.extend(stored.object for _, stored in self.cache(kind).scan())
-            allocator.rebuild(held)
+            repairs += allocator.rebuild(held)
+        if repairs:
+            await self._see(await self._store.commit(repairs))
 
     async def close(self) -> None:
         self._closed = True
@@ -150,6 +153,7 @@ class Storage:
 
     async def newest(self, kind: Kind, namespace: str, name: str) -> Stored | None:
         """The state after everything acknowledged so far."""
+        await self.ready(kind)
         with store_faults():
             await self.cache(kind).catch_up()
         return self.cache(kind).get(namespace, name)
@@ -175,6 +179,9 @@ class Storage:
         metadata.pop("resourceVersion", None)
         form = obj if kind.convert is None else await _written(kind.convert, obj)
         change = await self._commit(kind, Put(key, encoded(form), expect), reservations)
+        for allocator in self._allocators:
+            if allocator.applies_to(kind):
+                allocator.stored(kind, obj)
         if kind.convert is not None:
             found = self.cache(kind).get(*split(key.removeprefix(kind.prefix)))
             if found is not None and found.revision == change.revision:
@@ -182,27 +189,59 @@ class Storage:
         metadata["resourceVersion"] = str(change.revision)
         return Stored(obj, orjson.dumps(obj), change.revision)
 
+    async def put_all(self, writes: Sequence[tuple[Kind, str, Object, int]]) -> None:
+        """Store objects in one commit, without reservations: kind, key, object and expected revision of each.
+
+        Raises RevisionMismatch, and then has stored none.
+        """
+        puts: list[Write] = []
+        for _, key, obj, expect in writes:
+            obj["metadata"].pop("resourceVersion", None)
+            puts.append(Put(key, encoded(obj), expect))
+        with store_faults():
+            changes = await self._store.commit(puts)
+            for (kind, _, obj, _), change in zip(writes, changes, strict=True):
+                for allocator in self._allocators:
+                    if allocator.applies_to(kind):
+                        allocator.stored(kind, obj)
+                await self.cache(kind).wait_for(change.revision)
+
     async def remove(self, kind: Kind, key: str, obj: Object, expect: int) -> Stored:
         """Delete; `obj` is the last state, returned with the deletion's revision. Raises RevisionMismatch."""
-        change = await self._commit(kind, Delete(key, expect), [_Release(self._allocators, kind, obj)])
+        removals = [
+            allocator.removal(kind, obj) for allocator in self._allocators if allocator.applies_to(kind)
+        ]
+        change = await self._commit(kind, Delete(key, expect), removals)
         return stamped(obj, change.revision)
 
     async def _commit(self, kind: Kind, write: Write, reservations: Sequence[Reservation]) -> Change:
-        """Commit one write and settle its reservations by the outcome, even if the caller is cancelled."""
+        """Commit one write, with what its reservations add, and settle them by the outcome, even if the caller is
+        cancelled.
+        """
+        await self.ready(kind)
         cache = self.cache(kind)
         with store_faults():
             if reservations:
-                task = asyncio.ensure_future(self._store_one(write))
+                writes = (write, *(more for reservation in reservations for more in reservation.writes))
+                task = asyncio.ensure_future(self._store_all(writes))
                 self._commits.add(task)
                 task.add_done_callback(lambda done: self._settle(done, reservations))
-                (change,) = await asyncio.shield(task)
+                change, *more = await asyncio.shield(task)
+                await self._see(more)
             else:
                 (change,) = await self._store.commit((write,))
             await cache.wait_for(change.revision)
         return change
 
-    async def _store_one(self, write: Write) -> Sequence[Change]:
-        return await self._store.commit((write,))
+    async def _store_all(self, writes: Sequence[Write]) -> Sequence[Change]:
+        return await self._store.commit(writes)
+
+    async def _see(self, changes: Sequence[Change]) -> None:
+        """Wait until the caches have what was written beside an object."""
+        for change in changes:
+            for (prefix, _), cache in list(self._caches.items()):
+                if change.key.startswith(prefix):
+                    await cache.wait_for(change.revision)
 
     def _settle(self, done: asyncio.Task[Sequence[Change]], reservations: Sequence[Reservation]) -> None:
         self._commits.discard(done)
@@ -238,18 +277,3 @@ async def _written(conversion: Conversion, obj: Object) -> Object:
         return await conversion.write(obj)
     except ConversionFault as fault:
         raise Unclassified(str(fault)) from fault
-
-
-class _Release:
-    """A deletion seen as reservation: what the object held is freed once the deletion is stored."""
-
-    def __init__(self, allocators: Sequence[Allocator], kind: Kind, obj: Object) -> None:
-        self._allocators = [allocator for allocator in allocators if allocator.applies_to(kind)]
-        self._obj = obj
-
-    def commit(self) -> None:
-        for allocator in self._allocators:
-            allocator.release(self._obj)
-
-    def roll_back(self) -> None:
-        """The object is still there and keeps what it holds."""

@@ -168,7 +168,7 @@ async def _combined(
     causes = _causes(target, new, old)
     if causes:
         raise invalid(kind.kind, kind.group, target.name, causes)
-    if target.scope is Scope.MAIN and spec_changed(new, old):
+    if target.scope is Scope.MAIN and spec_changed(new, old, has_status=kind.status):
         bump_generation(metadata)
     if target.scope is not Scope.BINDING:
         await ctx.validate(request)

@@ -10,7 +10,7 @@ from controlplane.errors import Cause, Object
 from controlplane.meta import cron
 from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age, since
-from controlplane.resources.apps_rules import go_selector
+from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch.job_rules import validate_spec
 from controlplane.resources.cells import (
     AGE,

@@ -10,7 +10,7 @@ import re
 
 from controlplane.meta.labels import LabelSelector
 from controlplane.meta.names import dns1123_label, dns1123_subdomain
-from controlplane.resources.apps_rules import go_selector
+from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch import words
 from controlplane.resources.batch.indexes import count_indexes
 from controlplane.resources.fieldpath import Literal, invalid, required

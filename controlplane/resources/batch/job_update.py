@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from controlplane.errors import Cause, Object
 from controlplane.meta.objects import dig
-from controlplane.resources.apps_rules import go_selector
+from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch import words
 from controlplane.resources.rules import IMMUTABLE, Field, same
 

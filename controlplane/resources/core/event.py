@@ -12,7 +12,7 @@ from datetime import datetime
 from controlplane.errors import Cause, Object
 from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import UNKNOWN, since
-from controlplane.resources.cells import NAME, wide
+from controlplane.resources.cells import NAME
 from controlplane.resources.events import legacy_causes
 from controlplane.resources.kind import Column, Kind
 from controlplane.resources.selectable import selectable_fields
@@ -86,16 +86,16 @@ EVENT = Kind(
     namespaced=True,
     short_names=("ev",),
     columns=(
-        Column("Last Seen", description="The time since the most recent occurrence."),
-        Column("Type", description="Normal or Warning."),
-        Column("Reason", description="Why it happened, as one word for machines."),
-        Column("Object", description="The object this event is about."),
-        wide("Subobject", "The part of the object, as a field path."),
-        wide("Source", "The component that reported it."),
-        Column("Message", description="What happened, for people."),
-        wide("First Seen", "The time since it was first recorded."),
-        wide("Count", "How often it has occurred.", "integer"),
-        Column(NAME.name, format=NAME.format, priority=1, description=NAME.description),
+        Column("Last Seen", documents="io.k8s.api.core.v1.Event.lastTimestamp"),
+        Column("Type", documents="io.k8s.api.core.v1.Event.type"),
+        Column("Reason", documents="io.k8s.api.core.v1.Event.reason"),
+        Column("Object", documents="io.k8s.api.core.v1.Event.involvedObject"),
+        Column("Subobject", priority=1, documents="io.k8s.api.core.v1.ObjectReference.fieldPath"),
+        Column("Source", priority=1, documents="io.k8s.api.core.v1.Event.source"),
+        Column("Message", documents="io.k8s.api.core.v1.Event.message"),
+        Column("First Seen", priority=1, documents="io.k8s.api.core.v1.Event.firstTimestamp"),
+        Column("Count", priority=1, documents="io.k8s.api.core.v1.Event.count"),
+        Column(NAME.name, format=NAME.format, priority=1, documents=NAME.documents),
     ),
     row=_row,
     default=_default,

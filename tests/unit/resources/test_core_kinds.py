@@ -379,3 +379,20 @@ class TestEndpointSlice:
 )
 def test_lease(spec, expected):
     assert faults(LEASE, {"spec": spec}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", []),
+        ("", ["unexpected end of JSON input"]),
+        ("secret", ["invalid character 's' looking for beginning of value"]),
+        ("[]", ["json: cannot unmarshal array into Go value of type map[string]interface {}"]),
+    ],
+)
+def test_docker_configurations_are_json_and_are_not_shown(text, expected):
+    data = {".dockerconfigjson": base64.b64encode(text.encode()).decode()}
+    secret = {"metadata": {"name": "x"}, "type": "kubernetes.io/dockerconfigjson", "data": data}
+    assert faults(SECRET, secret) == [
+        f'data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": {each}' for each in expected
+    ]

@@ -42,7 +42,9 @@ def test_applying_again_changes_nothing():
 
 def test_what_only_the_applier_owned_goes_when_it_is_not_stated_any_more():
     live = Live()
-    live.apply(thing(text="x", number=1, map={"a": "1", "b": "2"}, items=[{"name": "i"}, {"name": "j"}]), "me")
+    live.apply(
+        thing(text="x", number=1, map={"a": "1", "b": "2"}, items=[{"name": "i"}, {"name": "j"}]), "me"
+    )
     live.apply(thing(text="x", map={"a": "1"}, items=[{"name": "j"}]), "me")
     assert live.spec == {"text": "x", "map": {"a": "1"}, "items": [{"name": "j"}]}
 
@@ -107,7 +109,10 @@ def test_the_same_value_is_shared_without_a_time():
     live.apply(thing(text="x"), "one")
     live.time = LATER
     live.apply(thing(text="x"), "other")
-    assert [(entry["manager"], entry.get("time")) for entry in live.entries] == [("other", None), ("one", TIME)]
+    assert [(entry["manager"], entry.get("time")) for entry in live.entries] == [
+        ("other", None),
+        ("one", TIME),
+    ]
 
 
 def test_atomic_values_are_taken_as_a_whole():
@@ -152,7 +157,10 @@ def test_keys_left_out_have_their_defaults():
     live = Live()
     live.update(thing(ports=[{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]), "other")
     live.apply(thing(ports=[{"port": 53, "name": "dns"}]), "me")
-    assert live.spec["ports"] == [{"port": 53, "protocol": "TCP", "name": "dns"}, {"port": 53, "protocol": "UDP"}]
+    assert live.spec["ports"] == [
+        {"port": 53, "protocol": "TCP", "name": "dns"},
+        {"port": 53, "protocol": "UDP"},
+    ]
     assert live.owned("me") == {
         "f:spec": {"f:ports": {'k:{"port":53,"protocol":"TCP"}': {".": {}, "f:name": {}, "f:port": {}}}}
     }
@@ -207,7 +215,9 @@ def test_objects_of_others_kinds_and_with_entries_are_refused():
 def _client_side(live, **spec):
     obj = thing(**spec)
     text = json.dumps(obj)
-    live.update({**obj, "metadata": {"name": "x", "annotations": {ANNOTATION: text}}}, "kubectl-client-side-apply")
+    live.update(
+        {**obj, "metadata": {"name": "x", "annotations": {ANNOTATION: text}}}, "kubectl-client-side-apply"
+    )
 
 
 def test_kubectl_takes_over_what_its_client_side_apply_set():
@@ -230,4 +240,6 @@ def test_others_do_not_and_neither_what_was_changed_since():
     live.update({**live.obj, "spec": {"text": "x", "number": 2}}, "scaler")
     with pytest.raises(Conflict) as caught:
         live.apply(thing(text="y", number=3), "kubectl")
-    assert caught.value.message == 'Apply failed with 1 conflict: conflict with "scaler" using v1: .spec.number'
+    assert (
+        caught.value.message == 'Apply failed with 1 conflict: conflict with "scaler" using v1: .spec.number'
+    )

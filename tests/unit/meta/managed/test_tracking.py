@@ -9,7 +9,9 @@ from controlplane.meta.managed.entries import MAX_UPDATERS
 
 def test_a_creator_owns_what_it_created_but_for_the_servers_fields():
     live = Live()
-    live.update(thing({"labels": {"a": "1"}, "generation": 1}, text="x", items=[{"name": "i", "value": "v"}]), "me")
+    live.update(
+        thing({"labels": {"a": "1"}, "generation": 1}, text="x", items=[{"name": "i", "value": "v"}]), "me"
+    )
     assert live.entries == [
         {
             "manager": "me",
@@ -112,7 +114,15 @@ def test_clients_may_have_all_ownership_forgotten(claimed):
         [{"manager": "a", "operation": "Update", "fieldsType": "FieldsV1"}],
         [{"manager": "a", "operation": "Update", "apiVersion": "v1"}],
         [{"manager": "a", "operation": "Update", "apiVersion": "v1", "fieldsType": "V2"}],
-        [{"manager": "a", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"x": {}}}],
+        [
+            {
+                "manager": "a",
+                "operation": "Update",
+                "apiVersion": "v1",
+                "fieldsType": "FieldsV1",
+                "fieldsV1": {"x": {}},
+            }
+        ],
         [{"manager": 1, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}],
     ],
 )
@@ -127,7 +137,12 @@ def test_malformed_entries_of_clients_are_ignored(claimed):
 def test_clients_may_edit_entries():
     live = Live()
     live.update(thing(text="x", number=1), "me")
-    entry = {**live.entries[0], "manager": "new", "operation": "Apply", "fieldsV1": {"f:spec": {"f:text": {}}}}
+    entry = {
+        **live.entries[0],
+        "manager": "new",
+        "operation": "Apply",
+        "fieldsV1": {"f:spec": {"f:text": {}}},
+    }
     live.update(thing(text="x", number=1), "me", [entry])
     assert live.entries == [entry]
 
