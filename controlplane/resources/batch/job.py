@@ -17,6 +17,7 @@ from controlplane.resources.batch.job_rules import (
 )
 from controlplane.resources.batch.job_status import is_true, validate_status
 from controlplane.resources.batch.job_update import validate_update
+from controlplane.resources.batch.warnings import job_warnings
 from controlplane.resources.cells import (
     AGE,
     CONTAINERS,
@@ -177,6 +178,7 @@ JOB = Kind(
     prepare_create=_prepare_create,
     validate=_validate,
     validate_update=validate_update,
+    warnings=job_warnings,
     validate_status=validate_status,
     status=True,
     status_metadata=FREE_METADATA,

@@ -329,3 +329,17 @@ def test_defaults_settle_and_nothing_changed_is_no_change() -> None:
         assert defaulted(kind, once) == once
         assert said(kind.validate(once)) == []
         assert said(kind.validate_update(clone(once), once)) == []
+
+
+def test_warnings() -> None:
+    made = job()
+    assert JOB.warnings(made, None) == []
+    made["metadata"]["name"] = "a.b"
+    [warning] = JOB.warnings(made, None)
+    assert warning.startswith("metadata.name: this is used in Pod names and hostnames")
+    assert JOB.warnings(made, made) == []
+    many = job(completionMode="Indexed", completions=100_001, parallelism=10_001)
+    [warning] = JOB.warnings(many, many)
+    assert warning.startswith("In Indexed Jobs with a number of completions higher than 10^5")
+    [warning] = CRON_JOB.warnings(cron_job(jobTemplate={"spec": many["spec"]}), None)
+    assert warning.startswith("In Indexed Jobs")
