@@ -327,6 +327,7 @@ def test_runtime_fault(text: str, expected: str) -> None:
 
 
 COMPILE_FAULTS = [
+    ("1 == nosuch.x.y", "1:6: undeclared reference to 'nosuch' (in container '')\n | 1 == nosuch.x.y\n | .....^"),
     ("y + 1", "1:1: undeclared reference to 'y' (in container '')\n | y + 1\n | ^"),
     ("self.other == 1", "1:5: undefined field 'other'\n | self.other == 1\n | ....^"),
     ("has(self.child.other)", "1:4: undefined field 'other'"),
