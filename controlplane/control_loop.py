@@ -25,6 +25,7 @@ from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
+from controlplane.controllers.policy_status import PolicyStatusController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
@@ -70,6 +71,7 @@ async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: 
         "taint eviction": TaintEvictionController(client, informers).run,
         "node ipam": NodeIpamController(client, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(client, informers, settings.pod_gc_quarantine).run,
+        "validating admission policy status": PolicyStatusController(client, informers, KINDS).run,
         "garbage collector": GarbageCollector(client, informers, KINDS).run,
         "service account": ServiceAccountController(client, informers).run,
         "root ca": RootCaController(client, informers, ca_pem).run,

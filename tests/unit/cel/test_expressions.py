@@ -486,3 +486,32 @@ def test_resources_show_their_name_only() -> None:
     compile_expression("self.metadata.name == 'a' && self.kind == 'B'", {"self": kind})
     with pytest.raises(CelCompileError, match="undefined field 'labels'"):
         compile_expression("self.metadata.labels == {}", {"self": kind})
+
+
+def test_names_of_any_spelling_can_be_fields() -> None:
+    """Object types become protobuf messages, which have opinions about names."""
+    numbers = map_of(STRING, INT)
+    names = [
+        "matchLabels",
+        "match_labels",
+        "MatchLabels",
+        "_x",
+        "__",
+        "a__b",
+        "A",
+        "a",
+        "fooBar",
+        "foo_bar",
+        "x1y",
+    ]
+    kind = object_of("self", dict.fromkeys(names, numbers))
+    for name in names:
+        program = compile_expression(f"self.{name}.all(k, self.{name}[k] > 0)", {"self": kind})
+        assert program.evaluate({"self": {name: {"k": 1}}}) is True
+    scalars = object_of("self", dict.fromkeys(names, INT))
+    for name in names:
+        assert (
+            compile_expression(f"self.{name} == 1", {"self": scalars}).evaluate({"self": {name: 1}}) is True
+        )
+        with pytest.raises(CelCompileError):
+            compile_expression(f"self.{name} == 'x'", {"self": scalars})
