@@ -16,7 +16,7 @@
     |-- Invalid                 422 Invalid
     |-- TooManyRequests         429 TooManyRequests
     |-- InternalError           500 InternalError
-    |-- UnknownError            500 (no reason)
+    |   `-- Unclassified        500 without a reason
     |-- ServiceUnavailable      503 ServiceUnavailable
     `-- ServerTimeout           504 Timeout
 
@@ -96,7 +96,7 @@ class StatusError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
+            **({"reason": self.reason} if self.reason else {}),
             "code": self.code,
         }
         if details:
@@ -164,10 +164,10 @@ class InternalError(StatusError):
     code, reason = 500, "InternalError"
 
 
-class UnknownError(StatusError):
-    """A failure that has no reason of its own: clients see the bare text."""
+class Unclassified(InternalError):
+    """A fault of the request that upstream has no reason for, e.g. an applied object that does not fit its type."""
 
-    code, reason = 500, ""
+    reason = ""
 
 
 class ServiceUnavailable(StatusError):

@@ -31,6 +31,7 @@ from controlplane.apiserver.authn import (
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.core import MAX_BODY, Core, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
+from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
@@ -59,12 +60,14 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
+    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = KINDS
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+    components: Mapping[str, HealthCheck] = field(default_factory=dict)
 
 
 class ApiServer:
@@ -88,7 +91,11 @@ class ApiServer:
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authenticator = authenticator
         self.authorizer = authorizer
-        subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
+        components = ComponentStatuses({"etcd-0": store, **config.components})
+        subresources = {
+            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
+            ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+        }
         kinds = ServedKinds.of(config.kinds)
         discovery = Discovery(kinds, config.server_address, subresources)
         self._core = Core(registry, kinds, authorizer, NonResources(kinds, discovery, checks), subresources)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
+from controlplane.apiserver.bodies import warning_header
 from controlplane.apiserver.handlers import reads, subresources, writes
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
@@ -36,7 +38,7 @@ MAX_BODY = 3 * 1024 * 1024
 
 Handler = Callable[[Call], Awaitable[ApiResponse]]
 SubresourceHandlers = Mapping[tuple[str, str, str], Mapping[str, Handler]]
-"""(group, plural, subresource) -> verb -> handler."""
+"""(group, plural, subresource) -> verb -> handler. An empty subresource: objects that are made when asked for."""
 
 _OBJECTS: Mapping[str, Handler] = {
     "create": writes.create,
@@ -104,7 +106,9 @@ class Core:
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        return await handler(Call(request, info, kind, query, self._registry, self._frames))
+        call = Call(request, info, kind, query, self._registry, self._frames, self._authorizer)
+        response = await handler(call)
+        return _deprecated(response, kind) if kind.deprecation else response
 
     async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:
         if request.method not in ("GET", "HEAD"):
@@ -114,7 +118,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            handlers: Mapping[str, Handler] | None = _OBJECTS if _takes(kind, info) else {}
+            chosen = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
+            handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
         elif info.subresource == "scale" and kind.scale is not None:
@@ -127,6 +132,15 @@ class Core:
         if handler is None:
             raise MethodNotAllowed(_NO_METHOD, name=info.name, group=kind.group, kind=kind.plural)
         return handler
+
+
+def _deprecated(response: ApiResponse, kind: Kind) -> ApiResponse:
+    """The answer with a warning about the version, before those it has already."""
+    told = response.headers.get("Warning", "")
+    warning = warning_header([kind.deprecation])
+    return replace(
+        response, headers={**response.headers, "Warning": f"{warning}, {told}" if told else warning}
+    )
 
 
 def _takes(kind: Kind, info: RequestInfo) -> bool:

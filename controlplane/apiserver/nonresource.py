@@ -50,9 +50,7 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 class NonResources:
     """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told."""
 
-    def __init__(
-        self, kinds: ServedKinds, discovery: Discovery, checks: Mapping[str, HealthCheck]
-    ) -> None:
+    def __init__(self, kinds: ServedKinds, discovery: Discovery, checks: Mapping[str, HealthCheck]) -> None:
         self._kinds = kinds
         self._edition = 0
         self._discovery = discovery

@@ -11,7 +11,9 @@ from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from controlplane.errors import Cause, Object
+from controlplane.meta.managed.shapes import Shape as ManagedShape
 from controlplane.resources.kind import Kind
+from controlplane.schema import shapes
 
 Shape = Callable[[Object], Object]
 
@@ -90,7 +92,39 @@ def gather(kinds: Sequence[Kind]) -> list[Kind]:
         if hub is None:
             raise ValueError(f"{kind.api_version} {kind.kind}: its hub {group}/{version} is not served")
         found.append(through_hub(kind, hub))
-    return found
+    return [_with_versions(kind, kinds) for kind in found]
+
+
+def _with_versions(kind: Kind, kinds: Sequence[Kind]) -> Kind:
+    """Field owners of a kind with several versions may have written in any of them."""
+    place = kind.hub or (kind.group, kind.version)
+    others = [each for each in kinds if each.hub == place and each.plural == kind.plural]
+    if not others:
+        return kind
+    hub = next(each for each in kinds if (each.group, each.version, each.plural) == (*place, kind.plural))
+    return replace(kind, versions=_HubVersions(hub, others))
+
+
+class _HubVersions:
+    """See `managed.tracking.Versions`, for the versions of one built-in kind."""
+
+    def __init__(self, hub: Kind, others: Sequence[Kind]) -> None:
+        self._hub = hub
+        self._others = {kind.api_version: kind for kind in others}
+
+    def shape(self, api_version: str) -> ManagedShape | None:
+        if api_version != self._hub.api_version and api_version not in self._others:
+            return None
+        return shapes.builtin(api_version, self._hub.kind)
+
+    def convert(self, obj: Object, api_version: str) -> Object:
+        known = self._others.get(obj["apiVersion"])
+        if known is not None and known.to_hub is not None:
+            obj = known.to_hub(obj)
+        wanted = self._others.get(api_version)
+        if wanted is not None and wanted.from_hub is not None:
+            return wanted.from_hub(obj)
+        return obj
 
 
 def _both(first: Callable[[Object], None], second: Callable[[Object], None]) -> Callable[[Object], None]:

@@ -43,7 +43,11 @@ def index(kinds: Iterable[Kind]) -> Object:
 def content_hash(group: str, version: str, kinds: Iterable[Kind]) -> str:
     """Changes whenever the document would; costs no more than the index."""
     signature = [_signature(kind) for kind in _of(group, version, kinds)]
-    return hashlib.sha256(orjson.dumps([_data_hash(), signature], option=orjson.OPT_NON_STR_KEYS)).hexdigest().upper()
+    return (
+        hashlib.sha256(orjson.dumps([_data_hash(), signature], option=orjson.OPT_NON_STR_KEYS))
+        .hexdigest()
+        .upper()
+    )
 
 
 def document(group: str, version: str, kinds: Iterable[Kind]) -> bytes:

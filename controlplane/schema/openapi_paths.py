@@ -22,6 +22,7 @@ _PATCHES = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
+"""The last is for built-in types alone: a kubectl that finds it here sends it."""
 
 _NAMESPACE = ("namespace", "object name and auth scope, such as for teams and projects")
 _PRETTY = ("pretty", "string", "If 'true', then the output is pretty printed.")

@@ -13,26 +13,36 @@ from typing import Any
 
 import aiohttp
 
+from controlplane.apiserver.admission import (
+    DefaultIngressClass,
+    DefaultStorageClass,
+    DefaultTolerations,
+    KindWarnings,
+    NamespaceLifecycle,
+    PersistentVolumeClaimResize,
+    Priority,
+    RuntimeClassAdmission,
+    StorageObjectInUseProtection,
+)
 from controlplane.apiserver.admission.chain import assemble
-from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
-from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.pod_security import PodSecurity
 from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
-from controlplane.apiserver.admission.webhooks import (
-    MutatingAdmissionWebhook,
-    ValidatingAdmissionWebhook,
-    WebhookClient,
-)
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
 from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
 from controlplane.store.events import Stored
@@ -125,15 +135,25 @@ class FakeRegistry:
 async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
-    kinds, seat, client = ServedKinds(KINDS), AuthorizerSeat(), WebhookClient(dial)
+    objects, kinds, seat, resolver = StoredObjects(), ServedKinds(KINDS), AuthorizerSeat(), EndpointResolver()
+    client = WebhookClient(resolver, dial)
     chain = assemble(
         {
             "NamespaceLifecycle": NamespaceLifecycle(),
+            "LimitRanger": LimitRanger(objects),
             "PodSecurity": PodSecurity(),
+            "Priority": Priority(),
             "DefaultTolerationSeconds": DefaultTolerations(),
+            "PersistentVolumeClaimResize": PersistentVolumeClaimResize(),
+            "DefaultStorageClass": DefaultStorageClass(),
+            "StorageObjectInUseProtection": StorageObjectInUseProtection(),
+            "RuntimeClass": RuntimeClassAdmission(),
+            "DefaultIngressClass": DefaultIngressClass(),
+            "KindWarnings": KindWarnings(),
             "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
             "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
             "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+            "ResourceQuota": ResourceQuotaAdmission(objects),
         }
     )
     registry = Registry(
@@ -143,15 +163,22 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
         validation=chain.validating,
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
+    objects.attach(registry)
+    resolver.attach(registry)
     await registry.start()
+    custom = CustomResources(registry, client)
     try:
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
+        await custom.start()
+        cidrs = [IPv4Network("10.96.0.0/16")]
+        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
         config = ServerConfig(kinds=registry.kinds)
         async with serving(registry, directory, dial, config) as served:
             seat.authorizer = served.server.authorizer
             yield served
             await served.server.stop_listening()
+            await custom.close()
             await registry.close()
     finally:
+        await custom.close()
         await registry.close()
         await store.close()

@@ -8,7 +8,7 @@ from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.requests import FrameType, WatchFrame, WatchOptions
 from controlplane.apiserver.registry.storage import store_faults
 from controlplane.apiserver.registry.versions import check_watch_match, parse_version, reach, too_old
-from controlplane.errors import InternalError, UnknownError
+from controlplane.errors import InternalError, Unclassified
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import Unconvertible, WatchCache, Watcher, WatcherTooSlow
 from controlplane.store.protocol import Compacted, StoreClosed, StoreError
@@ -61,7 +61,7 @@ class ObjectWatch:
         except StoreClosed as fault:
             raise StopAsyncIteration from fault
         except Unconvertible as fault:
-            raise UnknownError(str(fault)) from fault
+            raise Unclassified(str(fault)) from fault
         except StoreError as fault:
             raise InternalError(f"Internal error occurred: {fault}") from fault
 

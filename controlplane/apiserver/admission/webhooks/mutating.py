@@ -10,7 +10,6 @@ import orjson
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
 from controlplane.apiserver.admission.review import Response
-from controlplane.apiserver.admission.webhooks.client import WebhookClient
 from controlplane.apiserver.admission.webhooks.hooks import (
     GROUP,
     Caller,
@@ -21,6 +20,7 @@ from controlplane.apiserver.admission.webhooks.hooks import (
 )
 from controlplane.apiserver.admission.webhooks.refusals import internal
 from controlplane.apiserver.registry.scaling import scaled
+from controlplane.apiserver.webhook_client import WebhookClient
 from controlplane.errors import BadRequest, Invalid, Object
 from controlplane.meta.patch.json_patch import apply_json_patch
 from controlplane.resources.kind import Kind
