@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -181,9 +181,9 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             kinds = ServedKinds(KINDS)
-            seat, resolver, objects = AuthorizerSeat(), EndpointResolver(), StoredObjects()
-            client = WebhookClient(resolver, dial)
-            chain = admission_chain(settings, kinds, seat, client, objects)
+            objects, seat, resolver = StoredObjects(), AuthorizerSeat(), EndpointResolver()
+            webhooks = WebhookClient(resolver, dial)
+            chain = admission_chain(settings, kinds, seat, objects, webhooks)
             registry = Registry(
                 store,
                 kinds,
@@ -195,7 +195,7 @@ async def serve_control_plane(
             objects.attach(registry)
             resolver.attach(registry)
             await registry.start()
-            custom = CustomResources(registry, client)
+            custom = CustomResources(registry, webhooks)
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, components)
             seat.authorizer = server.authorizer
@@ -242,17 +242,23 @@ def _api_server(
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 
+def _components(*, running: bool) -> Mapping[str, HealthCheck]:
+    """They run in this process or not at all: where one ends for good, the server ends with it."""
+
+    async def check() -> str:
+        return "" if running else "not running"
+
+    return {"controller-manager": check, "scheduler": check}
+
+
 def admission_chain(
     settings: ControlPlaneSettings,
     kinds: ServedKinds,
     seat: AuthorizerSeat,
-    client: WebhookClient,
     objects: StoredObjects,
+    webhooks: WebhookClient,
 ) -> Chain:
-    """All admission plug-ins. `seat` and `objects` are given what they stand for when it is there.
-
-    Raises ValueError for bad names in the settings.
-    """
+    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
     plugins: dict[str, Plugin] = {
         "NamespaceLifecycle": NamespaceLifecycle(),
         "LimitRanger": LimitRanger(objects),
@@ -268,23 +274,14 @@ def admission_chain(
         "StorageObjectInUseProtection": StorageObjectInUseProtection(),
         "RuntimeClass": RuntimeClassAdmission(),
         "DefaultIngressClass": DefaultIngressClass(),
-        "KindWarnings": KindWarnings(),
-        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(webhooks, seat, kinds),
         "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
-        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(webhooks, seat, kinds),
         "ResourceQuota": ResourceQuotaAdmission(objects),
         "AlwaysDeny": AlwaysDeny(),
     }
-    return assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
-
-
-def _components(*, running: bool) -> Mapping[str, HealthCheck]:
-    """They run in this process or not at all: where one ends for good, the server ends with it."""
-
-    async def check() -> str:
-        return "" if running else "not running"
-
-    return {"controller-manager": check, "scheduler": check}
+    chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
+    return replace(chain, validating=(*chain.validating, KindWarnings()))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
@@ -13,25 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission import (
-    DefaultIngressClass,
-    DefaultStorageClass,
-    DefaultTolerations,
-    KindWarnings,
-    NamespaceLifecycle,
-    PersistentVolumeClaimResize,
-    Priority,
-    RuntimeClassAdmission,
-    StorageObjectInUseProtection,
-)
-from controlplane.apiserver.admission.chain import assemble
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
-from controlplane.apiserver.admission.limit_ranger import LimitRanger
-from controlplane.apiserver.admission.pod_security import PodSecurity
-from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
-from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.stored_objects import StoredObjects
-from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
@@ -41,6 +24,7 @@ from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
@@ -50,6 +34,8 @@ from controlplane.store.sqlite import SQLiteStore
 
 TOKEN = "test-token-of-an-administrator"
 GUEST_TOKEN = "test-token-of-a-guest"
+WITHOUT_CONTROLLERS = ("ServiceAccount", "TaintNodesByCondition")
+"""Admission plug-ins that count on controllers."""
 
 
 @dataclass(slots=True)
@@ -132,30 +118,18 @@ class FakeRegistry:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
+async def cluster(
+    directory: Path, dial: Dial = refuse, disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS
+) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
-    objects, kinds, seat, resolver = StoredObjects(), ServedKinds(KINDS), AuthorizerSeat(), EndpointResolver()
-    client = WebhookClient(resolver, dial)
-    chain = assemble(
-        {
-            "NamespaceLifecycle": NamespaceLifecycle(),
-            "LimitRanger": LimitRanger(objects),
-            "PodSecurity": PodSecurity(),
-            "Priority": Priority(),
-            "DefaultTolerationSeconds": DefaultTolerations(),
-            "PersistentVolumeClaimResize": PersistentVolumeClaimResize(),
-            "DefaultStorageClass": DefaultStorageClass(),
-            "StorageObjectInUseProtection": StorageObjectInUseProtection(),
-            "RuntimeClass": RuntimeClassAdmission(),
-            "DefaultIngressClass": DefaultIngressClass(),
-            "KindWarnings": KindWarnings(),
-            "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
-            "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
-            "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
-            "ResourceQuota": ResourceQuotaAdmission(objects),
-        }
+    kinds, objects, seat = ServedKinds(KINDS), StoredObjects(), AuthorizerSeat()
+    settings = ControlPlaneSettings(
+        data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
     )
+    resolver = EndpointResolver()
+    webhooks = WebhookClient(resolver, dial)
+    chain = admission_chain(settings, kinds, seat, objects, webhooks)
     registry = Registry(
         store,
         kinds,
@@ -166,7 +140,7 @@ async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]
     objects.attach(registry)
     resolver.attach(registry)
     await registry.start()
-    custom = CustomResources(registry, client)
+    custom = CustomResources(registry, webhooks)
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]

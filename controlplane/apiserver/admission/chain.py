@@ -1,7 +1,6 @@
 """The admission plug-ins by name, in upstream's order; which are on, and in which phase each takes part.
 
-Called once, when the server is composed. The order is that of kube-apiserver v1.32 (pkg/kubeapiserver/options), with
-KindWarnings added: what upstream's strategies say of deprecated fields.
+Called once, when the server is composed. The order is that of kube-apiserver v1.32 (pkg/kubeapiserver/options).
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ ORDER = (
     "ClusterTrustBundleAttest",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
-    "KindWarnings",
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",

@@ -188,6 +188,7 @@ class Registry:
 
         `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
             scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
             return scale, False
@@ -217,6 +218,23 @@ class Registry:
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
 
+    async def evict(self, namespace: str, name: str, opts: DeleteOptions) -> None:
+        """`pods/NAME/eviction`: delete the pod if its disruption budget allows it."""
+        await self._storage.ready(_served(self, "", "pods"))
+        await evict(self._context, namespace, name, opts)
+
+    async def stored(self, kind: Kind, namespace: str) -> Sequence[Object]:
+        """For admission: all objects of a namespace as last written, read-only."""
+        await self._storage.ready(kind)
+        return [stored.object for _, stored in self._storage.cache(kind).scan(namespace)]
+
+    async def store_status(self, kind: Kind, obj: Object, user: UserInfo) -> None:
+        """For admission: write a status if the object still has its resourceVersion. Raises Conflict, NotFound."""
+        metadata = obj["metadata"]
+        target = Target(kind, metadata.get("namespace", ""), metadata["name"], Scope.STATUS, "status")
+        await self._storage.ready(kind)
+        await modify(self._context, target, replacement(obj), WriteOptions(user=user))
+
     async def admit(
         self,
         operation: Operation,
@@ -241,23 +259,6 @@ class Registry:
         request.body_kind = body_kind
         await self._context.admit(request)
         await self._context.validate(request)
-
-    async def evict(self, namespace: str, name: str, opts: DeleteOptions) -> None:
-        """`pods/NAME/eviction`: delete the pod if its disruption budget allows it."""
-        await self._storage.ready(_served(self, "", "pods"))
-        await evict(self._context, namespace, name, opts)
-
-    async def stored(self, kind: Kind, namespace: str) -> Sequence[Object]:
-        """For admission: all objects of a namespace as last written, read-only."""
-        await self._storage.ready(kind)
-        return [stored.object for _, stored in self._storage.cache(kind).scan(namespace)]
-
-    async def store_status(self, kind: Kind, obj: Object, user: UserInfo) -> None:
-        """For admission: write a status if the object still has its resourceVersion. Raises Conflict, NotFound."""
-        metadata = obj["metadata"]
-        target = Target(kind, metadata.get("namespace", ""), metadata["name"], Scope.STATUS, "status")
-        await self._storage.ready(kind)
-        await modify(self._context, target, replacement(obj), WriteOptions(user=user))
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.

@@ -35,10 +35,6 @@ def test_the_kinds():
         "apps/v1 StatefulSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
-        "admissionregistration.k8s.io/v1 MutatingWebhookConfiguration",
-        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
-        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
-        "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
         "apiregistration.k8s.io/v1 APIService",
         "flowcontrol.apiserver.k8s.io/v1 FlowSchema",
         "flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration",
@@ -61,6 +57,10 @@ def test_the_kinds():
         "policy/v1 PodDisruptionBudget",
         "events.k8s.io/v1 Event",
         "apiextensions.k8s.io/v1 CustomResourceDefinition",
+        "admissionregistration.k8s.io/v1 MutatingWebhookConfiguration",
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
+        "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
     }
 
 
@@ -98,12 +98,12 @@ def test_get_all():
 
 def test_which_kinds_count_generations():
     assert {kind.plural for kind in KINDS if kind.generation} == {
-        "deployments", "replicasets", "endpointslices", "mutatingwebhookconfigurations",
-        "validatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings",
         "daemonsets", "deployments", "replicasets", "statefulsets", "replicationcontrollers", "podtemplates",
         "endpointslices", "networkpolicies", "ingresses", "ingressclasses",
         "csidrivers", "priorityclasses", "flowschemas", "prioritylevelconfigurations",
         "jobs", "cronjobs", "poddisruptionbudgets", "customresourcedefinitions",
+        "mutatingwebhookconfigurations", "validatingwebhookconfigurations", "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
     }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ class MutatingAdmissionWebhook:
         try:
             patched = apply_json_patch(obj, response.patch)
         except Invalid as fault:
-            raise internal(fault.causes[0].message if fault.causes else str(fault)) from fault
+            raise internal(str(fault.__cause__ or fault)) from fault
         except BadRequest as fault:
             raise internal(str(fault)) from fault
         if patched == obj:
