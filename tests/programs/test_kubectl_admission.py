@@ -179,3 +179,18 @@ async def test_pod_security(kubectl: Kubectl) -> None:
         "label", "--overwrite", "namespace", "default", "pod-security.kubernetes.io/enforce=x"
     )
     assert "must be one of privileged, baseline, restricted" in error
+
+
+async def test_explained(kubectl: Kubectl) -> None:
+    told = await kubectl("explain", "validatingadmissionpolicy.spec.validations")
+    assert "messageExpression" in told
+    assert "failurePolicy" in await kubectl("explain", "validatingwebhookconfiguration.webhooks")
+
+
+async def test_applied_from_the_server_s_side(kubectl: Kubectl, hooks: WebhookServer) -> None:
+    hooks.hook("change", patch({"op": "add", "path": "/data/added", "value": "by-webhook"}))
+    await register(kubectl, "Mutating", hooks.webhook("change.example.com", "change"))
+    path = kubectl.write("map.yaml", MAP)
+    assert await kubectl("apply", "--server-side", "-f", path) == "configmap/web serverside-applied\n"
+    assert await kubectl("apply", "--server-side", "-f", path) == "configmap/web serverside-applied\n"
+    assert await kubectl("get", "configmap", "web", "-o", "jsonpath={.data.added}") == "by-webhook"

@@ -221,6 +221,8 @@ async def test_variables_build_on_each_other(cluster: Cluster) -> None:
         ("oldObject == null", True),
         ("namespaceObject.metadata.labels['env'] == 'prod'", True),
         ("namespaceObject.metadata.name == 'other'", False),
+        ("namespaceObject.metadata.creationTimestamp > timestamp('2020-01-01T00:00:00Z')", True),
+        ("namespaceObject.metadata.UID != ''", True),
         ("object.metadata.name.startsWith('w')", True),
         ("authorizer.group('').resource('pods').check('create').allowed()", False),
         ("authorizer.serviceAccount('a', 'b').path('/api').check('get').allowed()", True),
