@@ -191,6 +191,7 @@ BAD_PATCHES: list[tuple[list[dict[str, Any]], str]] = [
     ([{"op": "replace", "path": "/metadata", "value": 7}], "the patched object has no metadata"),
     ([{"op": "replace", "path": "", "value": []}], "object"),
     ([{"op": "dance", "path": "/x"}], "dance"),
+    ([{"op": "test", "path": "/data/a", "value": "1"}] * 10_001, "maximum operations"),
 ]
 
 
@@ -626,3 +627,17 @@ async def test_other_versions_are_converted(api: Served, hooks: WebhookServer) -
     assert request["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
     assert made["apiVersion"] == "autoscaling/v1"
     assert (made["spec"]["maxReplicas"], made["spec"]["targetCPUUtilizationPercentage"]) == (9, 70)
+
+
+async def test_connections_can_be_mutated(api: Served, hooks: WebhookServer) -> None:
+    """Options of a connection have no metadata; a patch of them is taken, and breaks nothing."""
+    hooks.hook("change", patch({"op": "add", "path": "/container", "value": "c"}))
+    hook = hooks.hook("check", deny("seen"))
+    rule = {"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}
+    await register(api, "Mutating", hooks.webhook("change.example.com", "change", rules=[rule]))
+    await register(api, "Validating", hooks.webhook("check.example.com", "check", rules=[rule]))
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+           "spec": {"containers": [{"name": "c", "image": "i"}]}}  # fmt: skip
+    await api.json("POST", "/api/v1/namespaces/default/pods", 201, json=pod)
+    await api.json("POST", "/api/v1/namespaces/default/pods/p/exec?command=sh&stdout=true", 400)
+    assert hook.seen[0]["object"]["container"] == "c"
