@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane.cel import (
     AUTHORIZER,
@@ -19,6 +21,7 @@ from controlplane.cel import (
     AccessCheck,
     Bindings,
     CelCompileError,
+    CelError,
     CelRuntimeError,
     compile_expression,
     declared,
@@ -393,6 +396,25 @@ def test_values_out_of_range_fail_softly() -> None:
         compile_expression("object.x == 1", {"object": DYN}).evaluate({"object": {"x": 2**80}})
     with pytest.raises(CelRuntimeError):
         compile_expression("object.x == 'a'", {"object": DYN}).evaluate({"object": {"x": "\ud800"}})
+
+
+_PIECES = st.sampled_from(
+    [
+        "object", "self", "self.count", "1", "'a'", "[1, 2]", "{'a': 1}", "null", "1.5", "b'x'", "quantity('1')",
+        "ip('::1')", "optional.of(1)", "timestamp('2024-01-01T00:00:00Z')", "format.uri()", "\ud800", "\0", "ä",
+        "+", "-", "/", "==", "<", "&&", " in ", " ? ", " : ", ".", ".?", "[", "(", ")", "]", ".all(x, ", ".sum()",
+        ".charAt(5)", ".validate('x')", ".orValue(2)", ".map(x, x)", ".find('(')", ".format([1])", ".max()",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, min_size=1, max_size=8), st.sampled_from([1, "x", None, [1], {"b": 2}, 2**70, 1.5]))
+def test_nonsense_ends_with_a_cel_error_or_a_value(pieces: list[str], value: Any) -> None:
+    try:
+        program = compile_expression("".join(pieces), VARIABLES, None)
+        program.evaluate({"object": {"a": value}, "self": {"count": 1}})
+    except CelError:
+        return
 
 
 def test_authorizer_asks() -> None:
