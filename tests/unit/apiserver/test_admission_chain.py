@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from controlplane.apiserver.admission.chain import ORDER, assemble
-from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.plugin import AdmissionRequest
 from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
@@ -55,7 +55,8 @@ def test_the_servers_own_chain(tmp_path: Path) -> None:
         data_dir=tmp_path, pki_dir=tmp_path, disabled_admission=("ValidatingAdmissionWebhook",)
     )
     client = WebhookClient(EndpointResolver(), nowhere)  # type: ignore[arg-type]
-    chain = admission_chain(settings, ServedKinds(KINDS), AuthorizerSeat(), StoredObjects(), client)
+    authorization = Authorization.of(AuthorizationSettings())
+    chain = admission_chain(settings, ServedKinds(KINDS), authorization, StoredObjects(), client)
     assert "ValidatingAdmissionWebhook" not in chain.names
     assert {"NamespaceLifecycle", "PodSecurity", "MutatingAdmissionWebhook", "ResourceQuota"} <= set(
         chain.names

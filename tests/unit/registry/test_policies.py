@@ -11,7 +11,7 @@ import pytest
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.plugin import Remarks
 from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authz import Attributes, Decision, Verdict
 from controlplane.apiserver.registry import Registry, UserInfo, WriteOptions
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.errors import Invalid, StatusError
@@ -26,6 +26,15 @@ from controlplane.resources.catalog import (
 from controlplane.store.memory import MemoryStore
 
 BOB = UserInfo("bob", groups=("system:authenticated",))
+
+
+class Paths:
+    """An authorizer that lets everybody read paths and nothing else."""
+
+    async def authorize(self, attributes: Attributes) -> Decision:
+        info = attributes.info
+        allowed = not info.is_resource and info.verb == "get"
+        return Decision(Verdict.ALLOW if allowed else Verdict.NO_OPINION)
 
 
 class Cluster:
@@ -84,8 +93,7 @@ def deployment(replicas: int = 9, **metadata: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
-    seat, kinds = AuthorizerSeat(), ServedKinds(KINDS)
-    seat.authorizer = ComponentAuthorizer()
+    seat, kinds = AuthorizerSeat(Paths()), ServedKinds(KINDS)
     registry = Registry(MemoryStore(), kinds, validation=[ValidatingAdmissionPolicy(seat, kinds)])
     await registry.start()
     made = Cluster(registry)
