@@ -39,6 +39,7 @@ from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
+from controlplane.controllers.policy_status import PolicyStatusController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.resource_quota import ResourceQuotaController
@@ -108,6 +109,9 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
         "node ipam": NodeIpamController(nodes, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(
             own("pod-garbage-collector"), informers, settings.pod_gc_quarantine
+        ).run,
+        "validating admission policy status": PolicyStatusController(
+            own("validatingadmissionpolicy-status-controller"), informers, KINDS
         ).run,
         "garbage collector": GarbageCollector(own("generic-garbage-collector"), informers, kinds).run,
         "cluster role aggregation": ClusterRoleAggregationController(

@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 
 from controlplane.apiserver.admission.stored_objects import StoredObjects
-from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -34,6 +33,7 @@ from controlplane.apiserver.server import (
     server_tls,
 )
 from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import SERVED
 from controlplane.store.events import Stored
@@ -163,7 +163,9 @@ async def cluster(
     control_plane = ControlPlaneSettings(
         data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
     )
-    chain = admission_chain(control_plane, kinds, asked, objects, dial)
+    resolver = EndpointResolver()
+    webhooks = WebhookClient(resolver, dial)
+    chain = admission_chain(control_plane, kinds, asked, objects, webhooks)
     registry = Registry(
         store,
         kinds,
@@ -172,9 +174,10 @@ async def cluster(
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     objects.attach(registry)
+    resolver.attach(registry)
     await registry.start()
     await authorization.follow(registry)
-    custom = CustomResources(registry, WebhookClient(dial))
+    custom = CustomResources(registry, webhooks)
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]

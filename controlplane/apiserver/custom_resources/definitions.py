@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.custom_resources.api_services import ApiServices
 from controlplane.apiserver.custom_resources.naming import settled_status
 from controlplane.apiserver.registry import (
@@ -26,6 +25,7 @@ from controlplane.apiserver.registry import (
     WatchOptions,
     WriteOptions,
 )
+from controlplane.apiserver.webhook_client import WebhookClient
 from controlplane.errors import Conflict, NotFound, Object, StatusError
 from controlplane.meta import conditions
 from controlplane.meta.objects import dig, is_being_deleted, name
@@ -184,18 +184,8 @@ class CustomResources:
 
         conversion = definition["spec"].get("conversion") or {}
         if conversion.get("strategy") == "Webhook":
-            return WebhookConverter(self._webhooks, conversion["webhook"], self._lookup)
+            return WebhookConverter(self._webhooks, conversion["webhook"])
         return RenameConverter()
-
-    async def _lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
-        """Any object, for the client that looks for a webhook's Service."""
-        kind = self._registry.kind_of(group, plural)
-        if kind is None:
-            return None
-        try:
-            return (await self._registry.get(kind, namespace, name)).object
-        except NotFound:
-            return None
 
     async def _write(self, definition: Object, subresource: str = "") -> Object | None:
         """The definition as stored; None when it has changed meanwhile, which will be told."""

@@ -11,8 +11,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.apiserver.admission.plugin import Lookup
-from controlplane.apiserver.admission.webhooks.client import CallFault, WebhookClient
+from controlplane.apiserver.webhook_client import WebhookClient, WebhookError
 from controlplane.errors import Cause, Object
 from controlplane.meta.objects import clone, dig
 from controlplane.resources.kind import ConversionFault
@@ -29,13 +28,10 @@ _GO_TYPES: Mapping[type, str] = {
 
 
 class WebhookConverter:
-    """See `custom.conversion.Converter`. `webhook` is the definition's `spec.conversion.webhook`; `lookup` reads the
-    Service it may be behind.
-    """
+    """See `custom.conversion.Converter`. `webhook` is the definition's `spec.conversion.webhook`."""
 
-    def __init__(self, client: WebhookClient, webhook: Object, lookup: Lookup) -> None:
+    def __init__(self, client: WebhookClient, webhook: Object) -> None:
         self._client = client
-        self._lookup = lookup
         self._config: Object = webhook["clientConfig"]
         versions = webhook.get("conversionReviewVersions") or ()
         self._version = next((each for each in versions if each in ("v1", "v1beta1")), "")
@@ -58,11 +54,9 @@ class WebhookConverter:
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": list(objs)},
         }
         try:
-            answer = await self._client.post(
-                self._config, orjson.dumps(review), TIMEOUT_SECONDS, self._lookup
-            )
+            answer = await self._client.post(self._config, orjson.dumps(review), TIMEOUT_SECONDS)
             converted = _converted(answer, self._version, uid)
-        except (CallFault, ConversionFault) as fault:
+        except (WebhookError, ConversionFault) as fault:
             raise ConversionFault(f"conversion webhook for {shown} failed: {fault}") from fault
         if len(converted) != len(objs):
             raise ConversionFault(

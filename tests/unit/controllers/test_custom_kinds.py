@@ -10,14 +10,15 @@ from support.client_wait import running, until
 from support.custom import GROUP, definition, widget
 
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
-from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.union import FirstOf
+from controlplane.apiserver.authz.chain import AlwaysAllow
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
 from controlplane.client.known_kinds import DiscoveredKinds
@@ -57,10 +58,10 @@ async def world() -> AsyncIterator[World]:
     store = MemoryStore()
     registry = Registry(store, KINDS, admission=[NamespaceLifecycle()])
     await registry.start()
-    custom = CustomResources(registry, WebhookClient(no_dial))
+    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), no_dial))
     await custom.start()
     config = ServerConfig(kinds=registry.kinds)
-    server = ApiServer(config, registry, CertificateAuthenticator(), ComponentAuthorizer(), no_dial)
+    server = ApiServer(config, registry, Authentication(FirstOf(())), AlwaysAllow(), no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     informers, seen = Informers(client), Informers(client)
     kinds = DiscoveredKinds(client, informers, KINDS)

@@ -10,8 +10,8 @@ from support.apiserver import Served
 from support.custom import CRDS, GROUP, WIDGETS, definition, schema, version, widget
 from support.definitions import made, wait_for
 
-from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.custom_resources.definitions import CustomResources
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.meta import conditions
 
 BETA = WIDGETS.replace("/v1/", "/v1beta1/")
@@ -323,7 +323,7 @@ async def test_kinds_are_served_after_a_restart(api: Served) -> None:
     async def no_dial(address: str, port: int) -> Any:
         raise ConnectionError
 
-    second = CustomResources(registry, WebhookClient(no_dial))
+    second = CustomResources(registry, WebhookClient(EndpointResolver(registry), no_dial))
     await second.start()
     assert len((await api.json("GET", WIDGETS))["items"]) == 1
     await second.close()
