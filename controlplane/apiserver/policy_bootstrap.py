@@ -25,10 +25,12 @@ async def bootstrap_policy(registry: Registry, additional: Iterable[Object] = ()
     belong to the cluster's own parts and are treated alike."""
     wanted = [(_KINDS[obj["kind"]], obj) for obj in (*default_objects(), *additional)]
     missing = [
-        (kind, obj) for kind, obj in wanted if registry.cache(kind).get(namespace(obj), name(obj)) is None
+        (kind, obj)
+        for kind, obj in wanted
+        if (await registry.cache(kind)).get(namespace(obj), name(obj)) is None
     ]
     new = {id(obj) for _, obj in missing}
-    _fill_aggregated(registry, missing)
+    await _fill_aggregated(registry, missing)
     if not await registry.seed(missing):
         log.warning("default roles: another server writes them at the same time")
     for kind, obj in wanted:
@@ -36,9 +38,9 @@ async def bootstrap_policy(registry: Registry, additional: Iterable[Object] = ()
             await _reconcile(registry, kind, obj)
 
 
-def _fill_aggregated(registry: Registry, missing: Sequence[tuple[Kind, Object]]) -> None:
+async def _fill_aggregated(registry: Registry, missing: Sequence[tuple[Kind, Object]]) -> None:
     """The rules aggregating roles will get anyway: so they count at once, and nobody has to write them again."""
-    roles = [stored.object for _, stored in registry.cache(CLUSTER_ROLE).scan()]
+    roles = [stored.object for _, stored in (await registry.cache(CLUSTER_ROLE)).scan()]
     roles += [obj for kind, obj in missing if kind is CLUSTER_ROLE]
     pending = [obj for kind, obj in missing if obj.get("aggregationRule")]
     for _ in pending:
@@ -49,7 +51,7 @@ def _fill_aggregated(registry: Registry, missing: Sequence[tuple[Kind, Object]])
 async def _reconcile(registry: Registry, kind: Kind, wanted: Object) -> None:
     space, key = namespace(wanted), name(wanted)
     while True:
-        present = registry.cache(kind).get(space, key)
+        present = (await registry.cache(kind)).get(space, key)
         if present is None:
             await registry.seed([(kind, wanted)])
             return

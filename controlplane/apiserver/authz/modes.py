@@ -82,23 +82,23 @@ class Authorization:
         }
         return cls(Chain([(str(mode), makers[mode]()) for mode in settings.modes]), rbac, graph)
 
-    def follow(self, registry: Registry) -> None:
+    async def follow(self, registry: Registry) -> None:
         """Decide by the objects of a registry that has been started."""
         self.rbac.follow(
             RbacCaches(
-                registry.cache(ROLE),
-                registry.cache(CLUSTER_ROLE),
-                registry.cache(ROLE_BINDING),
-                registry.cache(CLUSTER_ROLE_BINDING),
+                await registry.cache(ROLE),
+                await registry.cache(CLUSTER_ROLE),
+                await registry.cache(ROLE_BINDING),
+                await registry.cache(CLUSTER_ROLE_BINDING),
             )
         )
         volumes = registry.kind_of("", "persistentvolumes")
         attachments = registry.kind_of("storage.k8s.io", "volumeattachments")
         self.graph.follow(
             NodeCaches(
-                registry.cache(POD),
-                registry.cache(volumes) if volumes is not None else None,
-                registry.cache(attachments) if attachments is not None else None,
+                await registry.cache(POD),
+                await registry.cache(volumes) if volumes is not None else None,
+                await registry.cache(attachments) if attachments is not None else None,
             )
         )
 

@@ -121,7 +121,7 @@ async def world() -> AsyncIterator[World]:
     plugins = [NodeRestriction(), EscalationCheck(authorization.rbac, authorization.chain)]
     registry = Registry(store, KINDS, admission=plugins)
     await registry.start()
-    authorization.follow(registry)
+    await authorization.follow(registry)
     made = World(registry, authorization)
     for name in ("default", "kube-system", "kube-public", "other", "kube-node-lease"):
         await made.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
