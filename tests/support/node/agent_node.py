@@ -33,7 +33,7 @@ from controlplane.client.client import Client
 from controlplane.client.https import HttpsTransport
 from controlplane.client.informer import Informer
 from controlplane.errors import NotFound, Object
-from controlplane.resources.catalog import EVENT, KINDS, POD
+from controlplane.resources.catalog import EVENT, POD, SERVED
 from controlplane.resources.catalog import NODE as NODE_KIND
 from controlplane.store.memory import MemoryStore
 from netkit.kernel import netns
@@ -198,7 +198,7 @@ async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
     authorization = Authorization.of(AuthorizationSettings())
     registry = Registry(
         store,
-        KINDS,
+        SERVED,
         admission=[NamespaceLifecycle(), NodeRestriction()],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
