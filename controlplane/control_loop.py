@@ -81,7 +81,7 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
     """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
     informers = Informers(clients.shared)
     own = clients.controller
-    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
+    kinds = DiscoveredKinds(clients.shared, informers, [kind for kind in KINDS if "watch" in kind.verbs])
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "daemonset": DaemonSetController(own("daemon-set-controller"), informers).run,
