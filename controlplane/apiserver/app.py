@@ -98,7 +98,7 @@ class ApiServer:
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authentication = authentication
         self._proxy_headers = tuple(config.proxy_headers)
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer),
@@ -230,7 +230,7 @@ class ApiServer:
         if not any(name.lower().startswith(IMPERSONATE) for name in headers):
             return user
         pairs = [(name.lower(), value) for name, value in headers.items()]
-        return await impersonate(user, pairs, self._authorizer)
+        return await impersonate(user, pairs, self.authorizer)
 
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""

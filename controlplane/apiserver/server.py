@@ -12,23 +12,28 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.always_deny import AlwaysDeny
 from controlplane.apiserver.admission.certificates import (
-    CertificatePermissions,
+    CertificateApproval,
     CertificateRequester,
+    CertificateSigning,
     CertificateSubjectRestriction,
 )
+from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
 from controlplane.apiserver.admission.priority import Priority
 from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
@@ -39,6 +44,8 @@ from controlplane.apiserver.admission.storage_objects import (
 )
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
+from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
+from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -91,7 +98,8 @@ class ControlPlaneSettings:
     `server_names` are further names and addresses that clients call the server by. `event_ttl_seconds`: how long an
     Event lives after its last write. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that
     is lost. `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own
-    parts beside Kubernetes' defaults.
+    parts beside Kubernetes' defaults. `disabled_admission` and `enabled_admission` are names of admission plug-ins
+    (`admission.chain.ORDER`).
     """
 
     data_dir: Path
@@ -108,6 +116,8 @@ class ControlPlaneSettings:
     unreachable_seconds: int = 300
     authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
     policy: tuple[Object, ...] = ()
+    disabled_admission: tuple[str, ...] = ()
+    enabled_admission: tuple[str, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -198,13 +208,13 @@ async def serve_control_plane(
         with full_collections_by_the_clock():
             authorization = Authorization.of(settings.authorization)
             kinds = ServedKinds(SERVED)
-            objects = StoredObjects()
-            limits = LimitRanger(objects)
+            objects, seat = StoredObjects(), AuthorizerSeat()
+            chain = admission_chain(settings, kinds, seat, objects, dial, authorization)
             registry = Registry(
                 store,
                 kinds,
-                admission=_admission(settings, limits, authorization),
-                validation=_validation(limits, objects, authorization),
+                admission=chain.mutating,
+                validation=chain.validating,
                 allocators=[_allocator(settings)],
                 lifetimes={("", "events"): settings.event_ttl_seconds},
             )
@@ -214,6 +224,7 @@ async def serve_control_plane(
             custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
+            seat.authorizer = server.authorizer
             try:
                 await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
@@ -274,40 +285,47 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
     return {"controller-manager": check, "scheduler": check}
 
 
-def _admission(
-    settings: ControlPlaneSettings, limits: LimitRanger, authorization: Authorization
-) -> Sequence[AdmissionPlugin]:
-    """The mutating plug-ins, in upstream's order."""
-    return (
-        NamespaceLifecycle(),
-        limits,
-        ServiceAccountAdmission(),
-        NodeRestriction(),
-        TaintNodesByCondition(),
-        Priority(),
-        DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
-        DefaultStorageClass(),
-        StorageObjectInUseProtection(),
-        RuntimeClassAdmission(),
-        DefaultIngressClass(),
-        EscalationCheck(authorization.rbac, authorization.chain),
-        CertificateRequester(),
-    )
-
-
-def _validation(
-    limits: LimitRanger, objects: StoredObjects, authorization: Authorization
-) -> Sequence[ValidatingPlugin]:
-    """The validating plug-ins, in upstream's order; the quota last: it charges what everybody else has admitted."""
-    return (
-        limits,
-        Priority(),
-        PersistentVolumeClaimResize(),
-        RuntimeClassAdmission(),
-        CertificatePermissions(authorization.chain),
-        CertificateSubjectRestriction(),
-        KindWarnings(),
-        ResourceQuotaAdmission(objects),
+def admission_chain(
+    settings: ControlPlaneSettings,
+    kinds: ServedKinds,
+    seat: AuthorizerSeat,
+    objects: StoredObjects,
+    dial: Dial,
+    authorization: Authorization,
+) -> Chain:
+    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
+    client = AdmissionWebhookClient(dial)
+    plugins: dict[str, Plugin] = {
+        "NamespaceLifecycle": NamespaceLifecycle(),
+        "LimitRanger": LimitRanger(objects),
+        "ServiceAccount": ServiceAccountAdmission(),
+        "NodeRestriction": NodeRestriction(),
+        "TaintNodesByCondition": TaintNodesByCondition(),
+        "PodSecurity": PodSecurity(),
+        "Priority": Priority(),
+        "DefaultTolerationSeconds": DefaultTolerations(
+            settings.not_ready_seconds, settings.unreachable_seconds
+        ),
+        "PersistentVolumeClaimResize": PersistentVolumeClaimResize(),
+        "DefaultStorageClass": DefaultStorageClass(),
+        "StorageObjectInUseProtection": StorageObjectInUseProtection(),
+        "RuntimeClass": RuntimeClassAdmission(),
+        "CertificateApproval": CertificateApproval(seat),
+        "CertificateSigning": CertificateSigning(seat),
+        "CertificateSubjectRestriction": CertificateSubjectRestriction(),
+        "DefaultIngressClass": DefaultIngressClass(),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ResourceQuota": ResourceQuotaAdmission(objects),
+        "AlwaysDeny": AlwaysDeny(),
+    }
+    chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
+    escalation = EscalationCheck(authorization.rbac, authorization.chain)
+    return replace(
+        chain,
+        mutating=(*chain.mutating, escalation, CertificateRequester()),
+        validating=(*chain.validating, KindWarnings()),
     )
 
 

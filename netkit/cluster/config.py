@@ -15,6 +15,7 @@ from typing import Final
 
 import yaml
 
+from controlplane.apiserver.admission.chain import ORDER as ADMISSION_PLUGINS
 from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
 from netkit.cluster.api_config import authentication
 from netkit.cluster.errors import ConfigError
@@ -76,6 +77,14 @@ class AuthorizationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionConfig:
+    """Admission plug-ins switched off, and on where they are off by default, by Kubernetes' names."""
+
+    disabled: tuple[str, ...] = ()
+    enabled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """Everything `up` needs to know. `api_port` 0 = a free port of the loopback."""
 
@@ -87,6 +96,7 @@ class ClusterConfig:
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
     authentication: AuthenticationSettings = DEFAULTS
+    admission: AdmissionConfig = AdmissionConfig()
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -174,6 +184,10 @@ def parse(document: object) -> ClusterConfig:
         webhook=api.path("authorizationWebhook"),
     )
     authenticators = authentication(api)
+    admission = AdmissionConfig(
+        disabled=api.texts("disableAdmissionPlugins", (), ADMISSION_PLUGINS),
+        enabled=api.texts("enableAdmissionPlugins", (), ADMISSION_PLUGINS),
+    )
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -184,6 +198,7 @@ def parse(document: object) -> ClusterConfig:
         node_monitor=monitor,
         authorization=authorization,
         authentication=authenticators,
+        admission=admission,
     )
     top.finish()
     return config
@@ -194,6 +209,9 @@ def check(config: ClusterConfig) -> ClusterConfig:
     check_name(config.name)
     if not 1 <= config.nodes <= MAX_NODES:
         raise ConfigError(f"nodes: {config.nodes} is not between 1 and {MAX_NODES}")
+    for plugin in config.admission.disabled:
+        if plugin in config.admission.enabled:
+            raise ConfigError(f"api.disableAdmissionPlugins: {plugin} is in api.enableAdmissionPlugins too")
     network = config.network
     ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
     if network.segment is not None:

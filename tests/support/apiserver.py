@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_address
@@ -13,39 +13,26 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission import (
-    DefaultIngressClass,
-    DefaultStorageClass,
-    DefaultTolerations,
-    KindWarnings,
-    NamespaceLifecycle,
-    PersistentVolumeClaimResize,
-    Priority,
-    RuntimeClassAdmission,
-    StorageObjectInUseProtection,
-)
-from controlplane.apiserver.admission.certificates import (
-    CertificatePermissions,
-    CertificateRequester,
-    CertificateSubjectRestriction,
-)
-from controlplane.apiserver.admission.limit_ranger import LimitRanger
-from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import Authorizer
-from controlplane.apiserver.authz.escalation import EscalationCheck
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.server import ServerCertificates, server_tls
+from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.server import (
+    ControlPlaneSettings,
+    ServerCertificates,
+    admission_chain,
+    server_tls,
+)
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
@@ -55,6 +42,8 @@ from controlplane.store.sqlite import SQLiteStore
 
 TOKEN = "test-token-of-an-administrator"
 GUEST_TOKEN = "test-token-of-a-guest"
+WITHOUT_CONTROLLERS = ("ServiceAccount", "TaintNodesByCondition")
+"""Admission plug-ins that count on controllers."""
 
 
 @dataclass(slots=True)
@@ -154,11 +143,15 @@ class FakeRegistry:
     async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
         return self.objects.get((plural, namespace, name))
 
+    async def admit(self, *arguments: Any, **options: Any) -> None:
+        """Everything is welcome."""
+
 
 @asynccontextmanager
 async def cluster(
     directory: Path,
     dial: Dial = refuse,
+    disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
     settings: AuthorizationSettings | None = None,
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
@@ -166,34 +159,16 @@ async def cluster(
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
     store = SQLiteStore(directory / "store.db")
-    objects = StoredObjects()
-    limits = LimitRanger(objects)
+    kinds, objects, seat = ServedKinds(SERVED), StoredObjects(), AuthorizerSeat()
+    chosen = ControlPlaneSettings(
+        data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
+    )
+    chain = admission_chain(chosen, kinds, seat, objects, dial, authorization)
     registry = Registry(
         store,
-        SERVED,
-        admission=[
-            NamespaceLifecycle(),
-            NodeRestriction(),
-            limits,
-            Priority(),
-            DefaultTolerations(),
-            DefaultStorageClass(),
-            StorageObjectInUseProtection(),
-            RuntimeClassAdmission(),
-            DefaultIngressClass(),
-            EscalationCheck(authorization.rbac, authorization.chain),
-            CertificateRequester(),
-        ],
-        validation=[
-            limits,
-            Priority(),
-            PersistentVolumeClaimResize(),
-            RuntimeClassAdmission(),
-            CertificatePermissions(authorizer or authorization.chain),
-            CertificateSubjectRestriction(),
-            KindWarnings(),
-            ResourceQuotaAdmission(objects),
-        ],
+        kinds,
+        admission=chain.mutating,
+        validation=chain.validating,
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     objects.attach(registry)
@@ -206,9 +181,10 @@ async def cluster(
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
         if authorizer is None:
             await bootstrap_policy(registry)
-        chain = authorizer or authorization.chain
         config = ServerConfig(kinds=registry.kinds)
-        async with serving(registry, directory, dial, config, authentication, chain) as served:
+        decider = authorizer or authorization.chain
+        async with serving(registry, directory, dial, config, authentication, decider) as served:
+            seat.authorizer = served.server.authorizer
             yield served
             await served.server.stop_listening()
             await custom.close()

@@ -6,17 +6,17 @@ Checks, their order and texts are upstream's (`pkg/registry/core/serviceaccount/
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
 
+from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.bodies import Target
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
-from controlplane.errors import BadRequest, Cause, Object, conflict, invalid, not_found
+from controlplane.errors import BadRequest, Object, conflict, invalid, not_found
 from controlplane.meta.timestamps import format_time
 from controlplane.resources.fieldpath import invalid as invalid_field
 
@@ -55,9 +55,20 @@ class TokenRequests:
         account = (await call.registry.get(call.kind, call.namespace, call.name)).object
         now = int(time.time())
         self._complete(request, account, now)
+        _check(request)
         await call.registry.admit(
-            call.kind, call.namespace, call.name, request, options, "token", lambda: _causes(request)
+            Operation.CREATE,
+            call.kind,
+            call.namespace,
+            call.name,
+            "token",
+            ("authentication.k8s.io", "v1", "TokenRequest"),
+            request,
+            call.request.user,
+            dry_run=options.dry_run,
+            remarks=options.remarks,
         )
+        _check(request)
         bound = await _bound(call, request["spec"], call.name)
         seconds, warn_after = self._expiration(request, bound, call)
         token = self.issuer.bound(
@@ -107,14 +118,16 @@ def _check_names(request: Object, call: Call) -> None:
             raise invalid("TokenRequest", "authentication.k8s.io", call.name, [cause])
 
 
-def _causes(request: Object) -> Sequence[Cause]:
+def _check(request: Object) -> None:
+    """Raises Invalid for a lifetime that is too short or too long."""
     seconds, path = request["spec"]["expirationSeconds"], "spec.expirationSeconds"
     causes = []
     if seconds < MIN_SECONDS:
         causes.append(invalid_field(path, seconds, "may not specify a duration less than 10 minutes"))
     if seconds > MAX_SECONDS:
         causes.append(invalid_field(path, seconds, "may not specify a duration larger than 2^32 seconds"))
-    return causes
+    if causes:
+        raise invalid("TokenRequest", "authentication.k8s.io", "", causes)
 
 
 async def _bound(call: Call, spec: Object, account: str) -> _Bound:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, ValidatingPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, Remarks, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
 from controlplane.apiserver.registry.applying import Permission, apply
@@ -41,7 +41,7 @@ from controlplane.apiserver.registry.updating import Scope, Target, modify, repl
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid
+from controlplane.errors import BadRequest, NotFound, Object
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
@@ -201,6 +201,7 @@ class Registry:
 
         `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
             scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
             return scale, False
@@ -234,38 +235,6 @@ class Registry:
         """An object for the server's own decisions, read-only; None when it or its kind does not exist."""
         return await self._context.lookup(group, plural, namespace, name)
 
-    async def admit(
-        self,
-        kind: Kind,
-        namespace: str,
-        name: str,
-        obj: Object,
-        opts: WriteOptions,
-        subresource: str,
-        check: Callable[[], Sequence[Cause]],
-    ) -> None:
-        """Admission of what is created under an object but not stored (`serviceaccounts/NAME/token`).
-
-        `check` validates `obj` between the mutating and the validating plug-ins. Raises Invalid, Forbidden.
-        """
-        request = self._context.admission_request(
-            Operation.CREATE,
-            kind,
-            namespace,
-            name,
-            obj,
-            None,
-            opts.user,
-            opts.dry_run,
-            opts.remarks,
-            subresource,
-        )
-        await self._context.admit(request)
-        causes = check()
-        if causes:
-            raise invalid(str(obj["kind"]), str(obj["apiVersion"]).rpartition("/")[0], "", causes)
-        await self._context.validate(request)
-
     async def evict(self, namespace: str, name: str, opts: DeleteOptions) -> None:
         """`pods/NAME/eviction`: delete the pod if its disruption budget allows it."""
         await self._storage.ready(_served(self, "", "pods"))
@@ -282,6 +251,31 @@ class Registry:
         target = Target(kind, metadata.get("namespace", ""), metadata["name"], Scope.STATUS, "status")
         await self._storage.ready(kind)
         await modify(self._context, target, replacement(obj), WriteOptions(user=user))
+
+    async def admit(
+        self,
+        operation: Operation,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        subresource: str,
+        body_kind: tuple[str, str, str],
+        body: Object,
+        user: UserInfo,
+        *,
+        dry_run: bool = False,
+        remarks: Remarks | None = None,
+    ) -> None:
+        """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
+
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        """
+        request = self._context.admission_request(
+            operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
+        )
+        request.body_kind = body_kind
+        await self._context.admit(request)
+        await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.

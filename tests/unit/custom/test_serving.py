@@ -219,8 +219,8 @@ def with_version(**rest: Any) -> dict[str, Any]:
          "spec.validation.openAPIV3Schema.properties[x]: Required value: because it is defined in "
          "spec.validation.openAPIV3Schema.anyOf[0].properties[x]"),
         (with_spec({"type": "object", "properties": {"n": {"type": "integer", "default": "x"}}}),
-         f'{PROPERTIES}.properties[n].default: Invalid value: "string": {PROPERTIES}.properties[n].default in body must '
-         'be of type integer: "string"'),
+         f'{PROPERTIES}.properties[n].default: Invalid value: "string": {PROPERTIES}.properties[n].default in body '
+         'must be of type integer: "string"'),
         (with_spec({"type": "object", "properties": {"n": {"type": "object", "default": {"x": 1}}}}),
          "must not have unknown fields"),
         (with_spec({"type": "string", "pattern": "("}), "must be a valid regular expression, but isn't: "),
@@ -232,7 +232,8 @@ def with_version(**rest: Any) -> dict[str, Any]:
         (with_rule("self.x > 1"), "undefined field 'x'"),
         (with_rule("self.size"), "cel expression must evaluate to a bool"),
         (with_spec({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [
-            {"rule": "self == oldSelf"}]}}), "oldSelf cannot be used on the uncorrelatable portion of the schema within"),
+            {"rule": "self == oldSelf"}]}}),
+         "oldSelf cannot be used on the uncorrelatable portion of the schema within"),
         (with_spec({"type": "array", "items": {"type": "array", "items": {"type": "string"}},
                     "x-kubernetes-validations": [{"rule": "self.all(x, x.all(y, y.contains('a')))"}]}),
          "estimated rule cost exceeds budget by factor of more than 100x"),
