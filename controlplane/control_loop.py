@@ -80,16 +80,18 @@ class ControllerSettings:
 async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem: str) -> None:
     """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
     informers = Informers(clients.shared)
+    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
     own = clients.controller
     kinds = DiscoveredKinds(clients.shared, informers, [kind for kind in KINDS if "watch" in kind.verbs])
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
+    replication = own("replication-controller")
+    mirroring = own("endpointslicemirroring-controller")
+    nodes = own("node-controller")
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "daemonset": DaemonSetController(own("daemon-set-controller"), informers).run,
         "deployment": DeploymentController(own("deployment-controller"), informers).run,
         "replicaset": ReplicaSetController(own("replicaset-controller"), informers).run,
-        "replicationcontroller": ReplicaSetController(
-            own("replication-controller"), informers, REPLICATION_CONTROLLERS
-        ).run,
+        "replicationcontroller": ReplicaSetController(replication, informers, REPLICATION_CONTROLLERS).run,
         "statefulset": StatefulSetController(own("statefulset-controller"), informers).run,
         "job": JobController(own("job-controller"), informers).run,
         "cronjob": CronJobController(own("cronjob-controller"), informers).run,
@@ -99,18 +101,12 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
         "scheduler": Scheduler(clients.scheduler, informers).run,
         "endpoints": EndpointsController(own("endpoint-controller"), informers).run,
         "endpointslice": EndpointSliceController(own("endpointslice-controller"), informers).run,
-        "endpointslicemirroring": EndpointSliceMirroringController(
-            own("endpointslicemirroring-controller"), informers
-        ).run,
+        "endpointslicemirroring": EndpointSliceMirroringController(mirroring, informers).run,
         "discovery": kinds.run,
         "namespace": NamespaceController(own("namespace-controller"), informers, kinds).run,
-        "node lifecycle": NodeLifecycleController(
-            own("node-controller"), informers, settings.node_monitor_grace
-        ).run,
-        "taint eviction": TaintEvictionController(own("node-controller"), informers).run,
-        "node ipam": NodeIpamController(
-            own("node-controller"), informers, cluster_cidr, settings.node_cidr_mask
-        ).run,
+        "node lifecycle": NodeLifecycleController(nodes, informers, settings.node_monitor_grace).run,
+        "taint eviction": TaintEvictionController(nodes, informers).run,
+        "node ipam": NodeIpamController(nodes, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(
             own("pod-garbage-collector"), informers, settings.pod_gc_quarantine
         ).run,

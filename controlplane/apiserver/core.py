@@ -131,8 +131,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            own = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
-            chosen = self._reviews.get((kind.group, kind.plural), own)
+            key = kind.group, kind.plural
+            chosen = self._reviews.get(key) or self._subresources.get((*key, ""), _OBJECTS)
             handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS

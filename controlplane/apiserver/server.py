@@ -97,9 +97,9 @@ class ControlPlaneSettings:
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `event_ttl_seconds`: how long an
     Event lives after its last write. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that
-    is lost. `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own
-    parts beside Kubernetes' defaults. `disabled_admission` and `enabled_admission` are names of admission plug-ins
-    (`admission.chain.ORDER`).
+    is lost. `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
+    `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts beside
+    Kubernetes' defaults.
     """
 
     data_dir: Path
@@ -111,11 +111,11 @@ class ControlPlaneSettings:
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
     authentication: AuthenticationSettings = DEFAULTS
+    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
+    policy: tuple[Object, ...] = ()
     event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
-    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
-    policy: tuple[Object, ...] = ()
     disabled_admission: tuple[str, ...] = ()
     enabled_admission: tuple[str, ...] = ()
 
@@ -207,9 +207,8 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             authorization = Authorization.of(settings.authorization)
-            kinds = ServedKinds(SERVED)
-            objects, seat = StoredObjects(), AuthorizerSeat()
-            chain = admission_chain(settings, kinds, seat, objects, dial, authorization)
+            kinds, objects = ServedKinds(SERVED), StoredObjects()
+            chain = admission_chain(settings, kinds, authorization, objects, dial)
             registry = Registry(
                 store,
                 kinds,
@@ -224,7 +223,6 @@ async def serve_control_plane(
             custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
-            seat.authorizer = server.authorizer
             try:
                 await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
@@ -288,13 +286,15 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
 def admission_chain(
     settings: ControlPlaneSettings,
     kinds: ServedKinds,
-    seat: AuthorizerSeat,
+    authorization: Authorization,
     objects: StoredObjects,
     dial: Dial,
     authorization: Authorization,
 ) -> Chain:
-    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
+    """All admission plug-ins and what always runs after them. Raises ValueError for bad names."""
     client = AdmissionWebhookClient(dial)
+    authorizer = authorization.chain
+    seat = AuthorizerSeat(authorizer)
     plugins: dict[str, Plugin] = {
         "NamespaceLifecycle": NamespaceLifecycle(),
         "LimitRanger": LimitRanger(objects),
@@ -310,8 +310,7 @@ def admission_chain(
         "DefaultStorageClass": DefaultStorageClass(),
         "StorageObjectInUseProtection": StorageObjectInUseProtection(),
         "RuntimeClass": RuntimeClassAdmission(),
-        "CertificateApproval": CertificateApproval(seat),
-        "CertificateSigning": CertificateSigning(seat),
+        "CertificateApproval": CertificatePermissions(authorizer),
         "CertificateSubjectRestriction": CertificateSubjectRestriction(),
         "DefaultIngressClass": DefaultIngressClass(),
         "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
@@ -321,12 +320,8 @@ def admission_chain(
         "AlwaysDeny": AlwaysDeny(),
     }
     chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
-    escalation = EscalationCheck(authorization.rbac, authorization.chain)
-    return replace(
-        chain,
-        mutating=(*chain.mutating, escalation, CertificateRequester()),
-        validating=(*chain.validating, KindWarnings()),
-    )
+    always = (EscalationCheck(authorization.rbac, authorizer), CertificateRequester())
+    return replace(chain, mutating=(*chain.mutating, *always), validating=(*chain.validating, KindWarnings()))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

@@ -58,17 +58,6 @@ class Subresource:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A subresource that writes a part of the object itself, such as a certificate request's `approval`.
-
-    `take(proposed, old)` makes the new state of the old one and what is proposed; `validate(new, old)` judges it.
-    """
-
-    take: Callable[[Object, Object], Object]
-    validate: Callable[[Object, Object], Sequence[Cause]]
-
-
 class Checked(Protocol):
     """A decoded body: see `schema.strict.Checked`."""
 
@@ -94,6 +83,17 @@ class Conversion(Protocol):
 
     async def write(self, obj: Object) -> Object:
         """An object of this version as it is to be stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subresource that writes a part of the object itself, such as a certificate request's `approval`.
+
+    `take(proposed, old)` makes the new state of the old one and what is proposed; `validate(new, old)` judges it.
+    """
+
+    take: Callable[[Object, Object], Object]
+    validate: Callable[[Object, Object], Sequence[Cause]]
 
 
 def _nothing(obj: Object) -> None:

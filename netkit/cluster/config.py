@@ -94,9 +94,9 @@ class ClusterConfig:
     network: NetworkConfig = NetworkConfig()
     proxy: ProxyConfig = ProxyConfig()
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
     authentication: AuthenticationSettings = DEFAULTS
-    admission: AdmissionConfig = AdmissionConfig()
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -178,16 +178,16 @@ def parse(document: object) -> ClusterConfig:
     section.finish()
     api = top.section("api")
     port = api.number("port", 0, 0, 65535)
+    admission = AdmissionConfig(
+        disabled=api.texts("disableAdmissionPlugins", (), ADMISSION_PLUGINS),
+        enabled=api.texts("enableAdmissionPlugins", (), ADMISSION_PLUGINS),
+    )
     authorization = AuthorizationConfig(
         modes=api.texts("authorizationMode", base.authorization.modes, AUTHORIZATION_MODES),
         abac_policy_file=api.path("abacPolicyFile"),
         webhook=api.path("authorizationWebhook"),
     )
     authenticators = authentication(api)
-    admission = AdmissionConfig(
-        disabled=api.texts("disableAdmissionPlugins", (), ADMISSION_PLUGINS),
-        enabled=api.texts("enableAdmissionPlugins", (), ADMISSION_PLUGINS),
-    )
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -196,9 +196,9 @@ def parse(document: object) -> ClusterConfig:
         network=network,
         proxy=proxy,
         node_monitor=monitor,
+        admission=admission,
         authorization=authorization,
         authentication=authenticators,
-        admission=admission,
     )
     top.finish()
     return config

@@ -13,13 +13,13 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import Authorizer
+from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
@@ -140,11 +140,11 @@ class FakeRegistry:
     async def revision(self) -> int:
         return 1
 
-    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
-        return self.objects.get((plural, namespace, name))
-
     async def admit(self, *arguments: Any, **options: Any) -> None:
         """Everything is welcome."""
+
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        return self.objects.get((plural, namespace, name))
 
 
 @asynccontextmanager
@@ -155,15 +155,18 @@ async def cluster(
     settings: AuthorizationSettings | None = None,
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
+    disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
+    if authorizer is not None:
+        authorization = replace(authorization, chain=as_chain(authorizer))
     store = SQLiteStore(directory / "store.db")
-    kinds, objects, seat = ServedKinds(SERVED), StoredObjects(), AuthorizerSeat()
-    chosen = ControlPlaneSettings(
+    kinds, objects = ServedKinds(SERVED), StoredObjects()
+    control_plane = ControlPlaneSettings(
         data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
     )
-    chain = admission_chain(chosen, kinds, seat, objects, dial, authorization)
+    chain = admission_chain(control_plane, kinds, authorization, objects, dial)
     registry = Registry(
         store,
         kinds,
@@ -182,9 +185,7 @@ async def cluster(
         if authorizer is None:
             await bootstrap_policy(registry)
         config = ServerConfig(kinds=registry.kinds)
-        decider = authorizer or authorization.chain
-        async with serving(registry, directory, dial, config, authentication, decider) as served:
-            seat.authorizer = served.server.authorizer
+        async with serving(registry, directory, dial, config, authentication, authorization.chain) as served:
             yield served
             await served.server.stop_listening()
             await custom.close()

@@ -64,9 +64,10 @@ class TokenRequests:
             "token",
             ("authentication.k8s.io", "v1", "TokenRequest"),
             request,
-            call.request.user,
+            options.user,
             dry_run=options.dry_run,
             remarks=options.remarks,
+            check=lambda: _causes(request),
         )
         _check(request)
         bound = await _bound(call, request["spec"], call.name)

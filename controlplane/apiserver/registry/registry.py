@@ -35,13 +35,12 @@ from controlplane.apiserver.registry.requests import (
 )
 from controlplane.apiserver.registry.rescaling import apply_scale, rescale
 from controlplane.apiserver.registry.scaling import stored_scale
-from controlplane.apiserver.registry.seeding import seed
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, NotFound, Object
+from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
@@ -104,20 +103,14 @@ class Registry:
         await self._storage.ready(kind)
         return await create(self._context, kind, namespace, obj, opts)
 
-    async def seed(self, objects: Sequence[tuple[Kind, Object]]) -> bool:
-        """Store the server's own first objects in one commit; False when one of them was there already."""
-        for kind in {kind.prefix: kind for kind, _ in objects}.values():
-            await self._storage.ready(kind)
-        return await seed(self._context, objects)
+    async def plant(self, seeds: Iterable[Seed]) -> int:
+        """Make sure of the server's own objects, in one commit; returns how many were written."""
+        return await plant(self._context, seeds)
 
     async def cache(self, kind: Kind) -> WatchCache:
         """The kind's watch cache, for parts of the server that decide by its objects. Read only."""
         await self._storage.ready(kind)
         return self._storage.cache(kind)
-
-    async def plant(self, seeds: Iterable[Seed]) -> int:
-        """Make sure of the server's own objects, in one commit; returns how many were written."""
-        return await plant(self._context, seeds)
 
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""
@@ -265,16 +258,21 @@ class Registry:
         *,
         dry_run: bool = False,
         remarks: Remarks | None = None,
+        check: Callable[[], Sequence[Cause]] | None = None,
     ) -> None:
         """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
 
-        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place. `check` validates
+        it between the mutating and the validating plug-ins. Raises Invalid and what admission says.
         """
         request = self._context.admission_request(
             operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
         )
         request.body_kind = body_kind
         await self._context.admit(request)
+        causes = check() if check is not None else ()
+        if causes:
+            raise invalid(body_kind[2], body_kind[0], "", causes)
         await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:

@@ -231,11 +231,6 @@ class Storage:
             await cache.wait_for(change.revision)
         return change
 
-    async def commit_all(self, writes: Sequence[Write]) -> Sequence[Change]:
-        """All writes as one commit, without allocators. Raises RevisionMismatch."""
-        with store_faults():
-            return await self._store.commit(writes)
-
     async def _store_all(self, writes: Sequence[Write]) -> Sequence[Change]:
         return await self._store.commit(writes)
 

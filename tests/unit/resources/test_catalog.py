@@ -35,11 +35,6 @@ def test_the_kinds():
         "apps/v1 StatefulSet",
         "coordination.k8s.io/v1 Lease",
         "discovery.k8s.io/v1 EndpointSlice",
-        "certificates.k8s.io/v1 CertificateSigningRequest",
-        "rbac.authorization.k8s.io/v1 ClusterRole",
-        "rbac.authorization.k8s.io/v1 ClusterRoleBinding",
-        "rbac.authorization.k8s.io/v1 Role",
-        "rbac.authorization.k8s.io/v1 RoleBinding",
         "apiregistration.k8s.io/v1 APIService",
         "flowcontrol.apiserver.k8s.io/v1 FlowSchema",
         "flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration",
@@ -66,6 +61,11 @@ def test_the_kinds():
         "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
         "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
         "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
+        "certificates.k8s.io/v1 CertificateSigningRequest",
+        "rbac.authorization.k8s.io/v1 ClusterRole",
+        "rbac.authorization.k8s.io/v1 ClusterRoleBinding",
+        "rbac.authorization.k8s.io/v1 Role",
+        "rbac.authorization.k8s.io/v1 RoleBinding",
     }
 
 
