@@ -19,9 +19,8 @@ from typing import Any
 
 from controlplane.apiserver.admission.always_deny import AlwaysDeny
 from controlplane.apiserver.admission.certificates import (
-    CertificateApproval,
+    CertificatePermissions,
     CertificateRequester,
-    CertificateSigning,
     CertificateSubjectRestriction,
 )
 from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
@@ -289,7 +288,6 @@ def admission_chain(
     authorization: Authorization,
     objects: StoredObjects,
     dial: Dial,
-    authorization: Authorization,
 ) -> Chain:
     """All admission plug-ins and what always runs after them. Raises ValueError for bad names."""
     client = AdmissionWebhookClient(dial)

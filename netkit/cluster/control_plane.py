@@ -41,8 +41,6 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         authorization=_authorization(plan.config.authorization),
         policy=policy(),
         authentication=plan.config.authentication,
-        disabled_admission=plan.config.admission.disabled,
-        enabled_admission=plan.config.admission.enabled,
     )
 
 

@@ -151,7 +151,6 @@ class FakeRegistry:
 async def cluster(
     directory: Path,
     dial: Dial = refuse,
-    disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
     settings: AuthorizationSettings | None = None,
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,

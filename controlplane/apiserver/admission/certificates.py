@@ -9,9 +9,8 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
-from controlplane.apiserver.authz import MASTERS, Attributes
+from controlplane.apiserver.authz import MASTERS, Attributes, Authorizer
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
@@ -66,48 +65,32 @@ class CertificateSubjectRestriction:
             raise request.forbid(f"use of {_CLIENT_SIGNER} signer with {MASTERS} group is not allowed")
 
 
-class _SignerPermission:
-    """What both ask: whether the user may do something to the signer, or to all of its domain."""
+class CertificatePermissions:
+    """Approving needs the verb `approve` on the signer, writing the status the verb `sign`."""
 
-    def __init__(self, seat: AuthorizerSeat, verb: str) -> None:
-        self._seat = seat
-        self._verb = verb
-
-    async def check(self, request: AdmissionRequest) -> None:
-        signer = str(dig(request.old or {}, "spec", "signerName", default=""))
-        for name in (signer, f"{signer.partition('/')[0]}/*"):
-            if await self._may(request.user, name):
-                return
-        raise request.forbid(f'user not permitted to {self._verb} requests with signerName "{signer}"')
-
-    async def _may(self, user: UserInfo, signer: str) -> bool:
-        if self._seat.authorizer is None:
-            return False
-        info = RequestInfo(self._verb, "", True, _GROUP, "v1", "", "signers", signer)
-        return (await self._seat.authorizer.authorize(Attributes(user, info))).allowed
-
-
-class CertificateApproval:
-    """Approving and denying need the verb `approve` on the signer."""
-
-    def __init__(self, seat: AuthorizerSeat) -> None:
-        self._permission = _SignerPermission(seat, "approve")
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
 
     async def validate(self, request: AdmissionRequest) -> None:
+        old = request.old or {}
+        signer = str(dig(old, "spec", "signerName", default=""))
         if _concerns(request, Operation.UPDATE, "approval"):
-            await self._permission.check(request)
+            verb, doing = "approve", "approve"
+        elif _concerns(request, Operation.UPDATE, "status") and _changes(request.obj or {}, old):
+            verb, doing = "sign", "sign"
+        else:
+            return
+        if not await self._may(request.user, verb, signer):
+            raise request.forbid(f'user not permitted to {doing} requests with signerName "{signer}"')
 
-
-class CertificateSigning:
-    """Writing the status needs the verb `sign` on the signer."""
-
-    def __init__(self, seat: AuthorizerSeat) -> None:
-        self._permission = _SignerPermission(seat, "sign")
-
-    async def validate(self, request: AdmissionRequest) -> None:
-        if _concerns(request, Operation.UPDATE, "status") and _changes(request.obj or {}, request.old or {}):
-            await self._permission.check(request)
+    async def _may(self, user: UserInfo, verb: str, signer: str) -> bool:
+        """For that signer, or for all of its domain."""
+        for name in (signer, f"{signer.partition('/')[0]}/*"):
+            info = RequestInfo(verb, "", True, _GROUP, "v1", "", "signers", name)
+            if (await self._authorizer.authorize(Attributes(user, info))).allowed:
+                return True
+        return False
 
 
 def _changes(new: Object, old: Object) -> bool:
-    return bool((new.get("status") or {}) != (old.get("status") or {}))
+    return (new.get("status") or {}) != (old.get("status") or {})

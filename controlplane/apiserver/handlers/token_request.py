@@ -6,6 +6,7 @@ Checks, their order and texts are upstream's (`pkg/registry/core/serviceaccount/
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +17,7 @@ from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.bodies import Target
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
-from controlplane.errors import BadRequest, Object, conflict, invalid, not_found
+from controlplane.errors import BadRequest, Cause, Object, conflict, invalid, not_found
 from controlplane.meta.timestamps import format_time
 from controlplane.resources.fieldpath import invalid as invalid_field
 
@@ -55,7 +56,6 @@ class TokenRequests:
         account = (await call.registry.get(call.kind, call.namespace, call.name)).object
         now = int(time.time())
         self._complete(request, account, now)
-        _check(request)
         await call.registry.admit(
             Operation.CREATE,
             call.kind,
@@ -69,7 +69,6 @@ class TokenRequests:
             remarks=options.remarks,
             check=lambda: _causes(request),
         )
-        _check(request)
         bound = await _bound(call, request["spec"], call.name)
         seconds, warn_after = self._expiration(request, bound, call)
         token = self.issuer.bound(
@@ -119,16 +118,14 @@ def _check_names(request: Object, call: Call) -> None:
             raise invalid("TokenRequest", "authentication.k8s.io", call.name, [cause])
 
 
-def _check(request: Object) -> None:
-    """Raises Invalid for a lifetime that is too short or too long."""
+def _causes(request: Object) -> Sequence[Cause]:
     seconds, path = request["spec"]["expirationSeconds"], "spec.expirationSeconds"
     causes = []
     if seconds < MIN_SECONDS:
         causes.append(invalid_field(path, seconds, "may not specify a duration less than 10 minutes"))
     if seconds > MAX_SECONDS:
         causes.append(invalid_field(path, seconds, "may not specify a duration larger than 2^32 seconds"))
-    if causes:
-        raise invalid("TokenRequest", "authentication.k8s.io", "", causes)
+    return causes
 
 
 async def _bound(call: Call, spec: Object, account: str) -> _Bound:
