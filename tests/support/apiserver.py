@@ -19,7 +19,6 @@ from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import Authorizer
-from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
@@ -159,7 +158,7 @@ async def cluster(
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
     if authorizer is not None:
-        authorization = replace(authorization, chain=as_chain(authorizer))
+        authorization = replace(authorization, chain=authorizer)
     store = SQLiteStore(directory / "store.db")
     kinds, objects = ServedKinds(SERVED), StoredObjects()
     control_plane = ControlPlaneSettings(
