@@ -157,14 +157,13 @@ async def cluster(
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
-    if authorizer is not None:
-        authorization = replace(authorization, chain=authorizer)
+    asked = authorization if authorizer is None else replace(authorization, chain=authorizer)
     store = SQLiteStore(directory / "store.db")
     kinds, objects = ServedKinds(SERVED), StoredObjects()
     control_plane = ControlPlaneSettings(
         data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
     )
-    chain = admission_chain(control_plane, kinds, authorization, objects, dial)
+    chain = admission_chain(control_plane, kinds, asked, objects, dial)
     registry = Registry(
         store,
         kinds,
@@ -183,7 +182,7 @@ async def cluster(
         if authorizer is None:
             await bootstrap_policy(registry)
         config = ServerConfig(kinds=registry.kinds)
-        async with serving(registry, directory, dial, config, authentication, authorization.chain) as served:
+        async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
             yield served
             await served.server.stop_listening()
             await custom.close()

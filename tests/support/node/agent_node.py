@@ -33,7 +33,7 @@ from controlplane.client.client import Client
 from controlplane.client.https import HttpsTransport
 from controlplane.client.informer import Informer
 from controlplane.errors import NotFound, Object
-from controlplane.resources.catalog import EVENT, POD, SERVED
+from controlplane.resources.catalog import EVENT, KINDS, POD
 from controlplane.resources.catalog import NODE as NODE_KIND
 from controlplane.store.memory import MemoryStore
 from netkit.kernel import netns
@@ -198,7 +198,7 @@ async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
     authorization = Authorization.of(AuthorizationSettings())
     registry = Registry(
         store,
-        SERVED,
+        KINDS,
         admission=[NamespaceLifecycle(), NodeRestriction()],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
@@ -208,7 +208,7 @@ async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
         await bootstrap_policy(registry)
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
         config = ServerConfig(kubelet_tls=kubelet_tls)
-        async with serving(registry, directory, dial, config, authorization.chain) as served:
+        async with serving(registry, directory, dial, config, authorizer=authorization.chain) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()
