@@ -81,7 +81,7 @@ class ControllerSettings:
 async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem: str) -> None:
     """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
     informers = Informers(clients.shared)
-    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
+    kinds = DiscoveredKinds(clients.shared, informers, [kind for kind in KINDS if "watch" in kind.verbs])
     own = clients.controller
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     replication = own("replication-controller")
