@@ -19,6 +19,7 @@ SELF = "."
 LEAF: FieldSet = {}
 """The node of a member without children; shared, so never to be changed."""
 
+_SHARED_BYTES = 8 * 1024
 _RANKS = {"f": 0, "k": 1, "v": 2, "i": 3}
 
 
@@ -221,6 +222,17 @@ def _canonical(text: str) -> str | None:
     if isinstance(value, dict | list) or (kind == "i" and type(value) is not int):
         raise ValueError(f"{text}: not a plain value")
     return f"{kind}:{orjson.dumps(value).decode()}"
+
+
+def shared(fields: Any) -> Any:
+    """An equal set, the same one for all objects that have it: most objects are owned like others of their kind."""
+    encoded = orjson.dumps(fields)
+    return _shared(encoded) if len(encoded) <= _SHARED_BYTES else fields
+
+
+@lru_cache(maxsize=4096)
+def _shared(encoded: bytes) -> Any:
+    return orjson.loads(encoded)
 
 
 def key_element(keys: Mapping[str, Any]) -> str:
