@@ -113,7 +113,7 @@ def update(versions: Versions, old: Object | None, new: Object, owners: Owners, 
         identity = writer.identity(UPDATE)
         own = left.get(identity)
         fields = changed if own is None else union(changed, own.fields)
-        left[identity] = Owner(*identity, fields, writer.time)
+        left[identity] = Owner(*identity, fields, writer.time, wire=None if own is None else own.wire)
     return left
 
 
