@@ -87,7 +87,9 @@ def parse(entries: Any) -> dict[Identity, Owner]:
             raise ValueError(f"managed fields entry {at} has a field of the wrong type")
         manager, api_version, subresource, time = texts
         fields = canonical(entry.get("fieldsV1"))
-        owner = Owner(manager, entry["operation"], api_version, subresource, fields, time or None, None, fields)
+        owner = Owner(
+            manager, entry["operation"], api_version, subresource, fields, time or None, None, fields
+        )
         owners[owner.identity] = owner
     return owners
 
