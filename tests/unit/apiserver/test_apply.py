@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.apiserver import GUEST_TOKEN, Served
+from support.apiserver import Served
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -211,17 +211,6 @@ async def test_conflict_force_and_shared_ownership(api: Served) -> None:
     assert left["data"] == {"k": "2", "own": "x"}
     bare = await apply(api, f"{MAPS}/a", config_map(), manager="other")
     assert "data" not in bare
-
-
-async def test_a_user_who_may_not_create(api: Served) -> None:
-    headers = {**APPLY, "Authorization": f"Bearer {GUEST_TOKEN}"}
-    async with api.session.patch(
-        f"{api.url}{MAPS}/a?fieldManager=me",
-        data=json.dumps(config_map()),
-        headers=headers,
-        ssl=api.client_tls(),
-    ) as answer:
-        assert answer.status in (201, 403)
 
 
 async def test_status_has_owners_of_its_own(api: Served) -> None:
