@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 from support.apiserver import Served
+from support.registry_kinds import WIDGET
+
+from controlplane.apiserver.bodies import Target, decode_patch
+from controlplane.errors import UnsupportedMediaType
+from controlplane.schema.openapi_paths import paths
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -369,3 +374,18 @@ async def test_what_patches_are_told(api: Served) -> None:
         "POST", f"{MAPS}?fieldValidation=Strict", 400, json={**config_map("b"), **unknown}
     )
     assert many_faults["message"].count("unknown field") == 100
+
+
+def test_custom_resources_take_no_strategic_merge_patch() -> None:
+    custom = Target("test.example/v1", "Thing")
+    with pytest.raises(UnsupportedMediaType) as caught:
+        decode_patch("application/strategic-merge-patch+json", b"{}", custom)
+    assert caught.value.message == (
+        "the body of the request was in an unknown format - accepted media types include: "
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+    )
+    assert decode_patch("application/apply-patch+yaml", b"a: 1", custom).value == {"a": 1}
+    (item,) = (item for path, item in paths(WIDGET) if path.endswith("{name}"))
+    assert list(item["patch"]["requestBody"]["content"]) == [
+        "application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
+    ]  # fmt: skip
