@@ -33,7 +33,7 @@ async def update(call: Call) -> ApiResponse:
     obj = call.body(bodies.target_of(call.kind))
     bodies.check_name(obj, call.namespace, call.name)
     stored, created = await call.registry.update(
-        call.kind, call.namespace, call.name, obj, options, call.info.subresource
+        call.kind, call.namespace, call.name, obj, options, call.info.subresource, call.may_create
     )
     return call.warned(single(call.kind, stored, wanted, call.include, status=201 if created else 200))
 
