@@ -13,7 +13,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +21,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from controlplane.apiserver import deadline
 from controlplane.apiserver.authn import (
     Authenticator,
     Credentials,
@@ -35,11 +36,11 @@ from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources
+from controlplane.apiserver.operation import Operation, OperationSettings
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
-from controlplane.apiserver.watching import WatchStream
 from controlplane.errors import BadRequest, StatusError, Unauthorized
 from controlplane.resources.catalog import KINDS
 from controlplane.resources.kind import Kind
@@ -53,6 +54,8 @@ _KEEP_ALIVE_SECONDS = 180.0
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
+_BODY_SECONDS = 60.0
+"""How long a client may take to send a request's body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class ServerConfig:
     kinds: Sequence[Kind] = KINDS
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+    operation: OperationSettings = field(default_factory=OperationSettings)
 
 
 class ApiServer:
@@ -89,8 +93,18 @@ class ApiServer:
         self._authorizer = authorizer
         subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
         discovery = Discovery(config.kinds, config.server_address, subresources)
+        non_resources = NonResources(config.kinds, discovery, checks)
+        self.operation = Operation(config.operation, registry)
+        non_resources.add_pages(self.operation.pages(non_resources.healthy))
         self._core = Core(
-            registry, config.kinds, authorizer, NonResources(config.kinds, discovery, checks), subresources
+            registry,
+            config.kinds,
+            authorizer,
+            non_resources,
+            subresources,
+            gate=self.operation.gate,
+            observers=self.operation.observers,
+            request_timeout=config.operation.request_timeout,
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
@@ -145,6 +159,7 @@ class ApiServer:
             _, late = await asyncio.wait(self._writes, timeout=_WRITES_SECONDS)
             for task in late:
                 task.cancel()
+        self.operation.close()
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -155,7 +170,7 @@ class ApiServer:
             return await _complete(request, response, response.body)
         task = asyncio.current_task()
         assert task is not None
-        group = self._watches if isinstance(response.body, WatchStream) else self._endless
+        group = self._watches if response.is_watch else self._endless
         group.add(task)
         try:
             return await _endless(request, response)
@@ -166,16 +181,22 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        user = await self._user(request)
-        body = await _body(request)
-        api_request = ApiRequest(
+        bare = ApiRequest(
             "GET" if request.method == "HEAD" else request.method,
             path,
             parse_qsl(query, keep_blank_values=True) if query else (),
             _headers(request),
-            body,
-            user,
+            remote=request.remote or "",
         )
+        try:
+            user = await self._user(request)
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _body(request)
+        except TimeoutError:
+            return self._core.refuse(bare, deadline.exceeded())
+        except StatusError as error:
+            return self._core.refuse(bare, error)
+        api_request = replace(bare, body=body, user=user)
         if request.method in _SAFE_METHODS:
             return await self._core.handle(api_request)
         # A client that goes away must not stop a write half way.

@@ -1,23 +1,26 @@
 """The API server without any transport: one `ApiRequest` in, one `ApiResponse` out.
 
-Called by the HTTP shell and, in the same process, by the in-process client. Authorizes, finds the handler, and turns
-every failure into a Status.
+Called by the HTTP shell and, in the same process, by the in-process client. Waits for a place, authorizes, finds the
+handler, keeps to the deadline, and turns every failure into a Status. Observers see each request come and go.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from controlplane.apiserver import deadline
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
+from controlplane.apiserver.flowcontrol.gate import Gate, OpenGate
 from controlplane.apiserver.handlers import reads, subresources, writes
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources
-from controlplane.apiserver.options import Query
+from controlplane.apiserver.passage import Observer, Passage, begin, observed
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.routing import RequestInfo, resolve, split
+from controlplane.apiserver.routing import RequestInfo, split
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import (
     InternalError,
@@ -59,7 +62,7 @@ _NO_METHOD = "the server does not allow this method on the requested resource"
 
 
 class Core:
-    """Answers requests over `registry` for `kinds`."""
+    """Answers requests over `registry` for `kinds`. `gate` says when a request's turn is."""
 
     def __init__(
         self,
@@ -68,7 +71,14 @@ class Core:
         authorizer: Authorizer,
         non_resources: NonResources,
         subresources: SubresourceHandlers,
+        *,
+        gate: Gate | None = None,
+        observers: Sequence[Observer] = (),
+        request_timeout: float = deadline.DEFAULT_SECONDS,
     ) -> None:
+        self._gate = gate or OpenGate()
+        self._observers = tuple(observers)
+        self._request_timeout = request_timeout
         self._registry = registry
         self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in kinds}
         self._authorizer = authorizer
@@ -78,8 +88,25 @@ class Core:
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """The answer; never raises but for cancellation."""
+        passage = begin(request)
+        for observer in self._observers:
+            observer.received(passage)
+        response = await self._guarded(passage)
+        return observed(passage, response, self._observers)
+
+    def refuse(self, request: ApiRequest, error: StatusError) -> ApiResponse:
+        """The answer to a request that gets no further, told to the observers as any other."""
+        passage = begin(request)
+        for observer in self._observers:
+            observer.received(passage)
+        return observed(passage, error_response(error), self._observers)
+
+    async def _guarded(self, passage: Passage) -> ApiResponse:
+        request = passage.request
         try:
-            return await self._answer(request)
+            if passage.fault is not None:
+                raise passage.fault
+            return await self._in_time(passage)
         except StatusError as error:
             return error_response(error)
         except Exception:
@@ -88,27 +115,50 @@ class Core:
                 InternalError("an internal error occurred; the server's log has the details")
             )
 
-    async def _answer(self, request: ApiRequest) -> ApiResponse:
-        query = Query(request.query)
-        info = resolve(request.method, request.path, watch=query.flag("watch"))
+    async def _in_time(self, passage: Passage) -> ApiResponse:
+        """The answer before the deadline; what goes on for as long as the client wants has none."""
+        if passage.is_long_running:
+            return await self._in_turn(passage)
+        seconds = deadline.seconds(passage.query, self._request_timeout)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await self._in_turn(passage)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise deadline.exceeded() from None
+
+    async def _in_turn(self, passage: Passage) -> ApiResponse:
+        seat = await self._gate.enter(passage)
+        try:
+            return await self._answer(passage)
+        finally:
+            seat.leave()
+
+    async def _answer(self, passage: Passage) -> ApiResponse:
+        request, query, info = passage.request, passage.query, passage.info
         attributes = Attributes(request.user, info)
         decision = await self._authorizer.authorize(attributes)
+        notes = passage.remarks.annotations
+        notes["authorization.k8s.io/decision"] = "allow" if decision.allowed else "forbid"
+        notes["authorization.k8s.io/reason"] = decision.reason
         if not decision.allowed:
             raise forbidden(attributes, decision)
         if len(request.body) > MAX_BODY:
             raise too_large()
         if not info.is_resource:
-            return await self._non_resource(request, query)
+            return await self._non_resource(passage)
         kind = self._kinds.get((info.group, info.version, info.resource))
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        return await handler(Call(request, info, kind, query, self._registry, self._frames))
+        return await handler(Call(request, info, kind, query, self._registry, self._frames, passage.remarks))
 
-    async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:
+    async def _non_resource(self, passage: Passage) -> ApiResponse:
+        request = passage.request
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(_NO_METHOD)
-        return await self._non_resources.answer(request, split(request.path), query)
+        return await self._non_resources.answer(request, split(request.path), passage.query)
 
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""

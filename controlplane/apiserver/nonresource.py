@@ -26,6 +26,9 @@ HEALTH_PATHS = ("healthz", "livez", "readyz")
 FOREVER = "public, max-age=31536000, immutable"
 """OpenAPI documents are asked for with their hash in the query: what is cached stays right."""
 
+Page = Callable[[ApiRequest, Query], ApiResponse]
+"""Answers a GET of one further path, such as /metrics."""
+
 HealthCheck = Callable[[], Awaitable[str]]
 """Empty text = healthy, else the reason (for the log; clients are not told)."""
 
@@ -48,11 +51,20 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class NonResources:
-    """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told."""
+    """Answers for everything outside /api/v1/... and /apis/G/V/...
+
+    `checks` by name, in the order they are told. `healthy` holds the last result of each check, by kind (`livez`) and
+    name.
+    """
 
     def __init__(
-        self, kinds: Sequence[Kind], discovery: Discovery, checks: Mapping[str, HealthCheck]
+        self,
+        kinds: Sequence[Kind],
+        discovery: Discovery,
+        checks: Mapping[str, HealthCheck],
     ) -> None:
+        self._pages: dict[str, Page] = {}
+        self.healthy: dict[str, dict[str, bool]] = {}
         self._kinds = tuple(kinds)
         self._discovery = discovery
         self._checks = dict(checks)
@@ -62,6 +74,11 @@ class NonResources:
             [*self._discovery.paths, "/openapi/v2", "/openapi/v3", "/version"]
             + [f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))]
         )
+
+    def add_pages(self, pages: Mapping[str, Page]) -> None:
+        """Answer further paths, named without the leading slash."""
+        self._pages.update(pages)
+        self._paths = sorted({*self._paths, *(f"/{path}" for path in pages)})
 
     async def answer(self, request: ApiRequest, segments: tuple[str, ...], query: Query) -> ApiResponse:
         """The answer to a GET of these path segments. Raises NotFound."""
@@ -80,6 +97,9 @@ class NonResources:
                 return await self._health(path, names, query)
             case ("",):
                 return json_response(200, {"paths": self._paths})
+        page = self._pages.get("/".join(segments))
+        if page is not None:
+            return page(request, query)
         document = self._discovery.document(segments)
         if document is None:
             raise NotFound("the server could not find the requested resource")
@@ -119,6 +139,7 @@ class NonResources:
                 lines.append(f"[+]{name} excluded: ok")
                 continue
             reason = await self._check(name)
+            self.healthy.setdefault(path, {})[name] = not reason
             if reason:
                 failed.append(name)
                 log.warning("%s: check %s failed: %s", path, name, reason)

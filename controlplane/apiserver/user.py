@@ -16,6 +16,9 @@ class UserInfo:
     extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+MASTERS = "system:masters"
+"""The group that may do everything."""
+
 ANONYMOUS = UserInfo()
 LOOPBACK_USER = UserInfo("system:apiserver", groups=("system:masters", "system:authenticated"))
 """The API server itself, e.g. while it makes its own Service."""

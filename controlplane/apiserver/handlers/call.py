@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.apiserver import bodies
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
@@ -72,4 +72,4 @@ class Call:
         if not self.warnings:
             return response
         headers = {**response.headers, "Warning": bodies.warning_header(self.warnings)}
-        return ApiResponse(response.status, headers, response.body)
+        return replace(response, headers=headers)

@@ -33,7 +33,7 @@ from controlplane.apiserver.registry.scaling import scale_of, scaled, stored_sca
 from controlplane.apiserver.registry.storage import Storage
 from controlplane.apiserver.registry.updating import Propose, Scope, Target, modify, replacement
 from controlplane.apiserver.registry.watching import ObjectWatch
-from controlplane.errors import BadRequest, NotFound, Object
+from controlplane.errors import BadRequest, NotFound, Object, qualified
 from controlplane.resources.kind import Kind
 from controlplane.store.compaction import Compactor
 from controlplane.store.events import Stored
@@ -169,6 +169,14 @@ class Registry:
     def kind_of(self, group: str, plural: str) -> Kind | None:
         """The served kind of that resource (its first version)."""
         return self._context.kind_of(group, plural)
+
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """How many objects of `kind` there are now, in one namespace or in all."""
+        return self._storage.cache(kind).count(namespace)
+
+    def counts(self) -> dict[str, int]:
+        """How many objects there are of each kind, by resource (`pods`, `deployments.apps`)."""
+        return {qualified(kind.plural, kind.group): self.count(kind) for kind in self._context.kinds}
 
     async def revision(self) -> int:
         """The store's newest revision."""
