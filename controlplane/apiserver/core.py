@@ -78,7 +78,7 @@ class Core:
     ) -> None:
         self._gate = gate or OpenGate()
         self._observers = tuple(observers)
-        self._request_timeout = request_timeout
+        self._deadlines = deadline.Deadlines(request_timeout)
         self._registry = registry
         self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in kinds}
         self._authorizer = authorizer
@@ -119,7 +119,9 @@ class Core:
         """The answer before the deadline; what goes on for as long as the client wants has none."""
         if passage.is_long_running:
             return await self._in_turn(passage)
-        seconds = deadline.seconds(passage.query, self._request_timeout)
+        seconds = deadline.seconds(passage.query, self._deadlines.limit)
+        if seconds is None:
+            return await self._deadlines.keep(lambda: self._in_turn(passage))
         try:
             async with asyncio.timeout(seconds) as limit:
                 return await self._in_turn(passage)

@@ -89,7 +89,7 @@ class Operation:
             "platform": version()["platform"],
         }  # fmt: skip
         series: list[Series] = [
-            *self.metrics.series,
+            *self.metrics.series(),
             *exposition.flow_series(self.gate),
             Gauge(
                 Description(

@@ -5,8 +5,9 @@ Made by the core for each request and shown to its observers; handlers do not kn
 
 from __future__ import annotations
 
+import functools
+import os
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ class Passage:
     started: float
     fault: StatusError | None = None
     remarks: Remarks = field(default_factory=Remarks)
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     waited: float = 0.0
     code: int = 0
     size: int = 0
@@ -56,6 +57,11 @@ class Passage:
     def seconds(self) -> float:
         """Since the request arrived."""
         return time.perf_counter() - self.started
+
+
+_SHORT_PATH = 200
+_resolve_again = functools.lru_cache(maxsize=1024)(resolve)
+"""Controllers and watchers ask for the same paths again and again."""
 
 
 class Observer(Protocol):
@@ -76,11 +82,18 @@ def begin(request: ApiRequest) -> Passage:
     query = Query(request.query)
     fault: StatusError | None = None
     try:
-        info = resolve(request.method, request.path, watch=query.flag("watch"))
+        find = _resolve_again if len(request.path) <= _SHORT_PATH else resolve
+        info = find(request.method, request.path, watch=query.flag("watch"))
     except BadRequest as error:
         fault, info = error, RequestInfo(request.method.lower(), request.path)
-    audit_id = request.headers.get("audit-id", "")[:64] or str(uuid.uuid4())
+    audit_id = request.headers.get("audit-id", "")[:64] or _new_id()
     return Passage(request, query, info, audit_id, time.time(), time.perf_counter(), fault)
+
+
+def _new_id() -> str:
+    """A random (version 4) UUID, as text."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 class ObservedStream(AsyncGenerator[bytes, None]):
@@ -142,27 +155,32 @@ def observed(passage: Passage, response: ApiResponse, observers: Sequence[Observ
 
     The observers are told of its end, at once or when its stream is over.
     """
-    headers: Mapping[str, str]
-    if isinstance(response.headers, dict):
-        headers = {**response.headers, **passage.headers, AUDIT_ID: passage.id}
-    else:
-        headers = CIMultiDict(response.headers)
-        headers.update(passage.headers)
-        headers[AUDIT_ID] = passage.id
     passage.code = response.status
     body, tunnel = response.body, response.tunnel
+    if isinstance(body, bytes) and tunnel is None:
+        passage.size = len(body)
+        for observer in observers:
+            observer.ended(passage, response)
+        return ApiResponse(response.status, _headers(passage, response), body)
+    for observer in observers:
+        observer.begun(passage)
 
     def end(size: int) -> None:
         passage.size = size
         for observer in observers:
             observer.ended(passage, response)
 
-    if isinstance(body, bytes) and tunnel is None:
-        end(len(body))
-        return ApiResponse(response.status, headers, body)
-    for observer in observers:
-        observer.begun(passage)
+    headers = _headers(passage, response)
     if tunnel is not None:
         return ApiResponse(response.status, headers, body, ObservedTunnel(tunnel, end))
     assert not isinstance(body, bytes)
     return ApiResponse(response.status, headers, ObservedStream(body, end), is_watch=response.is_watch)
+
+
+def _headers(passage: Passage, response: ApiResponse) -> Mapping[str, str]:
+    if isinstance(response.headers, dict):
+        return {**response.headers, **passage.headers, AUDIT_ID: passage.id}
+    headers = CIMultiDict(response.headers)
+    headers.update(passage.headers)
+    headers[AUDIT_ID] = passage.id
+    return headers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -24,8 +24,7 @@ _UNREAD = 2000
 """Records a reader may leave unread; it then loses the oldest and is told how many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One request. `time` is when it arrived (seconds since 1970), `seconds` how long it took, `size` in bytes.
 
     `path` names what no resource is; `code` 0 = still open.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -57,6 +57,15 @@ class OpenGate:
 
 
 @dataclass(slots=True)
+class _Place:
+    """Where the requests of one kind of one user go: their flow, its level, and what their answers say of it."""
+
+    flow: Flow
+    level: PriorityLevel
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True)
 class _TakenSeat:
     level: PriorityLevel
     width: int
@@ -88,7 +97,7 @@ class FairGate:
         self._count_of = count_of
         self._patience = patience
         self._schemas: list[FlowSchema] = [_MASTERS]
-        self._remembered: OrderedDict[tuple[object, ...], Flow] = OrderedDict()
+        self._remembered: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
         self.levels: dict[str, PriorityLevel] = {
             config.name: PriorityLevel(config) for config in (EXEMPT, CATCH_ALL)
         }
@@ -119,10 +128,9 @@ class FairGate:
 
     async def enter(self, passage: Passage) -> Seat:
         """See `Gate`. The passage learns how long it waited."""
-        flow = self._flow(passage.request.user, passage.info)
-        level = self.levels[flow.schema.level]
-        passage.headers["X-Kubernetes-Pf-Flowschema-Uid"] = flow.schema.uid
-        passage.headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = level.config.uid
+        place = self._place(passage.request.user, passage.info)
+        flow, level = place.flow, place.level
+        passage.headers = place.headers
         if level.config.exempt:
             level.executing += 1
             level.occupied += 1
@@ -147,14 +155,20 @@ class FairGate:
         if self.on_wait is not None:
             self.on_wait(WaitObserved(flow.schema.name, flow.schema.level, seconds, dispatched))
 
-    def _flow(self, user: UserInfo, info: RequestInfo) -> Flow:
+    def _place(self, user: UserInfo, info: RequestInfo) -> _Place:
         key = (
             user.name, user.groups, info.verb, info.group, info.resource, info.subresource, info.namespace,
             "" if info.is_resource else info.path,
         )  # fmt: skip
         found = self._remembered.get(key)
         if found is None:
-            found = classify(self._schemas, user, info) or self._unmatched(user)
+            flow = classify(self._schemas, user, info) or self._unmatched(user)
+            level = self.levels[flow.schema.level]
+            headers = {
+                "X-Kubernetes-Pf-Flowschema-Uid": flow.schema.uid,
+                "X-Kubernetes-Pf-Prioritylevel-Uid": level.config.uid,
+            }
+            found = _Place(flow, level, headers)
             self._remembered[key] = found
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)

@@ -78,12 +78,22 @@ class Histogram:
         self._sums: dict[Labels, float] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
+        self._of(labels)[bisect_left(self._bounds, value)] += 1
+        self._sums[labels] += value
+
+    def merge(self, labels: Labels, counts: Sequence[int], total: float) -> None:
+        """Add observations that were counted elsewhere, by the same bounds."""
+        mine = self._of(labels)
+        for index, count in enumerate(counts):
+            mine[index] += count
+        self._sums[labels] += total
+
+    def _of(self, labels: Labels) -> list[int]:
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
             self._sums[labels] = 0.0
-        counts[bisect_left(self._bounds, value)] += 1
-        self._sums[labels] += value
+        return counts
 
     def collect(self) -> Metric:
         from prometheus_client.core import HistogramMetricFamily
