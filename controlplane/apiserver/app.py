@@ -13,7 +13,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +21,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from controlplane.apiserver import deadline
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.bearer import bearer_token
 from controlplane.apiserver.authn.credentials import Credentials
@@ -38,12 +39,12 @@ from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
+from controlplane.apiserver.operation import Operation, OperationSettings
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
-from controlplane.apiserver.watching import WatchStream
 from controlplane.errors import BadRequest, StatusError
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
@@ -57,6 +58,8 @@ _KEEP_ALIVE_SECONDS = 180.0
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
+_BODY_SECONDS = 60.0
+"""How long a client may take to send a request's body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class ServerConfig:
     token_issuer: TokenIssuer | None = None
     documents: Mapping[str, ApiResponse] = field(default_factory=dict)
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
+    operation: OperationSettings = field(default_factory=OperationSettings)
 
 
 class ApiServer:
@@ -107,14 +111,20 @@ class ApiServer:
         kinds = ServedKinds.of(config.kinds)
         discovery = Discovery(kinds, config.server_address, subresources)
         explainer = Explainer(as_chain(authorizer))
+        non_resources = NonResources(kinds, discovery, checks, config.documents)
+        self.operation = Operation(config.operation, registry)
         pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
+        non_resources.add_pages({**pages, **self.operation.pages(non_resources.healthy)})
         self._core = Core(
             registry,
             kinds,
             authorizer,
-            NonResources(kinds, discovery, checks, pages, config.documents),
+            non_resources,
             subresources,
             review_handlers(authentication, authorizer),
+            gate=self.operation.gate,
+            observers=self.operation.observers,
+            request_timeout=config.operation.request_timeout,
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
@@ -170,6 +180,7 @@ class ApiServer:
             _, late = await asyncio.wait(self._writes, timeout=_WRITES_SECONDS)
             for task in late:
                 task.cancel()
+        self.operation.close()
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -180,7 +191,7 @@ class ApiServer:
             return await _complete(request, response, response.body)
         task = asyncio.current_task()
         assert task is not None
-        group = self._watches if isinstance(response.body, WatchStream) else self._endless
+        group = self._watches if response.is_watch else self._endless
         group.add(task)
         try:
             return await _endless(request, response)
@@ -191,16 +202,22 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        user = await self._user(request, path)
-        body = await _body(request)
-        api_request = ApiRequest(
+        bare = ApiRequest(
             "GET" if request.method == "HEAD" else request.method,
             path,
             parse_qsl(query, keep_blank_values=True) if query else (),
             self._headers(request),
-            body,
-            user,
+            remote=request.remote or "",
         )
+        try:
+            user, impersonator = await self._user(request, path)
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _body(request)
+        except TimeoutError:
+            return self._core.refuse(bare, deadline.exceeded())
+        except StatusError as error:
+            return self._core.refuse(bare, error)
+        api_request = replace(bare, body=body, user=user, impersonator=impersonator)
         if request.method in _SAFE_METHODS:
             return await self._core.handle(api_request)
         # A client that goes away must not stop a write half way.
@@ -220,17 +237,17 @@ class ApiServer:
             self._writes.add(closing)
             closing.add_done_callback(self._writes.discard)
 
-    async def _user(self, request: web.BaseRequest, path: str) -> UserInfo:
-        """Who asks, or as whom. Raises Unauthorized, Forbidden, BadRequest."""
+    async def _user(self, request: web.BaseRequest, path: str) -> tuple[UserInfo, UserInfo | None]:
+        """As whom is asked, and who asks where that is another. Raises Unauthorized, Forbidden, BadRequest."""
         transport, headers = request.transport, request.headers
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         certificate = tls.getpeercert(True) if tls is not None else None
         credentials = Credentials(certificate or b"", bearer_token(headers), headers)
         user = (await self._authentication.identify(credentials, path)).user
         if not any(name.lower().startswith(IMPERSONATE) for name in headers):
-            return user
+            return user, None
         pairs = [(name.lower(), value) for name, value in headers.items()]
-        return await impersonate(user, pairs, self.authorizer)
+        return await impersonate(user, pairs, self.authorizer), user
 
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""

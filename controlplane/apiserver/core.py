@@ -1,21 +1,24 @@
 """The API server without any transport: one `ApiRequest` in, one `ApiResponse` out.
 
-Called by the HTTP shell and, in the same process, by the in-process client. Authorizes, finds the handler, and turns
-every failure into a Status.
+Called by the HTTP shell and, in the same process, by the in-process client. Waits for a place, authorizes, finds the
+handler, keeps to the deadline, and turns every failure into a Status. Observers see each request come and go.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
+from controlplane.apiserver import deadline
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Authorizer, forbidden
 from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.bodies import warning_header
+from controlplane.apiserver.flowcontrol.gate import Gate, OpenGate
 from controlplane.apiserver.handlers import reads, reviews, subresources, writes
 from controlplane.apiserver.handlers.access_reviews import AccessReviews
 from controlplane.apiserver.handlers.authentication_reviews import TokenReviews, review_self
@@ -24,9 +27,9 @@ from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.handlers.token_request import TokenRequests
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources
-from controlplane.apiserver.options import Query
+from controlplane.apiserver.passage import Observer, Passage, begin, observed
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.routing import RequestInfo, resolve, split
+from controlplane.apiserver.routing import RequestInfo, split
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import (
@@ -69,7 +72,7 @@ _NO_METHOD = "the server does not allow this method on the requested resource"
 
 
 class Core:
-    """Answers requests over `registry` for `kinds`, a live set."""
+    """Answers requests over `registry` for `kinds`, a live set. `gate` says when a request's turn is."""
 
     def __init__(
         self,
@@ -79,7 +82,14 @@ class Core:
         non_resources: NonResources,
         subresources: SubresourceHandlers,
         reviewers: reviews.ReviewHandlers | None = None,
+        *,
+        gate: Gate | None = None,
+        observers: Sequence[Observer] = (),
+        request_timeout: float = deadline.DEFAULT_SECONDS,
     ) -> None:
+        self._gate = gate or OpenGate()
+        self._observers = tuple(observers)
+        self._deadlines = deadline.Deadlines(request_timeout)
         self._reviews: dict[tuple[str, str], Mapping[str, Handler]] = {
             key: {"create": reviews.handler(answer)} for key, answer in (reviewers or {}).items()
         }
@@ -92,8 +102,25 @@ class Core:
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """The answer; never raises but for cancellation."""
+        passage = begin(request)
+        for observer in self._observers:
+            observer.received(passage)
+        response = await self._guarded(passage)
+        return observed(passage, response, self._observers)
+
+    def refuse(self, request: ApiRequest, error: StatusError) -> ApiResponse:
+        """The answer to a request that gets no further, told to the observers as any other."""
+        passage = begin(request)
+        for observer in self._observers:
+            observer.received(passage)
+        return observed(passage, error_response(error), self._observers)
+
+    async def _guarded(self, passage: Passage) -> ApiResponse:
+        request = passage.request
         try:
-            return await self._answer(request)
+            if passage.fault is not None:
+                raise passage.fault
+            return await self._in_time(passage)
         except StatusError as error:
             return error_response(error)
         except Exception:
@@ -102,11 +129,35 @@ class Core:
                 InternalError("an internal error occurred; the server's log has the details")
             )
 
-    async def _answer(self, request: ApiRequest) -> ApiResponse:
-        query = Query(request.query)
-        info = resolve(request.method, request.path, watch=query.flag("watch"))
+    async def _in_time(self, passage: Passage) -> ApiResponse:
+        """The answer before the deadline; what goes on for as long as the client wants has none."""
+        if passage.is_long_running:
+            return await self._in_turn(passage)
+        seconds = deadline.seconds(passage.query, self._deadlines.limit)
+        if seconds is None:
+            return await self._deadlines.keep(lambda: self._in_turn(passage))
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await self._in_turn(passage)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise deadline.exceeded() from None
+
+    async def _in_turn(self, passage: Passage) -> ApiResponse:
+        seat = await self._gate.enter(passage)
+        try:
+            return await self._answer(passage)
+        finally:
+            seat.leave()
+
+    async def _answer(self, passage: Passage) -> ApiResponse:
+        request, query, info = passage.request, passage.query, passage.info
         attributes = attributes_of(request.user, info, query)
         decision = await self._authorizer.authorize(attributes)
+        notes = passage.remarks.annotations
+        notes["authorization.k8s.io/decision"] = "allow" if decision.allowed else "forbid"
+        notes["authorization.k8s.io/reason"] = decision.reason
         if not decision.allowed:
             if decision.error:
                 raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
@@ -114,19 +165,22 @@ class Core:
         if len(request.body) > MAX_BODY:
             raise too_large()
         if not info.is_resource:
-            return await self._non_resource(request, query)
+            return await self._non_resource(passage)
         kind = self._kinds.find(info.group, info.version, info.resource)
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        call = Call(request, info, kind, query, self._registry, self._frames, self._authorizer)
+        call = Call(
+            request, info, kind, query, self._registry, self._frames, self._authorizer, passage.remarks
+        )
         response = await handler(call)
         return _deprecated(response, kind) if kind.deprecation else response
 
-    async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:
+    async def _non_resource(self, passage: Passage) -> ApiResponse:
+        request = passage.request
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(_NO_METHOD)
-        return await self._non_resources.answer(request, split(request.path), query)
+        return await self._non_resources.answer(request, split(request.path), passage.query)
 
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""

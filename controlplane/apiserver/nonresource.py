@@ -26,11 +26,11 @@ HEALTH_PATHS = ("healthz", "livez", "readyz")
 FOREVER = "public, max-age=31536000, immutable"
 """OpenAPI documents are asked for with their hash in the query: what is cached stays right."""
 
+Page = Callable[[ApiRequest, Query], Awaitable[ApiResponse]]
+"""Answers a GET of one further path, such as /metrics."""
+
 HealthCheck = Callable[[], Awaitable[str]]
 """Empty text = healthy, else the reason (for the log; clients are not told)."""
-
-Page = Callable[[Query], Awaitable[ApiResponse]]
-"""Answers a GET of one path."""
 
 
 def version() -> dict[str, str]:
@@ -51,9 +51,10 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class NonResources:
-    """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told.
+    """Answers for everything outside /api/v1/... and /apis/G/V/...
 
-    `pages` are further paths by their segments, `documents` fixed answers by path.
+    `checks` by name, in the order they are told; `documents` are fixed answers by path. `healthy` holds the last result
+    of each check, by kind (`livez`) and name.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class NonResources:
         kinds: ServedKinds,
         discovery: Discovery,
         checks: Mapping[str, HealthCheck],
-        pages: Mapping[tuple[str, ...], Page] | None = None,
         documents: Mapping[str, ApiResponse] | None = None,
     ) -> None:
-        self._pages = dict(pages or {})
+        self._pages: dict[tuple[str, ...], Page] = {}
+        self.healthy: dict[str, dict[str, bool]] = {}
         self._fixed = {
             tuple(path.strip("/").split("/")): answer for path, answer in (documents or {}).items()
         }
@@ -79,11 +80,16 @@ class NonResources:
             f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))
         ]
 
+    def add_pages(self, pages: Mapping[tuple[str, ...], Page]) -> None:
+        """Answer further paths, named by their segments."""
+        self._pages.update(pages)
+        self._paths += ["/" + "/".join(segments) for segments in pages]
+
     async def answer(self, request: ApiRequest, segments: tuple[str, ...], query: Query) -> ApiResponse:
         """The answer to a GET of these path segments. Raises NotFound."""
         page = self._pages.get(segments)
         if page is not None:
-            return await page(query)
+            return await page(request, query)
         match segments:
             case ("version",):
                 return typed(200, self._version)
@@ -147,6 +153,7 @@ class NonResources:
                 lines.append(f"[+]{name} excluded: ok")
                 continue
             reason = await self._check(name)
+            self.healthy.setdefault(path, {})[name] = not reason
             if reason:
                 failed.append(name)
                 log.warning("%s: check %s failed: %s", path, name, reason)

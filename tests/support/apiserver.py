@@ -35,7 +35,8 @@ from controlplane.apiserver.server import (
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
-from controlplane.resources.catalog import SERVED
+from controlplane.resources.catalog import KINDS, SERVED
+from controlplane.resources.kind import Kind
 from controlplane.store.events import Stored
 from controlplane.store.sqlite import SQLiteStore
 
@@ -135,6 +136,12 @@ class FakeRegistry:
         if obj is None:
             raise not_found(kind.plural, kind.group, name)
         return Stored(obj, b"{}", 1)
+
+    def kind_of(self, group: str, plural: str) -> Kind | None:
+        return next((kind for kind in KINDS if (kind.group, kind.plural) == (group, plural)), None)
+
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        return 0
 
     async def revision(self) -> int:
         return 1

@@ -13,7 +13,7 @@ from controlplane.apiserver.authz.chain import Chain
 from controlplane.apiserver.authz.rbac import RbacPolicy
 from controlplane.apiserver.authz.rules import ALL, compact_text, wanted
 from controlplane.apiserver.authz.selectors import field_requirements
-from controlplane.apiserver.messages import ApiResponse, json_response
+from controlplane.apiserver.messages import ApiRequest, ApiResponse, json_response
 from controlplane.apiserver.options import Query
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
@@ -30,7 +30,7 @@ class Explainer:
         self._chain = chain
         self._policy = next((m for _, m in chain.members if isinstance(m, RbacPolicy)), None)
 
-    async def explain(self, query: Query) -> ApiResponse:
+    async def explain(self, request: ApiRequest, query: Query) -> ApiResponse:
         """`user`, `group` (repeated), `verb`, and `path`, or `resource`, `apiGroup`, `name`, `namespace`,
         `subresource`, `fieldSelector`."""
         user = UserInfo(query.text("user"), groups=tuple(query.all("group")))
@@ -54,7 +54,7 @@ class Explainer:
             answer["bindings"] = self._bindings(self._policy, attributes)
         return json_response(200, answer)
 
-    async def who_can(self, query: Query) -> ApiResponse:
+    async def who_can(self, request: ApiRequest, query: Query) -> ApiResponse:
         """`verb` and what `explain` takes but the user: everybody RBAC lets do it, with binding and rule."""
         if not query.text("verb"):
             raise BadRequest("verb must be given")

@@ -40,7 +40,7 @@ from controlplane.apiserver.registry.updating import Scope, Target, modify, repl
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid
+from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid, qualified
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
@@ -299,6 +299,14 @@ class Registry:
     async def reload(self, kind: Kind) -> None:
         """Forget what is cached of a kind in any version: how its objects are read has changed. Its watches end."""
         await self._storage.drop(kind.prefix)
+
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """How many objects of `kind` are known now, in one namespace or in all; 0 for a kind nobody has asked for."""
+        return self._storage.count(kind, namespace)
+
+    def counts(self) -> dict[str, int]:
+        """How many objects are known of each kind, by resource (`pods`, `deployments.apps`)."""
+        return {qualified(kind.plural, kind.group): self.count(kind) for kind in self.kinds}
 
     async def revision(self) -> int:
         """The store's newest revision."""

@@ -108,6 +108,11 @@ class Storage:
             raise NotFound("the server could not find the requested resource")
         return found
 
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """How many objects the cache of a kind holds; 0 when there is none yet."""
+        found = self._caches.get(_place(kind))
+        return 0 if found is None else found.count(namespace)
+
     async def drop(self, prefix: str) -> None:
         """Forget the caches of a folder: what its objects mean has changed, or it is gone. Their watches end."""
         starting = [task for (folder, _), task in self._starting.items() if folder == prefix]

@@ -377,7 +377,7 @@ async def test_what_patches_are_told(api: Served) -> None:
 
 
 def test_custom_resources_take_no_strategic_merge_patch() -> None:
-    custom = Target("test.example/v1", "Thing")
+    custom = Target("test.example/v1", "Thing", strategic_merge=False)
     with pytest.raises(UnsupportedMediaType) as caught:
         decode_patch("application/strategic-merge-patch+json", b"{}", custom)
     assert caught.value.message == (
