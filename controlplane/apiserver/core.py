@@ -10,11 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.service_account import TokenIssuer
+from controlplane.apiserver.authz import Authorizer, forbidden
+from controlplane.apiserver.authz.chain import as_chain
+from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.bodies import warning_header
-from controlplane.apiserver.handlers import reads, subresources, writes
+from controlplane.apiserver.handlers import reads, reviews, subresources, writes
+from controlplane.apiserver.handlers.access_reviews import AccessReviews
+from controlplane.apiserver.handlers.authentication_reviews import TokenReviews, review_self
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.token_request import TokenRequests
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources
 from controlplane.apiserver.options import Query
@@ -71,7 +78,11 @@ class Core:
         authorizer: Authorizer,
         non_resources: NonResources,
         subresources: SubresourceHandlers,
+        reviewers: reviews.ReviewHandlers | None = None,
     ) -> None:
+        self._reviews: dict[tuple[str, str], Mapping[str, Handler]] = {
+            key: {"create": reviews.handler(answer)} for key, answer in (reviewers or {}).items()
+        }
         self._registry = registry
         self._kinds = kinds
         self._authorizer = authorizer
@@ -94,9 +105,11 @@ class Core:
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         query = Query(request.query)
         info = resolve(request.method, request.path, watch=query.flag("watch"))
-        attributes = Attributes(request.user, info)
+        attributes = attributes_of(request.user, info, query)
         decision = await self._authorizer.authorize(attributes)
         if not decision.allowed:
+            if decision.error:
+                raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
             raise forbidden(attributes, decision)
         if len(request.body) > MAX_BODY:
             raise too_large()
@@ -118,7 +131,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            chosen = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
+            key = kind.group, kind.plural
+            chosen = self._reviews.get(key) or self._subresources.get((*key, ""), _OBJECTS)
             handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
@@ -153,8 +167,11 @@ def _takes(kind: Kind, info: RequestInfo) -> bool:
     return bool(info.name) or info.verb in _COLLECTION_VERBS
 
 
-def subresource_handlers(connector: Connector) -> SubresourceHandlers:
-    """The handlers of all subresources but status and scale, which every kind has alike."""
+def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None) -> SubresourceHandlers:
+    """The handlers of all subresources but status and scale, which every kind has alike.
+
+    Without an `issuer` nobody is given tokens.
+    """
 
     def streams(handler: Handler) -> Mapping[str, Handler]:
         return {"get": handler, "create": handler}
@@ -162,7 +179,11 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
     def every(handler: Handler) -> Mapping[str, Handler]:
         return dict.fromkeys(("create", "delete", "get", "patch", "update"), handler)
 
+    tokens: SubresourceHandlers = {}
+    if issuer is not None:
+        tokens = {("", "serviceaccounts", "token"): {"create": TokenRequests(issuer).create}}
     return {
+        **tokens,
         ("", "pods", "log"): {"get": connector.log},
         ("", "pods", "exec"): streams(connector.execute),
         ("", "pods", "attach"): streams(connector.attach),
@@ -173,6 +194,16 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),
         ("", "namespaces", "finalize"): {"update": writes.update},
+        ("certificates.k8s.io", "certificatesigningrequests", "approval"): _STATUS,
+    }
+
+
+def review_handlers(authentication: Authentication, authorizer: Authorizer) -> reviews.ReviewHandlers:
+    """Who answers each kind of `catalog.REVIEW_KINDS`."""
+    return {
+        **AccessReviews(as_chain(authorizer)).handlers(),
+        ("authentication.k8s.io", "tokenreviews"): TokenReviews(authentication).review,
+        ("authentication.k8s.io", "selfsubjectreviews"): review_self,
     }
 
 

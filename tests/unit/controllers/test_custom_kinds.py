@@ -12,8 +12,9 @@ from support.custom import GROUP, definition, widget
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.webhooks import WebhookClient
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.union import FirstOf
+from controlplane.apiserver.authz.chain import AlwaysAllow
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.registry import Registry
@@ -60,7 +61,7 @@ async def world() -> AsyncIterator[World]:
     custom = CustomResources(registry, WebhookClient(no_dial))
     await custom.start()
     config = ServerConfig(kinds=registry.kinds)
-    server = ApiServer(config, registry, CertificateAuthenticator(), ComponentAuthorizer(), no_dial)
+    server = ApiServer(config, registry, Authentication(FirstOf(())), AlwaysAllow(), no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     informers, seen = Informers(client), Informers(client)
     kinds = DiscoveredKinds(client, informers, KINDS)
