@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from unit.authz.conftest import World, account, binding, group, person, role, rule, user
 
 from controlplane.apiserver.registry import ListOptions
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
 from controlplane.resources.catalog import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, SERVED
-from unit.authz.conftest import World, account, binding, group, person, role, rule, user
 
 
 async def test_a_binding_counts_as_soon_as_it_was_answered_and_no_longer(world: World) -> None:

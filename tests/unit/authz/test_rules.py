@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from unit.authz.conftest import rule
 
 from controlplane.apiserver.authz.rules import Rules, compact, compact_text, missing, path_matches, wanted
 from controlplane.apiserver.routing import RequestInfo
-from unit.authz.conftest import rule
 
 
 def allows(source: object, verb: str, what: str, name: str = "") -> bool:
