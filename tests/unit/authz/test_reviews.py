@@ -206,18 +206,20 @@ TRICKS = (
 )
 
 
-@pytest.mark.parametrize("path", TRICKS)
-async def test_tricks_with_paths_open_nothing(api: Served, path: str) -> None:
+async def test_tricks_with_paths_open_nothing(api: Served) -> None:
     """bob may read pods of `default`; nothing else behind whatever spelling."""
     secret = {"metadata": {"name": "s"}, "stringData": {"k": "hidden-value"}}
     for namespace in ("default", "kube-system"):
         await api.json("POST", f"/api/v1/namespaces/{namespace}/secrets", 201, json=secret)
-    url = URL(api.url + path, encoded=True)
-    for method in ("GET", "POST", "DELETE", "OPTIONS", "PUT"):
-        async with api.session.request(method, url, headers=as_user("bob"), allow_redirects=False) as answer:
-            body = await answer.text()
-            assert answer.status in (400, 403, 404, 405), (method, answer.status, body)
-            assert "hidden-value" not in body
+    for path in TRICKS:
+        url = URL(api.url + path, encoded=True)
+        for method in ("GET", "POST", "DELETE", "OPTIONS", "PUT"):
+            async with api.session.request(
+                method, url, headers=as_user("bob"), allow_redirects=False
+            ) as answer:
+                body = await answer.text()
+                assert answer.status in (400, 403, 404, 405), (method, path, answer.status, body)
+                assert "hidden-value" not in body
 
 
 async def test_explanations(api: Served) -> None:

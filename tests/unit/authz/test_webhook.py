@@ -33,7 +33,9 @@ class Hook:
 
 
 @pytest.fixture
-async def hook(tmp_path: Path) -> AsyncIterator[Hook]:
+async def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hook]:
+    monkeypatch.setattr("controlplane.apiserver.authz.webhook._PAUSE_SECONDS", 0.001)
+
     async def respond(request: web.Request) -> web.Response:
         made.seen.append(await request.json())
         made.headers.append(request.headers)
