@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
-from controlplane.apiserver.authz import Authorizer, forbidden
+from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
 from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.handlers import authentication_reviews, reads, reviews, subresources, writes
@@ -98,12 +99,7 @@ class Core:
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         query = Query(request.query)
         info = resolve(request.method, request.path, watch=query.flag("watch"))
-        attributes = attributes_of(request.user, info, query)
-        decision = await self._authorizer.authorize(attributes)
-        if not decision.allowed:
-            if decision.error:
-                raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
-            raise forbidden(attributes, decision)
+        await self._authorize(request, attributes_of(request.user, info, query))
         if len(request.body) > MAX_BODY:
             raise too_large()
         if not info.is_resource:
@@ -112,7 +108,21 @@ class Core:
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        return await handler(Call(request, info, kind, query, self._registry, self._frames))
+
+        async def permit_create() -> None:
+            await self._authorize(request, Attributes(request.user, replace(info, verb="create")))
+
+        call = Call(request, info, kind, query, self._registry, self._frames, permit_create=permit_create)
+        return await handler(call)
+
+    async def _authorize(self, request: ApiRequest, attributes: Attributes) -> None:
+        """Raises Forbidden, or InternalError when an authorizer failed and none allowed it."""
+        decision = await self._authorizer.authorize(attributes)
+        if decision.allowed:
+            return
+        if decision.error:
+            raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
+        raise forbidden(attributes, decision)
 
     async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:
         if request.method not in ("GET", "HEAD"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.apiserver import bodies
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
 from controlplane.apiserver.negotiation import Representation, representation
 from controlplane.apiserver.options import FieldValidation, Query, field_validation, write_options
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.registry.requests import Remarks, WriteOptions
+from controlplane.apiserver.registry.requests import Permission, Remarks, WriteOptions, permitted
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import Object
@@ -27,6 +27,7 @@ class Call:
     registry: Registry
     frames: FrameCache
     remarks: Remarks = field(default_factory=Remarks)
+    permit_create: Permission = permitted
 
     @property
     def namespace(self) -> str:
@@ -53,7 +54,8 @@ class Call:
         return representation(self.header("accept"), lists=lists, plain_only=plain_only)
 
     def write_options(self) -> WriteOptions:
-        return write_options(self.query, self.request.user, self.header("user-agent"), self.remarks)
+        options = write_options(self.query, self.request.user, self.header("user-agent"), self.remarks)
+        return replace(options, permit_create=self.permit_create)
 
     def validation(self) -> FieldValidation:
         return field_validation(self.query)

@@ -117,6 +117,7 @@ class Registry:
         except NotFound:
             if not kind.create_on_update or subresource or obj["metadata"].get("resourceVersion"):
                 raise
+        await opts.permit_create()
         return await self.create(kind, namespace, obj, opts), True
 
     async def patch(

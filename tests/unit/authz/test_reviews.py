@@ -158,6 +158,19 @@ async def test_names_by_field_selector(api: Served) -> None:
     assert refused["details"] == {"name": "two", "kind": "configmaps"}
 
 
+async def test_an_update_that_creates_needs_the_right_to_create(api: Served) -> None:
+    updater = role("up", rule("update", "coordination.k8s.io", "leases"), namespace="default")
+    await api.json("POST", f"{RBAC}/namespaces/default/roles", 201, json=updater)
+    bound = binding("up", "Role/up", person("dan"), namespace="default")
+    await api.json("POST", f"{RBAC}/namespaces/default/rolebindings", 201, json=bound)
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}}
+    url = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l"
+    refused = await api.json("PUT", url, 403, json=lease, headers=as_user("dan"))
+    assert 'User "dan" cannot create resource "leases"' in refused["message"]
+    stored = await api.json("PUT", url, 201, json=lease)
+    await api.json("PUT", url, json=stored, headers=as_user("dan"))
+
+
 async def test_the_words_of_a_403(api: Served) -> None:
     refused = await api.json("DELETE", "/apis/apps/v1/namespaces/default/deployments/d", 403,
                              headers=as_user("bob"))  # fmt: skip
