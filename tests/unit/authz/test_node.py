@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from unit.authz.conftest import World, user
 
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
+from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
 from controlplane.apiserver.authz.node_graph import NodeCaches, NodeGraph
 from controlplane.apiserver.registry import LOOPBACK_USER, DeleteOptions, Registry, WriteOptions
+from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Forbidden, Object, StatusError
 from controlplane.meta.objects import clone
-from controlplane.resources.catalog import KINDS, NODE, POD
+from controlplane.resources.catalog import KINDS, NODE, POD, SERVICE_ACCOUNT, by_plural
 from controlplane.resources.kind import Kind
 from controlplane.store.memory import MemoryStore
 
@@ -309,3 +318,68 @@ async def test_leases(world: World) -> None:
         'can only access leases in the "kube-node-lease" system namespace'
     )
     await world.create(lease("n1", "kube-node-lease"), N1)
+
+
+async def test_tokens_are_bound_to_pods_of_the_node(world: World) -> None:
+    """The subresource is another's: the plug-in is asked as a create of `serviceaccounts/token` asks it."""
+    stored = await world.create(pod("p", "n1"))
+    uid = stored["metadata"]["uid"]
+
+    async def ask(reference: Object | None, who: UserInfo = N1) -> str:
+        review = {"metadata": {}, "spec": {"boundObjectRef": reference}}
+        request = admission(world, SERVICE_ACCOUNT, "default", "robot", review, who, "token")
+        try:
+            await NodeRestriction().admit(request)
+        except Forbidden as error:
+            return error.message.partition("is forbidden: ")[2]
+        return ""
+
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}
+    assert await ask(bound) == ""
+    assert await ask(None) == "node requested token not bound to a pod"
+    assert await ask({**bound, "kind": "Secret"}) == "node requested token not bound to a pod"
+    assert await ask({**bound, "uid": ""}) == "node requested token with a pod binding without a uid"
+    assert (await ask({**bound, "uid": "x"})).startswith("the UID in the bound object reference (x) does not")
+    assert await ask(bound, N2) == "node requested token bound to a pod scheduled on a different node"
+    assert await ask(None, user("bob")) == ""
+
+
+async def test_certificate_requests_name_the_node(world: World) -> None:
+    kind = Kind(
+        group="certificates.k8s.io", version="v1", kind="CertificateSigningRequest",
+        plural="certificatesigningrequests", singular="certificatesigningrequest", namespaced=False,
+    )  # fmt: skip
+
+    async def ask(common_name: str, signer: str = "kubernetes.io/kubelet-serving", request: str = "") -> str:
+        body = request or csr(common_name)
+        obj = {"metadata": {"name": "c"}, "spec": {"signerName": signer, "request": body}}
+        try:
+            await NodeRestriction().admit(admission(world, kind, "", "c", obj, N1))
+        except Forbidden as error:
+            return error.message.partition("is forbidden: ")[2]
+        return ""
+
+    assert await ask("system:node:n1") == ""
+    assert await ask("system:node:n2") == "can only create a node CSR with CN=system:node:n1"
+    assert await ask("x", "example.com/other") == ""
+    assert (await ask("", request="!")).startswith("unable to parse csr: ")
+
+
+def csr(common_name: str) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+def admission(
+    world: World, kind: Kind, namespace: str, name: str, obj: Object, who: UserInfo, subresource: str = ""
+) -> AdmissionRequest:
+    async def lookup(group: str, plural: str, space: str, wanted: str) -> Object | None:
+        found = by_plural(group, "v1", plural)
+        stored = world.registry.cache(found).get(space, wanted) if found is not None else None
+        return stored.object if stored is not None else None
+
+    return AdmissionRequest(
+        Operation.CREATE, kind, namespace, name, subresource, obj, None, who, False, lookup
+    )
