@@ -16,20 +16,31 @@ from dataclasses import dataclass
 from controlplane.client.backoff import Backoff
 from controlplane.client.components import Clients
 from controlplane.client.informer import Informers
+from controlplane.client.known_kinds import DiscoveredKinds
 from controlplane.controllers.clusterrole_aggregation import ClusterRoleAggregationController
+from controlplane.controllers.cronjob.controller import CronJobController
+from controlplane.controllers.daemonset.controller import DaemonSetController
 from controlplane.controllers.deployment.controller import DeploymentController
+from controlplane.controllers.disruption.controller import DisruptionController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
 from controlplane.controllers.endpoints.slice_controller import EndpointSliceController
 from controlplane.controllers.garbage_collector import GarbageCollector
+from controlplane.controllers.job.controller import JobController
 from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
+from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
+from controlplane.controllers.resource_quota import ResourceQuotaController
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
+from controlplane.controllers.service_cidr import IPAddressRepairController, ServiceCidrController
+from controlplane.controllers.statefulset.controller import StatefulSetController
+from controlplane.controllers.storage_protection import StorageProtectionController
 from controlplane.controllers.taint_eviction import TaintEvictionController
+from controlplane.controllers.ttl_after_finished import TtlAfterFinishedController
 from controlplane.resources.catalog import KINDS
 from controlplane.scheduler.scheduler import Scheduler
 
@@ -59,32 +70,46 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
     """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
     informers = Informers(clients.shared)
     own = clients.controller
+    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
+    nodes, cidrs = own("node-controller"), own("service-cidrs-controller")
     parts: dict[str, Callable[[], Awaitable[None]]] = {
+        "daemonset": DaemonSetController(own("daemon-set-controller"), informers).run,
         "deployment": DeploymentController(own("deployment-controller"), informers).run,
         "replicaset": ReplicaSetController(own("replicaset-controller"), informers).run,
+        "replicationcontroller": ReplicaSetController(
+            own("replication-controller"), informers, REPLICATION_CONTROLLERS
+        ).run,
+        "statefulset": StatefulSetController(own("statefulset-controller"), informers).run,
+        "job": JobController(own("job-controller"), informers).run,
+        "cronjob": CronJobController(own("cronjob-controller"), informers).run,
+        "ttl after finished": TtlAfterFinishedController(own("ttl-after-finished-controller"), informers).run,
+        "disruption": DisruptionController(own("disruption-controller"), informers).run,
+        "resource quota": ResourceQuotaController(own("resourcequota-controller"), informers, kinds).run,
         "scheduler": Scheduler(clients.scheduler, informers).run,
         "endpoints": EndpointsController(own("endpoint-controller"), informers).run,
         "endpointslice": EndpointSliceController(own("endpointslice-controller"), informers).run,
         "endpointslicemirroring": EndpointSliceMirroringController(
             own("endpointslicemirroring-controller"), informers
         ).run,
-        "namespace": NamespaceController(own("namespace-controller"), informers, KINDS).run,
-        "node lifecycle": NodeLifecycleController(
-            own("node-controller"), informers, settings.node_monitor_grace
-        ).run,
-        "taint eviction": TaintEvictionController(own("node-controller"), informers).run,
-        "node ipam": NodeIpamController(
-            own("node-controller"), informers, cluster_cidr, settings.node_cidr_mask
-        ).run,
+        "discovery": kinds.run,
+        "namespace": NamespaceController(own("namespace-controller"), informers, kinds).run,
+        "node lifecycle": NodeLifecycleController(nodes, informers, settings.node_monitor_grace).run,
+        "taint eviction": TaintEvictionController(nodes, informers).run,
+        "node ipam": NodeIpamController(nodes, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(
             own("pod-garbage-collector"), informers, settings.pod_gc_quarantine
         ).run,
-        "garbage collector": GarbageCollector(own("generic-garbage-collector"), informers, KINDS).run,
+        "garbage collector": GarbageCollector(own("generic-garbage-collector"), informers, kinds).run,
         "cluster role aggregation": ClusterRoleAggregationController(
             own("clusterrole-aggregation-controller"), informers
         ).run,
         "service account": ServiceAccountController(own("service-account-controller"), informers).run,
+        "service cidr": ServiceCidrController(cidrs, informers).run,
+        "ip repair": IPAddressRepairController(clients.api_server, informers).run,
+        "storage protection": StorageProtectionController(
+            own("pvc-protection-controller"), own("pv-protection-controller"), informers
+        ).run,
         "root ca": RootCaController(own("root-ca-cert-publisher"), informers, ca_pem).run,
     }
     async with asyncio.TaskGroup() as group:

@@ -33,11 +33,13 @@ from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.explain import EXPLAIN, WHO_CAN, Explainer
 from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
+from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
@@ -60,12 +62,14 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
+    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
 
     server_address: str = "127.0.0.1:6443"
-    kinds: Sequence[Kind] = SERVED
+    kinds: ServedKinds | Sequence[Kind] = SERVED
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+    components: Mapping[str, HealthCheck] = field(default_factory=dict)
 
 
 class ApiServer:
@@ -89,15 +93,20 @@ class ApiServer:
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authenticator = authenticator
         self._authorizer = authorizer
-        subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
-        discovery = Discovery(config.kinds, config.server_address, subresources)
+        components = ComponentStatuses({"etcd-0": store, **config.components})
+        subresources = {
+            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
+            ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+        }
+        kinds = ServedKinds.of(config.kinds)
+        discovery = Discovery(kinds, config.server_address, subresources)
         explainer = Explainer(as_chain(authorizer))
         pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
         self._core = Core(
             registry,
-            config.kinds,
+            kinds,
             authorizer,
-            NonResources(config.kinds, discovery, checks, pages),
+            NonResources(kinds, discovery, checks, pages),
             subresources,
             review_handlers(authorizer),
         )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 
 from controlplane.apiserver.authz.default_policy import default_objects
 from controlplane.apiserver.authz.reconciliation import must_be_replaced, reconciled
 from controlplane.apiserver.registry import LOOPBACK_USER, DeleteOptions, Registry, WriteOptions
+from controlplane.apiserver.registry.planting import Seed
 from controlplane.errors import Conflict, NotFound, Object
 from controlplane.meta.objects import name, namespace
 from controlplane.resources.catalog import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 from controlplane.resources.kind import Kind
 from controlplane.resources.rbac import aggregated_rules
-
-log = logging.getLogger(__name__)
 
 _KINDS = {kind.kind: kind for kind in (CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING)}
 _OPTIONS = WriteOptions(field_manager="kube-apiserver", user=LOOPBACK_USER)
@@ -24,13 +22,14 @@ async def bootstrap_policy(registry: Registry, additional: Iterable[Object] = ()
     """Create what is missing, in one commit; give back what was taken from the rest. `additional` roles and bindings
     belong to the cluster's own parts and are treated alike."""
     wanted = [(_KINDS[obj["kind"]], obj) for obj in (*default_objects(), *additional)]
+    for kind in _KINDS.values():
+        await registry.ready(kind)
     missing = [
         (kind, obj) for kind, obj in wanted if registry.cache(kind).get(namespace(obj), name(obj)) is None
     ]
     new = {id(obj) for _, obj in missing}
     _fill_aggregated(registry, missing)
-    if not await registry.seed(missing):
-        log.warning("default roles: another server writes them at the same time")
+    await registry.plant(Seed(kind, obj, namespace(obj)) for kind, obj in missing)
     for kind, obj in wanted:
         if id(obj) not in new:
             await _reconcile(registry, kind, obj)
@@ -51,7 +50,7 @@ async def _reconcile(registry: Registry, kind: Kind, wanted: Object) -> None:
     while True:
         present = registry.cache(kind).get(space, key)
         if present is None:
-            await registry.seed([(kind, wanted)])
+            await registry.plant([Seed(kind, wanted, space)])
             return
         try:
             if "roleRef" in wanted and must_be_replaced(present.object, wanted):

@@ -11,17 +11,28 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.admission.plugin import AdmissionPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.priority import Priority
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.admission.storage_objects import (
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
+from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -34,18 +45,22 @@ from controlplane.apiserver.authz import AUTHENTICATED, MASTERS
 from controlplane.apiserver.authz.escalation import EscalationCheck
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.nonresource import HealthCheck
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.user import LOOPBACK_USER, UserInfo
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.components import Clients
 from controlplane.client.local import LocalTransport
 from controlplane.errors import Object
-from controlplane.resources.catalog import KINDS
+from controlplane.resources.catalog import SERVED
 from controlplane.store.sqlite import SQLiteStore
 
 log = logging.getLogger(__name__)
@@ -72,7 +87,8 @@ class ControlPlaneSettings:
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
+    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
     `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts
     beside Kubernetes' defaults.
     """
@@ -86,6 +102,7 @@ class ControlPlaneSettings:
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
     token_file: Path | None = None
+    event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
     authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
@@ -168,16 +185,34 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
+            kinds = ServedKinds(SERVED)
             authorization = Authorization.of(settings.authorization)
+            objects = StoredObjects()
+            limits = LimitRanger(objects)
             registry = Registry(
-                store, KINDS, admission=_admission(settings, authorization), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=_admission(settings, authorization, limits),
+                validation=_validation(limits, objects),
+                allocators=[_allocator(settings)],
+                lifetimes={("", "events"): settings.event_ttl_seconds},
             )
+            objects.attach(registry)
             await registry.start()
-            authorization.follow(registry)
-            server = _api_server(settings, sockets, registry, certificates, dial, authorization)
+            await authorization.follow(registry)
+            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+            components = _components(running=controllers is not None)
+            server = _api_server(settings, sockets, registry, certificates, dial, components, authorization)
             try:
+                await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
-                await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await bootstrap(
+                    registry,
+                    settings.api_service_ip,
+                    addresses,
+                    settings.advertise_port,
+                    settings.service_cidrs,
+                )
                 await bootstrap_policy(registry, settings.policy)
                 await server.serve(sockets, server_tls(certificates))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
@@ -185,6 +220,7 @@ async def serve_control_plane(
                     on_ready()
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
+                await custom.close()
                 await _close(server, registry)
                 await authorization.close()
     finally:
@@ -197,23 +233,59 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    components: Mapping[str, HealthCheck],
     authorization: Authorization,
 ) -> ApiServer:
     authenticators: list[Authenticator] = [CertificateAuthenticator()]
     if settings.token_file is not None:
         authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
-    config = ServerConfig(server_address=f"{host}:{port}", kubelet_tls=kubelet_tls(certificates))
+    config = ServerConfig(
+        server_address=f"{host}:{port}",
+        kinds=registry.kinds,
+        kubelet_tls=kubelet_tls(certificates),
+        components=components,
+    )
     return ApiServer(config, registry, FirstOf(authenticators), authorization.chain, dial)
 
 
-def _admission(settings: ControlPlaneSettings, authorization: Authorization) -> tuple[AdmissionPlugin, ...]:
+def _components(*, running: bool) -> Mapping[str, HealthCheck]:
+    """They run in this process or not at all: where one ends for good, the server ends with it."""
+
+    async def check() -> str:
+        return "" if running else "not running"
+
+    return {"controller-manager": check, "scheduler": check}
+
+
+def _admission(
+    settings: ControlPlaneSettings, authorization: Authorization, limits: LimitRanger
+) -> Sequence[AdmissionPlugin]:
+    """The mutating plug-ins, in upstream's order; the check against escalation sees what all of them made."""
     return (
         NamespaceLifecycle(),
+        limits,
         ServiceAccountAdmission(),
         NodeRestriction(),
+        TaintNodesByCondition(),
+        Priority(),
         DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
+        DefaultStorageClass(),
+        StorageObjectInUseProtection(),
+        RuntimeClassAdmission(),
+        DefaultIngressClass(),
         EscalationCheck(authorization.rbac, authorization.chain),
+    )
+
+
+def _validation(limits: LimitRanger, objects: StoredObjects) -> Sequence[ValidatingPlugin]:
+    """The validating plug-ins, in upstream's order; the quota last: it charges what everybody else has admitted."""
+    return (
+        limits,
+        Priority(),
+        PersistentVolumeClaimResize(),
+        RuntimeClassAdmission(),
+        ResourceQuotaAdmission(objects),
     )
 
 
@@ -238,6 +310,7 @@ def component_clients(server: ApiServer) -> Clients:
     return Clients(
         Client(local_transport(server, CONTROLLER_MANAGER), "kube-controller-manager"),
         Client(local_transport(server, SCHEDULER), "kube-scheduler"),
+        Client(local_transport(server, LOOPBACK_USER), "kube-apiserver"),
         controller,
     )
 

@@ -13,9 +13,20 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
-from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission import (
+    DefaultIngressClass,
+    DefaultStorageClass,
+    DefaultTolerations,
+    NamespaceLifecycle,
+    PersistentVolumeClaimResize,
+    Priority,
+    RuntimeClassAdmission,
+    StorageObjectInUseProtection,
+)
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.node_restriction import NodeRestriction
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
@@ -23,12 +34,14 @@ from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.authz.escalation import EscalationCheck
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
-from controlplane.resources.catalog import KINDS
+from controlplane.resources.catalog import SERVED
 from controlplane.store.events import Stored
 from controlplane.store.sqlite import SQLiteStore
 
@@ -124,27 +137,49 @@ async def cluster(
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
     store = SQLiteStore(directory / "store.db")
+    objects = StoredObjects()
+    limits = LimitRanger(objects)
     registry = Registry(
         store,
-        KINDS,
+        SERVED,
         admission=[
             NamespaceLifecycle(),
+            limits,
             NodeRestriction(),
+            Priority(),
             DefaultTolerations(),
+            DefaultStorageClass(),
+            StorageObjectInUseProtection(),
+            RuntimeClassAdmission(),
+            DefaultIngressClass(),
             EscalationCheck(authorization.rbac, authorization.chain),
+        ],
+        validation=[
+            limits,
+            Priority(),
+            PersistentVolumeClaimResize(),
+            RuntimeClassAdmission(),
+            ResourceQuotaAdmission(objects),
         ],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
+    objects.attach(registry)
     await registry.start()
-    authorization.follow(registry)
+    await authorization.follow(registry)
+    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
     try:
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
+        await custom.start()
+        cidrs = [IPv4Network("10.96.0.0/16")]
+        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
         await bootstrap_policy(registry)
-        async with serving(registry, directory, dial, authorizer=authorization.chain) as served:
+        config = ServerConfig(kinds=registry.kinds)
+        async with serving(registry, directory, dial, config, authorization.chain) as served:
             yield served
             await served.server.stop_listening()
+            await custom.close()
             await registry.close()
     finally:
+        await custom.close()
         await registry.close()
         await store.close()
         await authorization.close()

@@ -12,7 +12,7 @@ from controlplane.errors import Object
 from controlplane.meta.names import dns1035_label
 from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import age
-from controlplane.resources.cells import AGE, NAME, NONE, UNKNOWN, format_labels, joined, wide
+from controlplane.resources.cells import AGE, NAME, NONE, UNKNOWN, format_labels, joined
 from controlplane.resources.core import service_rules
 from controlplane.resources.core.service_update import carry_over, synchronise_cluster_ips
 from controlplane.resources.kind import Column, Kind, Subresource
@@ -125,12 +125,12 @@ SERVICE = Kind(
     categories=("all",),
     columns=(
         NAME,
-        Column("Type", description="How the service is exposed."),
-        Column("Cluster-IP", description="The address inside the cluster."),
-        Column("External-IP", description="Addresses or the name outside the cluster."),
-        Column("Port(s)", description="Ports, with node ports behind a colon."),
+        Column("Type", documents="io.k8s.api.core.v1.ServiceSpec.type"),
+        Column("Cluster-IP", documents="io.k8s.api.core.v1.ServiceSpec.clusterIP"),
+        Column("External-IP", documents="io.k8s.api.core.v1.ServiceSpec.externalIPs"),
+        Column("Port(s)", documents="io.k8s.api.core.v1.ServiceSpec.ports"),
         AGE,
-        wide("Selector", "Labels of the pods traffic goes to."),
+        Column("Selector", priority=1, documents="io.k8s.api.core.v1.ServiceSpec.selector"),
     ),
     row=_row,
     default=_default,

@@ -203,7 +203,7 @@ async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
-    authorization.follow(registry)
+    await authorization.follow(registry)
     try:
         await bootstrap_policy(registry)
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)

@@ -13,14 +13,12 @@ from unit.authz.conftest import World, user
 
 from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
-from controlplane.apiserver.authz.node_graph import NodeCaches, NodeGraph
-from controlplane.apiserver.registry import LOOPBACK_USER, DeleteOptions, Registry, WriteOptions
+from controlplane.apiserver.registry import LOOPBACK_USER, DeleteOptions, WriteOptions
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Forbidden, Object, StatusError
 from controlplane.meta.objects import clone
-from controlplane.resources.catalog import KINDS, NODE, POD, SERVICE_ACCOUNT, by_plural
+from controlplane.resources.catalog import NODE, POD, SERVICE_ACCOUNT, by_plural
 from controlplane.resources.kind import Kind
-from controlplane.store.memory import MemoryStore
 
 N1 = user("system:node:n1", "system:nodes")
 N2 = user("system:node:n2", "system:nodes")
@@ -178,30 +176,35 @@ async def test_who_is_a_node(world: World) -> None:
     assert decision.reason == 'unknown node for user "system:node:"'
 
 
-async def test_secrets_of_volumes() -> None:
-    """Volumes are not served yet: their cache is played by another kind's."""
-    volume = Kind(
-        group="", version="v1", kind="PersistentVolume", plural="fakevolumes", singular="fakevolume",
-        namespaced=False,
-    )  # fmt: skip
-    store = MemoryStore()
-    registry = Registry(store, (*KINDS, volume))
-    await registry.start()
-    graph = NodeGraph()
-    graph.follow(NodeCaches(registry.cache(POD), registry.cache(volume)))
-    options = WriteOptions(user=LOOPBACK_USER)
-    await registry.create(POD, "default", pod("p", "n1"), options)
-    spec = {
-        "claimRef": {"namespace": "default", "name": "claim"},
-        "csi": {"nodeStageSecretRef": {"namespace": "other", "name": "stage"}},
+async def test_volumes_and_their_secrets(world: World) -> None:
+    await world.create(pod("p", "n1"))
+    volume: Object = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "pv"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "claimRef": {"namespace": "default", "name": "claim"},
+            "csi": {
+                "driver": "d",
+                "volumeHandle": "h",
+                "nodeStageSecretRef": {"namespace": "other", "name": "stage"},
+            },
+        },
     }
-    await registry.create(volume, "", {"metadata": {"name": "pv"}, "spec": spec}, options)
-    assert graph.needs("n1", "persistentvolumes", "", "pv")
-    assert graph.needs("n1", "secrets", "other", "stage")
-    assert not graph.needs("n2", "persistentvolumes", "", "pv")
-    assert not graph.needs("n2", "secrets", "other", "stage")
-    await registry.close()
-    await store.close()
+    await world.create(volume)
+    attachment: Object = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "VolumeAttachment",
+        "metadata": {"name": "va"},
+        "spec": {"attacher": "d", "nodeName": "n1", "source": {"persistentVolumeName": "pv"}},
+    }
+    await world.create(attachment)
+    for who, expected in ((N1, True), (N2, False)):
+        assert await world.may(who, "get", "persistentvolumes", "", "pv") is expected
+        assert await world.may(who, "get", "secrets", "other", "stage") is expected
+        assert await world.may(who, "get", "volumeattachments.storage.k8s.io", "", "va") is expected
 
 
 async def refused(world: World, obj: Object, who: object = N1) -> str:

@@ -127,7 +127,7 @@ async def cluster(nodes: int = 3) -> AsyncIterator[Cluster]:
     )
     registry = Registry(store, KINDS, admission=admission, allocators=[allocator])
     await registry.start()
-    authorization.follow(registry)
+    await authorization.follow(registry)
     await bootstrap(registry, IPv4Address("10.96.0.1"), [IPv4Address("172.18.0.2")], 6443)
     await bootstrap_policy(registry)
 

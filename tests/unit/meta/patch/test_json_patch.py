@@ -94,7 +94,7 @@ def test_faults(operation, fault):
     with pytest.raises(Invalid) as caught:
         apply_json_patch(obj, [op("add", "/new", 1), operation])
     assert caught.value.message == "the server rejected our request due to an error in our request"
-    assert [(cause.field, cause.message) for cause in caught.value.causes] == [("patch", fault)]
+    assert str(caught.value.__cause__) == fault
     assert obj == before
 
 
