@@ -92,7 +92,7 @@ class ApiServer:
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authenticator = authenticator
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
@@ -226,7 +226,7 @@ class ApiServer:
         if not any(name.lower().startswith("impersonate-") for name in request.headers):
             return user
         pairs = [(name.lower(), value) for name, value in request.headers.items()]
-        return await impersonate(user, pairs, self._authorizer)
+        return await impersonate(user, pairs, self.authorizer)
 
 
 async def _close(response: ApiResponse) -> None:

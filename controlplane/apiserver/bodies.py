@@ -59,10 +59,11 @@ DELETE_OPTIONS = Target("v1", "DeleteOptions")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A parsed body and the paths of fields that occurred twice in it."""
+    """A parsed body and what occurred twice in it: paths of fields, or for YAML what its decoder says of lines."""
 
     value: object
     duplicates: Sequence[str] = ()
+    lines: Sequence[str] = ()
 
 
 Decoder = Callable[[bytes, Target], Decoded]
@@ -90,7 +91,7 @@ def _decode_yaml(body: bytes, target: Target) -> Decoded:
         found = yaml_bodies.parse(body)
     except ValueError as error:
         raise ValueError(f"{_NO_KIND}: {error}") from error
-    return Decoded(found.value)
+    return Decoded(found.value, (), found.repeated)
 
 
 def _decode_protobuf(body: bytes, target: Target) -> Decoded:
@@ -139,10 +140,11 @@ def accept(decoded: Decoded, target: Target, validation: FieldValidation, warnin
     if checked.type_errors:
         raise _unhandled(target, checked.type_errors[0])
     faults = _faults(checked.unknown, decoded.duplicates)
-    if faults and validation is FieldValidation.STRICT:
-        raise _unhandled(target, f"strict decoding error: {', '.join(faults)}")
+    if (faults or decoded.lines) and validation is FieldValidation.STRICT:
+        repeated = [f"yaml: unmarshal errors:\n{_indented(decoded.lines)}"] if decoded.lines else []
+        raise _unhandled(target, f"strict decoding error: {', '.join([*repeated, *faults])}")
     if validation is FieldValidation.WARN:
-        warnings.extend(faults)
+        warnings.extend([*decoded.lines, *faults])
     accepted: Object = checked.pruned
     if not isinstance(accepted.setdefault("metadata", {}), dict):
         if accepted["metadata"] is not None:
@@ -245,9 +247,7 @@ def _apply_body(body: bytes) -> PatchBody:
         except ValueError as error:
             raise BadRequest(f"error decoding YAML: {error}") from error
         value = found.value
-        if found.repeated:
-            lines = "\n".join(f"  {line}" for line in found.repeated)
-            faults.append(f"error converting YAML to JSON: yaml: unmarshal errors:\n{lines}")
+        faults += found.repeated
     if value is None:
         value = {}
     if not isinstance(value, dict):
@@ -303,7 +303,10 @@ def apply_check(
     def check(obj: Object) -> Object:
         warnings.clear()
         if patch.faults and validation is FieldValidation.STRICT:
-            raise BadRequest(f"error strict decoding YAML: {patch.faults[0]}")
+            raise BadRequest(
+                "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n"
+                + _indented(patch.faults)
+            )
         checked = target.check(obj)
         if checked.type_errors:
             raise _unhandled(target, checked.type_errors[0])
@@ -317,7 +320,8 @@ def apply_check(
 
 def warning_header(warnings: Sequence[str]) -> str:
     """The value of a `Warning` header (RFC 7234, code 299) for all of `warnings`."""
-    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in warnings)
+    plain = ("".join(c if c.isprintable() else " " for c in text) for text in warnings)
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in plain)
     return ", ".join(f'299 - "{text}"' for text in quoted)
 
 
@@ -325,6 +329,10 @@ def _faults(unknown: Sequence[str], doubled: Sequence[str]) -> list[str]:
     return _limited(
         [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in doubled]
     )
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _limited(faults: Sequence[str]) -> list[str]:

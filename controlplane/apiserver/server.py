@@ -12,17 +12,22 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.always_deny import AlwaysDeny
+from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
+from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
 from controlplane.apiserver.admission.priority import Priority
 from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
@@ -33,6 +38,8 @@ from controlplane.apiserver.admission.storage_objects import (
 )
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
+from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
+from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -89,6 +96,7 @@ class ControlPlaneSettings:
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
     bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
     `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
     `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts
     beside Kubernetes' defaults.
     """
@@ -107,6 +115,8 @@ class ControlPlaneSettings:
     unreachable_seconds: int = 300
     authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
     policy: tuple[Object, ...] = ()
+    disabled_admission: tuple[str, ...] = ()
+    enabled_admission: tuple[str, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -188,12 +198,12 @@ async def serve_control_plane(
             kinds = ServedKinds(SERVED)
             authorization = Authorization.of(settings.authorization)
             objects = StoredObjects()
-            limits = LimitRanger(objects)
+            chain = admission_chain(settings, kinds, objects, dial, authorization)
             registry = Registry(
                 store,
                 kinds,
-                admission=_admission(settings, authorization, limits),
-                validation=_validation(limits, objects),
+                admission=chain.mutating,
+                validation=chain.validating,
                 allocators=[_allocator(settings)],
                 lifetimes={("", "events"): settings.event_ttl_seconds},
             )
@@ -258,34 +268,46 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
     return {"controller-manager": check, "scheduler": check}
 
 
-def _admission(
-    settings: ControlPlaneSettings, authorization: Authorization, limits: LimitRanger
-) -> Sequence[AdmissionPlugin]:
-    """The mutating plug-ins, in upstream's order; the check against escalation sees what all of them made."""
-    return (
-        NamespaceLifecycle(),
-        limits,
-        ServiceAccountAdmission(),
-        NodeRestriction(),
-        TaintNodesByCondition(),
-        Priority(),
-        DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
-        DefaultStorageClass(),
-        StorageObjectInUseProtection(),
-        RuntimeClassAdmission(),
-        DefaultIngressClass(),
-        EscalationCheck(authorization.rbac, authorization.chain),
-    )
+def admission_chain(
+    settings: ControlPlaneSettings,
+    kinds: ServedKinds,
+    objects: StoredObjects,
+    dial: Dial,
+    authorization: Authorization,
+) -> Chain:
+    """All admission plug-ins. The check against escalation cannot be switched off, and sees what all others made.
 
-
-def _validation(limits: LimitRanger, objects: StoredObjects) -> Sequence[ValidatingPlugin]:
-    """The validating plug-ins, in upstream's order; the quota last: it charges what everybody else has admitted."""
-    return (
-        limits,
-        Priority(),
-        PersistentVolumeClaimResize(),
-        RuntimeClassAdmission(),
-        ResourceQuotaAdmission(objects),
+    Raises ValueError for bad names.
+    """
+    client, seat = AdmissionWebhookClient(dial), AuthorizerSeat()
+    seat.authorizer = authorization.chain
+    plugins: dict[str, Plugin] = {
+        "NamespaceLifecycle": NamespaceLifecycle(),
+        "LimitRanger": LimitRanger(objects),
+        "ServiceAccount": ServiceAccountAdmission(),
+        "NodeRestriction": NodeRestriction(),
+        "TaintNodesByCondition": TaintNodesByCondition(),
+        "PodSecurity": PodSecurity(),
+        "Priority": Priority(),
+        "DefaultTolerationSeconds": DefaultTolerations(
+            settings.not_ready_seconds, settings.unreachable_seconds
+        ),
+        "PersistentVolumeClaimResize": PersistentVolumeClaimResize(),
+        "DefaultStorageClass": DefaultStorageClass(),
+        "StorageObjectInUseProtection": StorageObjectInUseProtection(),
+        "RuntimeClass": RuntimeClassAdmission(),
+        "DefaultIngressClass": DefaultIngressClass(),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ResourceQuota": ResourceQuotaAdmission(objects),
+        "AlwaysDeny": AlwaysDeny(),
+    }
+    chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
+    return replace(
+        chain,
+        mutating=(*chain.mutating, EscalationCheck(authorization.rbac, authorization.chain)),
+        validating=(*chain.validating, KindWarnings()),
     )
 
 

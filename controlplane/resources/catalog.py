@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from controlplane.resources.admissionregistration.policies import (
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+)
+from controlplane.resources.admissionregistration.webhooks import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
 from controlplane.resources.apiregistration import API_SERVICE
 from controlplane.resources.apps.controller_revision import CONTROLLER_REVISION
 from controlplane.resources.apps.daemon_set import DAEMON_SET
@@ -87,6 +95,7 @@ __all__ = [
     "LEASE",
     "LIMIT_RANGE",
     "LOCAL_SUBJECT_ACCESS_REVIEW",
+    "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
     "NETWORK_POLICY",
     "NODE",
@@ -116,6 +125,9 @@ __all__ = [
     "STORAGE_CLASS",
     "SUBJECT_ACCESS_REVIEW",
     "TOKEN_REVIEW",
+    "VALIDATING_ADMISSION_POLICY",
+    "VALIDATING_ADMISSION_POLICY_BINDING",
+    "VALIDATING_WEBHOOK_CONFIGURATION",
     "VOLUME_ATTACHMENT",
     "by_kind",
     "by_plural",
@@ -171,6 +183,10 @@ KINDS: tuple[Kind, ...] = (
     CLUSTER_ROLE_BINDING,
     ROLE,
     ROLE_BINDING,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+    VALIDATING_WEBHOOK_CONFIGURATION,
 )
 
 REVIEW_KINDS: tuple[Kind, ...] = (

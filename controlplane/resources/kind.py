@@ -93,6 +93,10 @@ def _no_causes(obj: Object) -> Sequence[Cause]:
     return ()
 
 
+def _no_warnings(new: Object, old: Object | None) -> Sequence[str]:
+    return ()
+
+
 def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
     return ()
 
@@ -111,7 +115,8 @@ class Kind:
 
     `default(obj)` fills defaults in place (idempotent). `validate(obj)` and `validate_update(new, old)`
     return causes; `validate_update` holds only what concerns the change (immutable fields), `validate_create`
-    what only a new object must obey.
+    what only a new object must obey. `warnings(new, old)` are told to the client of a write that is accepted (`old` is
+    None for a new object).
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
     and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
@@ -160,6 +165,7 @@ class Kind:
     validate_create: Callable[[Object], Sequence[Cause]] = _no_causes
     validate_update: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
+    warnings: Callable[[Object, Object | None], Sequence[str]] = _no_warnings
     status: bool = False
     prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes

@@ -15,6 +15,7 @@ from typing import Final
 
 import yaml
 
+from controlplane.apiserver.admission.chain import ORDER as ADMISSION_PLUGINS
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 
@@ -74,6 +75,14 @@ class AuthorizationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionConfig:
+    """Admission plug-ins switched off, and on where they are off by default, by Kubernetes' names."""
+
+    disabled: tuple[str, ...] = ()
+    enabled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """Everything `up` needs to know. `api_port` 0 = a free port of the loopback."""
 
@@ -83,6 +92,7 @@ class ClusterConfig:
     network: NetworkConfig = NetworkConfig()
     proxy: ProxyConfig = ProxyConfig()
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
 
     def node_names(self) -> list[str]:
@@ -165,6 +175,10 @@ def parse(document: object) -> ClusterConfig:
     section.finish()
     api = top.section("api")
     port = api.number("port", 0, 0, 65535)
+    admission = AdmissionConfig(
+        disabled=api.texts("disableAdmissionPlugins", (), ADMISSION_PLUGINS),
+        enabled=api.texts("enableAdmissionPlugins", (), ADMISSION_PLUGINS),
+    )
     authorization = AuthorizationConfig(
         modes=api.texts("authorizationMode", base.authorization.modes, AUTHORIZATION_MODES),
         abac_policy_file=api.path("abacPolicyFile"),
@@ -178,6 +192,7 @@ def parse(document: object) -> ClusterConfig:
         network=network,
         proxy=proxy,
         node_monitor=monitor,
+        admission=admission,
         authorization=authorization,
     )
     top.finish()
@@ -189,6 +204,9 @@ def check(config: ClusterConfig) -> ClusterConfig:
     check_name(config.name)
     if not 1 <= config.nodes <= MAX_NODES:
         raise ConfigError(f"nodes: {config.nodes} is not between 1 and {MAX_NODES}")
+    for plugin in config.admission.disabled:
+        if plugin in config.admission.enabled:
+            raise ConfigError(f"api.disableAdmissionPlugins: {plugin} is in api.enableAdmissionPlugins too")
     network = config.network
     ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
     if network.segment is not None:

@@ -206,6 +206,38 @@ async def test_refusals(kubectl: Kubectl, arguments: tuple[str, ...], message: s
     assert message in result.err
 
 
+async def test_warnings(kubectl: Kubectl) -> None:
+    annotation = "--annotation=kubernetes.io/ingress.class=nginx"
+    result = await kubectl.run("create", "ingress", "old", "--rule=a.b/=web:80", annotation)
+    assert result.err == (
+        "Warning: annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' "
+        "instead\n"
+    )
+    volume = """
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: old, annotations: {volume.beta.kubernetes.io/storage-class: x}}
+spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], rbd: {monitors: [m], image: i}}
+"""
+    result = await kubectl.run("create", "-f", kubectl.write("old.yaml", volume))
+    assert result.err.splitlines() == [
+        "Warning: metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use "
+        '"storageClassName" attribute instead',
+        "Warning: spec.rbd: deprecated in v1.28, non-functional in v1.31+",
+    ]
+    service = """
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, sessionAffinity: ClientIP, externalIPs: [1.2.3.4], ports: [{port: 80}]}
+"""
+    result = await kubectl.run("create", "-f", kubectl.write("headless.yaml", service))
+    assert result.err.splitlines() == [
+        'Warning: spec.externalIPs is ignored when spec.clusterIP is "None"',
+        "Warning: spec.SessionAffinity is ignored for headless services",
+    ]
+
+
 async def test_explain(kubectl: Kubectl) -> None:
     for path, part in (
         ("ingress.spec.rules.http.paths.pathType", "Exact"),

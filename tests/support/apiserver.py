@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
@@ -13,31 +13,19 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission import (
-    DefaultIngressClass,
-    DefaultStorageClass,
-    DefaultTolerations,
-    NamespaceLifecycle,
-    PersistentVolumeClaimResize,
-    Priority,
-    RuntimeClassAdmission,
-    StorageObjectInUseProtection,
-)
-from controlplane.apiserver.admission.limit_ranger import LimitRanger
-from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
 from controlplane.apiserver.authz import Authorizer
-from controlplane.apiserver.authz.escalation import EscalationCheck
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
@@ -47,6 +35,8 @@ from controlplane.store.sqlite import SQLiteStore
 
 TOKEN = "test-token-of-an-administrator"
 GUEST_TOKEN = "test-token-of-a-guest"
+WITHOUT_CONTROLLERS = ("ServiceAccount", "TaintNodesByCondition")
+"""Admission plug-ins that count on controllers."""
 
 
 @dataclass(slots=True)
@@ -129,38 +119,30 @@ class FakeRegistry:
     async def revision(self) -> int:
         return 1
 
+    async def admit(self, *arguments: Any, **options: Any) -> None:
+        """Everything is welcome."""
+
 
 @asynccontextmanager
 async def cluster(
-    directory: Path, dial: Dial = refuse, settings: AuthorizationSettings | None = None
+    directory: Path,
+    dial: Dial = refuse,
+    disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
+    settings: AuthorizationSettings | None = None,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
     store = SQLiteStore(directory / "store.db")
-    objects = StoredObjects()
-    limits = LimitRanger(objects)
+    kinds, objects = ServedKinds(SERVED), StoredObjects()
+    control_plane = ControlPlaneSettings(
+        data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
+    )
+    chain = admission_chain(control_plane, kinds, objects, dial, authorization)
     registry = Registry(
         store,
-        SERVED,
-        admission=[
-            NamespaceLifecycle(),
-            limits,
-            NodeRestriction(),
-            Priority(),
-            DefaultTolerations(),
-            DefaultStorageClass(),
-            StorageObjectInUseProtection(),
-            RuntimeClassAdmission(),
-            DefaultIngressClass(),
-            EscalationCheck(authorization.rbac, authorization.chain),
-        ],
-        validation=[
-            limits,
-            Priority(),
-            PersistentVolumeClaimResize(),
-            RuntimeClassAdmission(),
-            ResourceQuotaAdmission(objects),
-        ],
+        kinds,
+        admission=chain.mutating,
+        validation=chain.validating,
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     objects.attach(registry)

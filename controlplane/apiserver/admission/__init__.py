@@ -2,6 +2,7 @@
 
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.plugin import (
     AdmissionPlugin,
@@ -26,6 +27,7 @@ __all__ = [
     "DefaultStorageClass",
     "DefaultTolerations",
     "ExtendedResourceToleration",
+    "KindWarnings",
     "NamespaceLifecycle",
     "Operation",
     "PersistentVolumeClaimResize",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from controlplane.apiserver import bodies
+from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.answers import single, success
 from controlplane.apiserver.bodies import Target
 from controlplane.apiserver.handlers.call import Call
@@ -75,6 +76,7 @@ async def bind(call: Call) -> ApiResponse:
     options = call.write_options()
     binding = call.body(_BINDING)
     _same_name(binding, call.name, "Binding")
+    await _admit(call, ("", "v1", "Binding"), binding, options.dry_run)
     await call.registry.bind(call.namespace, call.name, binding, options)
     return call.warned(success(call.kind, call.name, status=201))
 
@@ -84,12 +86,21 @@ async def evict(call: Call) -> ApiResponse:
     dry_run = call.write_options().dry_run
     eviction = call.body(_EVICTION)
     _same_name(eviction, call.name, "Eviction")
+    await _admit(call, ("policy", "v1", "Eviction"), eviction, dry_run)
     given = {**(eviction.get("deleteOptions") or {})}
     if dry_run:
         given["dryRun"] = ["All"]
     options = delete_options(Query(()), given, call.request.user, call.remarks)
     await call.registry.evict(call.namespace, call.name, options)
     return call.warned(success(call.kind, call.name, status=201))
+
+
+async def _admit(call: Call, body_kind: tuple[str, str, str], body: Object, dry_run: bool) -> None:
+    """Admission sees the body of a subresource as something created."""
+    await call.registry.admit(
+        Operation.CREATE, call.kind, call.namespace, call.name, call.info.subresource, body_kind, body,
+        call.request.user, dry_run=dry_run, remarks=call.remarks,
+    )  # fmt: skip
 
 
 def _same_name(obj: Object, name: str, kind: str) -> None:

@@ -53,9 +53,13 @@ class Context:
         return [stored.object for _, stored in self.storage.cache(kind).scan(namespace)]
 
     async def admit(self, request: AdmissionRequest) -> None:
-        """Run all mutating plug-ins in order; the first that refuses ends it."""
+        """Run all mutating plug-ins in order, twice when one asks for it; the first that refuses ends it."""
         for plugin in self.admission:
             await plugin.admit(request)
+        if request.reinvocation.again:
+            request.reinvocation.round += 1
+            for plugin in self.admission:
+                await plugin.admit(request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Run all validating plug-ins in order; the first that refuses ends it."""

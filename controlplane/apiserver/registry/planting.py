@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controlplane.apiserver.registry.context import Context
+from controlplane.apiserver.registry.ownership import put_entries, versions_of, writer_of
+from controlplane.apiserver.registry.requests import WriteOptions
 from controlplane.apiserver.registry.system_fields import (
     bump_generation,
     check_type,
@@ -18,11 +20,14 @@ from controlplane.apiserver.registry.system_fields import (
     set_namespace,
     spec_changed,
 )
+from controlplane.apiserver.user import LOOPBACK_USER
 from controlplane.errors import Object
+from controlplane.meta.managed.tracking import tracked
 from controlplane.resources.kind import Kind
 from controlplane.store.protocol import RevisionMismatch
 
 _STATUS = "status"
+_OPTIONS = WriteOptions(field_manager="kube-apiserver", user=LOOPBACK_USER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ def _new(ctx: Context, seed: Seed) -> Object:
     fill_new(kind, metadata, ctx.clock())
     status = obj.pop(_STATUS, None)
     kind.default(obj)
+    writer = writer_of(_OPTIONS, kind.api_version, "", ctx.clock())
+    put_entries(metadata, tracked(versions_of(kind), None, obj, None, writer))
     kind.prepare_create(obj)
     if status is not None:
         obj[_STATUS] = status

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.apiserver.admission.plugin import AdmissionPlugin, ValidatingPlugin
+from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, Remarks, ValidatingPlugin
 from controlplane.apiserver.allocation.allocator import Allocator
 from controlplane.apiserver.registry import binding as pod_binding
 from controlplane.apiserver.registry.applying import Permission, apply
@@ -198,6 +198,7 @@ class Registry:
 
         `check` is as for `patch`; `may_create` is asked before an object is created and raises what forbids it.
         """
+        await self._storage.ready(kind)
         if subresource == "scale":
             scale = await apply_scale(self._context, kind, namespace, name, applied, opts, force, check)
             return scale, False
@@ -243,6 +244,31 @@ class Registry:
         target = Target(kind, metadata.get("namespace", ""), metadata["name"], Scope.STATUS, "status")
         await self._storage.ready(kind)
         await modify(self._context, target, replacement(obj), WriteOptions(user=user))
+
+    async def admit(
+        self,
+        operation: Operation,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        subresource: str,
+        body_kind: tuple[str, str, str],
+        body: Object,
+        user: UserInfo,
+        *,
+        dry_run: bool = False,
+        remarks: Remarks | None = None,
+    ) -> None:
+        """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
+
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        """
+        request = self._context.admission_request(
+            operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
+        )
+        request.body_kind = body_kind
+        await self._context.admit(request)
+        await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
         """Frames until the timeout or the registry's end. Raises StatusErrors (Expired, ...) from a step.

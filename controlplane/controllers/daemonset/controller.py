@@ -36,6 +36,7 @@ class DaemonSetController:
         self._events = EventRecorder(client, "daemonset-controller")
         self._pod_writes: Expectations[NamespacedName] = Expectations(self._pods)
         self._revision_writes: Expectations[NamespacedName] = Expectations(self._revisions)
+        self._lagging: set[NamespacedName] = set()
         self._placements: dict[NamespacedName, Placement] = {}
         self._failed_pods = FailedPods()
         self._loop = Controller("daemonset", self._reconcile)
@@ -62,7 +63,10 @@ class DaemonSetController:
         self._dependent_changed(old, new)
 
     def _revision_changed(self, old: Object | None, new: Object | None) -> None:
-        self._dependent_changed(old, new)
+        """A new revision with an owner is no news, as upstream has it, but for who waits for his own write."""
+        owner = controller_of(new) if new is not None and old is None else None
+        if new is None or owner is None or (namespace(new), owner["name"]) in self._lagging:
+            self._dependent_changed(old, new)
 
     def _dependent_changed(self, old: Object | None, new: Object | None) -> None:
         """Wake the DaemonSets that owned or own the object, or that may adopt it."""
@@ -108,6 +112,7 @@ class DaemonSetController:
             self._pod_writes.forget(key)
             self._revision_writes.forget(key)
             self._placements.pop(key, None)
+            self._lagging.discard(key)
             return
         if dig(daemon_set, "spec", "selector", default={}) == {}:
             text = "This daemon set is selecting all pods. A non-empty selector is required."
@@ -117,8 +122,10 @@ class DaemonSetController:
             return
         if not self._revision_writes.satisfied(key):
             # The event of the own write wakes this key; the timer is for the case that it never comes.
+            self._lagging.add(key)
             self._loop.queue.add_after(key, _RECHECK_SECONDS)
             return
+        self._lagging.discard(key)
         may_act = self._pod_writes.satisfied(key)
         if not may_act:
             self._loop.queue.add_after(key, _RECHECK_SECONDS)

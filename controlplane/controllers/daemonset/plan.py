@@ -75,6 +75,8 @@ class Pods:
 
 def oldest_first(pods: Sequence[Object]) -> list[Object]:
     """Bound pods before those that wait for their node, then by age, then by name."""
+    if len(pods) < 2:
+        return list(pods)
     return sorted(
         pods,
         key=lambda pod: (

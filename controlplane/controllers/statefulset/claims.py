@@ -24,6 +24,15 @@ def claim_names(stateful_set: Object, number: int) -> list[str]:
     return [claim_name(stateful_set, template, number) for template in templates(stateful_set)]
 
 
+def may_be_claim_of(stateful_set: Object, claim: Object) -> bool:
+    """Whether the claim has a name that one of the set's pods mounts."""
+    for template in templates(stateful_set):
+        prefix = f"{name(template)}-{name(stateful_set)}-"
+        if name(claim).startswith(prefix) and name(claim)[len(prefix) :].isdecimal():
+            return True
+    return False
+
+
 def new_claims(stateful_set: Object, number: int) -> list[Object]:
     """The claims of the pod of that number, as they are created."""
     chosen = dig(stateful_set, "spec", "selector", "matchLabels", default={})

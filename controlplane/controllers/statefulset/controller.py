@@ -8,6 +8,7 @@ from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.events import WARNING, EventRecorder
 from controlplane.client.expectations import Expectations
 from controlplane.client.informer import Informers
+from controlplane.controllers.statefulset.claims import may_be_claim_of
 from controlplane.controllers.statefulset.history import History
 from controlplane.controllers.statefulset.identity import is_member
 from controlplane.controllers.statefulset.sync import Sync
@@ -39,10 +40,12 @@ class StatefulSetController:
         self._events = EventRecorder(client, "statefulset-controller")
         self._pod_writes: Expectations[NamespacedName] = Expectations(self._pods)
         self._revision_writes: Expectations[NamespacedName] = Expectations(self._revisions)
+        self._lagging: set[NamespacedName] = set()
         self._loop = Controller("statefulset", self._reconcile)
         self._sets.on_change(self._set_changed)
         self._pods.on_change(self._pod_changed)
         self._revisions.on_change(self._revision_changed)
+        self._claims.on_change(self._claim_changed)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -66,7 +69,20 @@ class StatefulSetController:
                 self._loop.queue.add((namespace(stateful_set), name(stateful_set)))
 
     def _revision_changed(self, old: Object | None, new: Object | None) -> None:
-        self._wake_owners(old, new)
+        """Revisions are no news, as upstream has it, but for who waits for his own write."""
+        owner = controller_of(new) if new is not None else None
+        if new is not None and owner is not None:
+            key = (namespace(new), owner["name"])
+            if key in self._lagging:
+                self._loop.queue.add(key)
+
+    def _claim_changed(self, old: Object | None, new: Object | None) -> None:
+        """A claim that has gone may be one that a pod waits for, or that a new pod had to wait for."""
+        if old is None or new is not None:
+            return
+        for stateful_set in self._sets.items(namespace(old)):
+            if may_be_claim_of(stateful_set, old):
+                self._loop.queue.add((namespace(stateful_set), name(stateful_set)))
 
     def _wake_owners(self, old: Object | None, new: Object | None) -> None:
         for each in (old, new):
@@ -81,6 +97,7 @@ class StatefulSetController:
         if stateful_set is None:
             self._pod_writes.forget(key)
             self._revision_writes.forget(key)
+            self._lagging.discard(key)
             return
         if dig(stateful_set, "spec", "selector", default={}) == {}:
             text = "This stateful set is selecting all pods. A non-empty selector is required."
@@ -88,8 +105,10 @@ class StatefulSetController:
             return
         if not (self._pod_writes.satisfied(key) and self._revision_writes.satisfied(key)):
             # The event of the own write wakes this key; the timer is for the case that it never comes.
+            self._lagging.add(key)
             self._loop.queue.add_after(key, _RECHECK_SECONDS)
             return
+        self._lagging.discard(key)
         sync = await self._prepare(key, stateful_set)
         await sync.run()
         if sync.recheck:

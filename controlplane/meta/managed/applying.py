@@ -25,10 +25,10 @@ from controlplane.meta.managed.last_applied import (
 )
 from controlplane.meta.managed.merge import merge
 from controlplane.meta.managed.prune import with_named_fields, without_fields
-from controlplane.meta.managed.sets import FieldSet, difference, intersection, union, without
+from controlplane.meta.managed.sets import SELF, FieldSet, difference, intersection, union, without
 from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.managed.tracking import Versions, Writer, changes, stripped, taken_from, update
-from controlplane.meta.managed.typed import Mistyped, check_type
+from controlplane.meta.managed.typed import Mistyped, stated_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def apply(
     Raises BadRequest for an object of another kind and for one with managedFields, Unclassified (as upstream) for one
     that does not fit its type, Conflict for what others own unless `force` is set.
     """
-    shape = _checked(versions, applied, kind, writer)
+    shape, stated = _checked(versions, applied, kind, writer)
     base: Object = dict(live) if live is not None else {"apiVersion": writer.api_version, "kind": kind}
     metadata = {**(base.get("metadata") or {})}
     owners = read(metadata.pop("managedFields", None))
@@ -56,16 +56,18 @@ def apply(
         before = replace(writer, manager=BEFORE_FIRST_APPLY)
         owners = dict(update(versions, None, base, {}, before))
     try:
-        result = _apply(versions, shape, base, applied, owners, writer, force)
+        result = _apply(versions, shape, base, applied, stated, owners, writer, force)
     except Clashes as clashes:
-        result = _over_last_applied(versions, shape, base, applied, owners, writer, clashes)
+        _check_last_applied(shape, base, writer, clashes)
+        result = _apply(versions, shape, base, applied, stated, owners, writer, force=True)
     obj, entries = result.obj, result.entries
     if writer.manager == KUBECTL and last_applied(obj):
         obj = with_last_applied(obj, applied)
     return Applied(obj, entries)
 
 
-def _checked(versions: Versions, applied: Object, kind: str, writer: Writer) -> Shape:
+def _checked(versions: Versions, applied: Object, kind: str, writer: Writer) -> tuple[Shape, FieldSet]:
+    """The type of an applied object and the fields it states."""
     version, name = applied.get("apiVersion") or "", applied.get("kind") or ""
     spelled = f"{version if '/' in str(version) else f'/{version}'}, Kind={name}"
     if version != writer.api_version or name != kind:
@@ -77,31 +79,21 @@ def _checked(versions: Versions, applied: Object, kind: str, writer: Writer) -> 
     if shape is None:
         raise Unclassified(f"no corresponding type for {spelled}")
     try:
-        check_type(shape, applied)
+        return shape, stated_fields(shape, applied)
     except Mistyped as fault:
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         place = f"{known.get('namespace') or ''}/{known.get('name') or ''}"
         raise Unclassified(f"failed to create typed patch object ({place}; {spelled}): {fault}") from fault
-    return shape
 
 
-def _over_last_applied(
-    versions: Versions,
-    shape: Shape,
-    base: Object,
-    applied: Object,
-    owners: dict[Identity, Owner],
-    writer: Writer,
-    clashes: Clashes,
-) -> Applied:
+def _check_last_applied(shape: Shape, base: Object, writer: Writer, clashes: Clashes) -> None:
     """kubectl may take what its own client-side apply has set. Raises Conflict for all else."""
     found = clashes.clashes
     if writer.manager == KUBECTL and last_applied(base):
         allowed = owned_by_last_applied(shape, base, writer.api_version)
         found = [Clash(clash.owner, rest) for clash in found if (rest := difference(clash.fields, allowed))]
-        if not found:
-            return _apply(versions, shape, base, applied, owners, writer, force=True)
-    raise conflict_of(found) from clashes
+    if found:
+        raise conflict_of(found) from clashes
 
 
 def _apply(
@@ -109,19 +101,21 @@ def _apply(
     shape: Shape,
     base: Object,
     applied: Object,
+    stated: FieldSet,
     owners: dict[Identity, Owner],
     writer: Writer,
     force: bool,
 ) -> Applied:
+    """`stated` are the fields of `applied`."""
     identity = writer.identity(APPLY)
     last = owners.get(identity)
-    fields = fields_of(shape, applied)
+    fields = stated
     for path in writer.reset:
         fields = without(fields, path)
     own = Owner(identity[0], APPLY, writer.api_version, writer.subresource, stripped(fields))
     owners = {**owners, identity: own}
     merged = merge(shape, base, applied)
-    if last is not None:
+    if last is not None and (last.fields != own.fields or last.api_version != own.api_version):
         merged = _pruned(versions, shape, merged, last, owners, writer)
     changed, removed = changes(shape, base, merged, writer.reset)
     if not force:
@@ -176,7 +170,7 @@ def _pruned(
     if then is None:
         return merged
     whole = merged if version == writer.api_version else versions.convert(merged, version)
-    past = with_named_fields(then, last.fields)
+    past = _but_metadata(with_named_fields(then, last.fields))
     left = without_fields(then, whole, past)
     others = {owner.api_version for owner in owners.values()} - {version}
     for served in (version, *sorted(others)):
@@ -185,6 +179,14 @@ def _pruned(
     kept = with_named_fields(then, fields_of(then, left))
     result = without_fields(then, whole, intersection(difference(present, kept), past))
     return result if version == writer.api_version else versions.convert(result, writer.api_version)
+
+
+def _but_metadata(fields: FieldSet) -> FieldSet:
+    """The set without `metadata` itself, which holds what nobody owns and so never goes."""
+    node = fields.get("f:metadata")
+    if not node:
+        return fields
+    return {**fields, "f:metadata": {element: child for element, child in node.items() if element != SELF}}
 
 
 def _with_owned(

@@ -12,6 +12,7 @@ from controlplane.meta.managed.elements import NoElement, element_of, indexed
 from controlplane.meta.managed.shapes import Form, Shape
 
 _NOTHING: Any = object()
+_PLAIN = frozenset((str, int, bool, float))
 
 
 def merge(shape: Shape, live: dict[str, Any], applied: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,10 @@ def _merge_maps(shape: Shape, live: dict[str, Any], applied: dict[str, Any]) -> 
     merged = dict(live)
     for name, value in applied.items():
         present = live.get(name, _NOTHING)
-        merged[name] = value if present is _NOTHING else _merge(shape.child(name), present, value)
+        if present is _NOTHING or type(value) in _PLAIN:
+            merged[name] = value
+        else:
+            merged[name] = _merge(shape.child(name), present, value)
     return merged
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from controlplane.meta.managed.elements import NoElement, element_of
-from controlplane.meta.managed.sets import printed_element
+from controlplane.meta.managed.extract import fields_of
+from controlplane.meta.managed.sets import FieldSet, ordered, printed_element
 from controlplane.meta.managed.shapes import ANYTHING, Form, Scalar, Shape
 
 _Fault = tuple[str, str]
+_REMEMBERED_BYTES = 16 * 1024
 
 
 class Mistyped(ValueError):
@@ -23,6 +28,20 @@ def check_type(shape: Shape, obj: Any) -> None:
         return
     texts = [f"{path}: {message}" if path else message for path, message in faults]
     raise Mistyped(texts[0] if len(texts) == 1 else "\n".join(["errors:", *(f"  {text}" for text in texts)]))
+
+
+def stated_fields(shape: Shape, obj: Any) -> FieldSet:
+    """The fields that an applied object states, in the order of the wire. Raises Mistyped when it does not fit."""
+    encoded = orjson.dumps(obj)
+    return (_stated if len(encoded) <= _REMEMBERED_BYTES else _stated.__wrapped__)(shape, encoded)
+
+
+@lru_cache(maxsize=256)
+def _stated(shape: Shape, encoded: bytes) -> FieldSet:
+    """Appliers mostly say again what they said before."""
+    obj = orjson.loads(encoded)
+    check_type(shape, obj)
+    return ordered(fields_of(shape, obj))
 
 
 def _check(shape: Shape, value: Any, path: str, faults: list[_Fault]) -> None:

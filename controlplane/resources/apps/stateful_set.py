@@ -59,6 +59,8 @@ def _default(stateful_set: Object) -> None:
             spec["persistentVolumeClaimRetentionPolicy"][when] = "Retain"
     fill(spec, "replicas", 1)
     fill(spec, "revisionHistoryLimit", REVISION_HISTORY)
+    # Go shows it even when it is empty.
+    fill(spec, "serviceName", "")
     for claim in spec.get("volumeClaimTemplates") or ():
         _default_claim(claim)
 

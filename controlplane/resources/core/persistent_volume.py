@@ -27,6 +27,13 @@ _SHORT_MODES = (
     ("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP"),
 )  # fmt: skip
 _DOCUMENTS = "io.k8s.api.core.v1.PersistentVolumeSpec"
+_DEPRECATED_SOURCES = {
+    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
+    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
+    "rbd": "deprecated in v1.28, non-functional in v1.31+",
+    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
+    "storageos": "deprecated in v1.22, non-functional in v1.25+",
+}
 _PHASES = ("Available", "Bound", "Failed", "Pending", "Released")
 
 
@@ -168,6 +175,26 @@ def _validate_status(new: Object, old: Object) -> Sequence[Cause]:
     return field.causes
 
 
+def class_annotation_warnings(obj: Object) -> list[str]:
+    """Of volumes and claims."""
+    if BETA_CLASS_ANNOTATION not in dig(obj, "metadata", "annotations", default={}):
+        return []
+    place = f"metadata.annotations[{BETA_CLASS_ANNOTATION}]"
+    return [f'{place}: deprecated since v1.8; use "storageClassName" attribute instead']
+
+
+def _warnings(new: Object, old: Object | None) -> Sequence[str]:
+    spec = new.get("spec") or {}
+    found = class_annotation_warnings(new)
+    if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
+        found.append(
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended "
+            "approach is to use dynamic provisioning."
+        )
+    found += [f"spec.{source}: {text}" for source, text in _DEPRECATED_SOURCES.items() if spec.get(source)]
+    return found
+
+
 def short_modes(modes: Iterable[str] | None) -> str:
     """`RWO,ROX`."""
     found = set(modes or ())
@@ -233,6 +260,7 @@ PERSISTENT_VOLUME = Kind(
     prepare_create=_prepare_create,
     prepare_status=_prepare_status,
     validate=_validate,
+    warnings=_warnings,
     validate_update=_validate_update,
     validate_status=_validate_status,
     status=True,

@@ -12,6 +12,7 @@ from controlplane.meta.timestamps import age
 from controlplane.resources.cells import AGE, NAME, UNSET
 from controlplane.resources.core.persistent_volume import (
     BETA_CLASS_ANNOTATION,
+    class_annotation_warnings,
     phase,
     short_modes,
     storage_class,
@@ -126,6 +127,15 @@ def _shrink(field: Field, new_size: Quantity, old: Object) -> None:
         )
 
 
+def _warnings(new: Object, old: Object | None) -> Sequence[str]:
+    found = class_annotation_warnings(new)
+    size = _size(new.get("spec") or {})
+    if size is not None and size.value % 1:
+        place = "spec.resources.requests[storage]"
+        found.append(f'{place}: fractional byte value "{size}" is invalid, must be an integer')
+    return found
+
+
 def _size(spec: Object) -> Quantity | None:
     amount = dig(spec, "resources", "requests", "storage")
     try:
@@ -197,6 +207,7 @@ PERSISTENT_VOLUME_CLAIM = Kind(
     prepare_update=_prepare_update,
     prepare_status=_prepare_status,
     validate=_validate,
+    warnings=_warnings,
     validate_update=_validate_update,
     validate_status=_validate_status,
     status=True,

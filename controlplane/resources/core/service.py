@@ -72,6 +72,21 @@ def _prepare_create(service: Object) -> None:
     synchronise_cluster_ips(service["spec"], {})
 
 
+def _warnings(new: Object, old: Object | None) -> Sequence[str]:
+    """What a Service without a cluster IP of its own ignores."""
+    spec = new.get("spec") or {}
+    if not service_rules.is_headless(spec):
+        return ()
+    found = [
+        f'spec.{field} is ignored when spec.clusterIP is "None"'
+        for field in ("loadBalancerIP", "externalIPs")
+        if spec.get(field)
+    ]
+    if spec.get("sessionAffinity") not in (None, "", "None"):
+        found.append("spec.SessionAffinity is ignored for headless services")
+    return found
+
+
 def _row(service: Object, now: datetime) -> Sequence[object]:
     spec = service.get("spec") or {}
     cluster_ips = spec.get("clusterIPs") or [spec.get("clusterIP") or NONE]
@@ -138,6 +153,7 @@ SERVICE = Kind(
     prepare_update=carry_over,
     prepare_status=_default_ingress,
     validate=service_rules.validate,
+    warnings=_warnings,
     validate_update=service_rules.validate_update,
     validate_status=service_rules.validate_status,
     validate_name=dns1035_label,

@@ -69,6 +69,15 @@ def _validate_create(ingress: Object) -> Sequence[Cause]:
     return place.invalid("must match `ingressClassName` when both are specified").causes
 
 
+def _warnings(new: Object, old: Object | None) -> Sequence[str]:
+    annotated = CLASS_ANNOTATION in dig(new, "metadata", "annotations", default={})
+    if old is None and annotated and dig(new, "spec", "ingressClassName") is None:
+        return [
+            f"annotation \"{CLASS_ANNOTATION}\" is deprecated, please use 'spec.ingressClassName' instead"
+        ]
+    return ()
+
+
 def _host(host: Field) -> None:
     for message in (wildcard_dns1123_subdomain if "*" in host.text else dns1123_subdomain)(host.text):
         host.invalid(message)
@@ -219,6 +228,7 @@ INGRESS = Kind(
     default=_default,
     validate=_validate,
     validate_create=_validate_create,
+    warnings=_warnings,
     prepare_status=_prepare_status,
     validate_status=_validate_status,
     status=True,

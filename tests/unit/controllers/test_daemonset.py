@@ -257,6 +257,8 @@ async def test_of_two_revisions_of_one_template_the_newer_stays() -> None:
                 "revision": 5,
             },
         )
+        # It is noticed when the set is looked at next.
+        api.edit(DAEMON_SET, "agent", "default", lambda obj: obj["metadata"].update(labels={"a": "b"}))
         await until(lambda: [name(each) for each in api.all(CONTROLLER_REVISION)] == ["agent-copy"])
         await until(lambda: labels(api.all(POD)[0])[HASH] == "agent-copy")
     assert len(api.all(POD)) == 1

@@ -14,8 +14,10 @@ from controlplane import errors
 from controlplane.client.informer import Informers
 from controlplane.controllers.statefulset.controller import StatefulSetController
 from controlplane.errors import Object
+from controlplane.meta import conditions
 from controlplane.meta.objects import dig, labels, name, uid
 from controlplane.meta.owners import controller_of
+from controlplane.meta.timestamps import parse
 from controlplane.resources.catalog import (
     CONTROLLER_REVISION,
     EVENT,
@@ -73,6 +75,11 @@ def names(api: FakeApi) -> list[str]:
 def image_of(api: FakeApi, pod: str) -> str:
     found = api.get(POD, pod, "default")
     return found["spec"]["containers"][0]["image"] if found else ""
+
+
+def all_ready(api: FakeApi, count: int) -> bool:
+    pods = api.all(POD)
+    return len(pods) == count and all(conditions.status_of(pod, "Ready") == "True" for pod in pods)
 
 
 def edit(api: FakeApi, **spec: Any) -> None:
@@ -169,16 +176,17 @@ async def test_a_rolling_update_goes_from_the_highest_to_the_partition() -> None
         assert "-web-2" not in diary
         # A canary, which stays what it is when it is deleted.
         edit(api, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 2}})
-        await until(lambda: image_of(api, "web-2") == "nginx:2" and status(api).get("readyReplicas") == 3)
+        await until(lambda: status(api).get("updatedReplicas") == 1 and status(api).get("readyReplicas") == 3)
         assert status(api)["currentReplicas"] == 2
-        assert status(api)["updatedReplicas"] == 1
+        assert image_of(api, "web-2") == "nginx:2"
         for each in ("web-0", "web-2"):
             before = uid(api.get(POD, each, "default"))
             api.remove(POD, each, "default")
             await until(
                 lambda e=each, b=before: api.get(POD, e, "default") and uid(api.get(POD, e, "default")) != b
             )
-            await until(lambda: status(api).get("readyReplicas") == 3)
+            await until(lambda: all_ready(api, 3))
+        await until(lambda: len(diary) == 9)
         assert [image_of(api, f"web-{each}") for each in range(3)] == ["nginx", "nginx", "nginx:2"]
         del diary[:]
         edit(api, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
@@ -267,6 +275,18 @@ async def test_claims_are_made_per_pod_kept_and_used_again() -> None:
         )
 
 
+async def test_a_waiting_pods_lost_claim_is_made_again() -> None:
+    api = FakeApi()
+    await api.client().create(STATEFUL_SET, stateful_set(replicas=1, volumeClaimTemplates=[CLAIM]))
+    kubelet = Kubelet(api)
+    kubelet.unready_images.add("nginx")
+    async with controller(api, kubelet=kubelet):
+        [claim] = await until(lambda: api.all(PERSISTENT_VOLUME_CLAIM))
+        await until(lambda: status(api).get("replicas") == 1)
+        api.remove(PERSISTENT_VOLUME_CLAIM, name(claim), "default")
+        await until(lambda: uid(next(iter(api.all(PERSISTENT_VOLUME_CLAIM)), {})) not in ("", uid(claim)))
+
+
 async def test_the_retention_policy_says_who_owns_the_claims() -> None:
     api = FakeApi()
     policy = {"whenDeleted": "Delete", "whenScaled": "Delete"}
@@ -294,8 +314,9 @@ async def test_the_retention_policy_says_who_owns_the_claims() -> None:
         await until(lambda: status(api).get("observedGeneration") == 3)
         assert names(api) == ["web-0"]
         api.remove(PERSISTENT_VOLUME_CLAIM, "www-web-1", "default")
-        edit(api, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Delete"})
         await until(lambda: names(api) == ["web-0", "web-1"])
+        assert owner("www-web-1") == ("StatefulSet", uid(created))
+        edit(api, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Delete"})
         await until(lambda: owner("www-web-0") == owner("www-web-1") == ("", ""))
 
 
@@ -331,10 +352,11 @@ async def test_min_ready_seconds_hold_up_the_next_pod() -> None:
     api = FakeApi()
     await api.client().create(STATEFUL_SET, stateful_set(replicas=2, minReadySeconds=1))
     async with controller(api):
-        await until(lambda: status(api).get("readyReplicas") == 1)
-        assert status(api)["availableReplicas"] == 0
-        assert names(api) == ["web-0"]
         await until(lambda: names(api) == ["web-0", "web-1"])
+        ready = conditions.of(api.get(POD, "web-0", "default"), "Ready")["lastTransitionTime"]
+        created = api.get(POD, "web-1", "default")["metadata"]["creationTimestamp"]
+        assert (parse(created) - parse(ready)).total_seconds() >= 1
+        await until(lambda: status(api).get("availableReplicas") == 2)
 
 
 async def test_a_refused_pod_is_told_about_and_tried_again() -> None:

@@ -57,6 +57,10 @@ def test_the_kinds():
         "policy/v1 PodDisruptionBudget",
         "events.k8s.io/v1 Event",
         "apiextensions.k8s.io/v1 CustomResourceDefinition",
+        "admissionregistration.k8s.io/v1 MutatingWebhookConfiguration",
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
+        "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
         "rbac.authorization.k8s.io/v1 ClusterRole",
         "rbac.authorization.k8s.io/v1 ClusterRoleBinding",
         "rbac.authorization.k8s.io/v1 Role",
@@ -102,6 +106,8 @@ def test_which_kinds_count_generations():
         "endpointslices", "networkpolicies", "ingresses", "ingressclasses",
         "csidrivers", "priorityclasses", "flowschemas", "prioritylevelconfigurations",
         "jobs", "cronjobs", "poddisruptionbudgets", "customresourcedefinitions",
+        "mutatingwebhookconfigurations", "validatingwebhookconfigurations", "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Server-side apply and updates against a model of plain sets of paths, which knows neither types nor the wire."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ def flat(spec):
                 found |= {(*at, key): text for key, text in entry.items() if key != "labels"}
                 found |= {(*at, "labels", key): text for key, text in entry.get("labels", {}).items()}
         else:
-            found[name,] = str(value)
+            found[name,] = json.dumps(value, sort_keys=True)
     return found
 
 
