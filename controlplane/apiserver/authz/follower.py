@@ -16,6 +16,22 @@ CacheSource = Callable[[], WatchCache]
 """Gives the cache as it is now: a broken one is replaced by another."""
 
 
+class Held:
+    """The cache, looked up again only when it is broken: this is on the way of every request."""
+
+    __slots__ = ("_cache", "_source")
+
+    def __init__(self, source: CacheSource) -> None:
+        self._source = source
+        self._cache: WatchCache | None = None
+
+    def __call__(self) -> WatchCache:
+        cache = self._cache
+        if cache is None or cache.is_broken:
+            cache = self._cache = self._source()
+        return cache
+
+
 class Follower:
     """`add` and `remove` are told each object that is there, and each that was; `clear` forgets all."""
 
@@ -26,7 +42,7 @@ class Follower:
         remove: Callable[[Object], None],
         clear: Callable[[], None],
     ) -> None:
-        self._source = source
+        self._source = Held(source)
         self._add = add
         self._remove = remove
         self._clear = clear

@@ -18,7 +18,7 @@ from controlplane.apiserver.authz.attributes import (
     Verdict,
     aggregate,
 )
-from controlplane.apiserver.authz.follower import CacheSource, Follower
+from controlplane.apiserver.authz.follower import CacheSource, Follower, Held
 from controlplane.apiserver.authz.rules import Rules, wanted
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
@@ -99,16 +99,17 @@ class _Roles:
     """Compiled rules of roles, kept as long as the role does not change."""
 
     def __init__(self, caches: RbacCaches) -> None:
-        self._caches = caches
+        self._roles = Held(caches.roles)
+        self._cluster_roles = Held(caches.cluster_roles)
         self._compiled: dict[tuple[str, str], tuple[Stored, Rules]] = {}
 
     def of(self, reference: Object, namespace: str) -> Rules | str:
         """The rules a roleRef leads to, or why there are none."""
         name, kind = reference.get("name", ""), reference.get("kind", "")
         if kind == "ClusterRole":
-            namespace, stored = "", self._caches.cluster_roles().get("", name)
+            namespace, stored = "", self._cluster_roles().get("", name)
         elif kind == "Role":
-            stored = self._caches.roles().get(namespace, name)
+            stored = self._roles().get(namespace, name)
         else:
             return f"unsupported role reference kind: {quoted(kind)}"
         key = (namespace, name)
