@@ -2,7 +2,8 @@
 
     PYTHONPATH=. python tests/bench/authorization.py [--bindings 1000]
 
-Prints microseconds (of processor time) per decision of the whole chain (Node, RBAC), and milliseconds for the default policy.
+Prints microseconds of processor time per decision of the whole chain (Node, RBAC), and milliseconds for the default
+policy.
 """
 
 from __future__ import annotations
