@@ -12,11 +12,19 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from controlplane.apiserver.authn.keys import signing_key
 from controlplane.client.backoff import Backoff
 from controlplane.client.components import Clients
 from controlplane.client.informer import Informers
 from controlplane.client.known_kinds import DiscoveredKinds
+from controlplane.controllers.bootstrap_tokens.cleaner import TokenCleaner
+from controlplane.controllers.bootstrap_tokens.signer import BootstrapSigner
+from controlplane.controllers.certificates.approving_controller import CertificateApprovingController
+from controlplane.controllers.certificates.cleaning_controller import CertificateCleaningController
+from controlplane.controllers.certificates.issuing import Signer
+from controlplane.controllers.certificates.signing_controller import CertificateSigningController
 from controlplane.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from controlplane.controllers.cronjob.controller import CronJobController
 from controlplane.controllers.daemonset.controller import DaemonSetController
@@ -36,6 +44,7 @@ from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.resource_quota import ResourceQuotaController
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
+from controlplane.controllers.service_account_token import ServiceAccountTokenController
 from controlplane.controllers.service_cidr import IPAddressRepairController, ServiceCidrController
 from controlplane.controllers.statefulset.controller import StatefulSetController
 from controlplane.controllers.storage_protection import StorageProtectionController
@@ -57,29 +66,33 @@ class ControllerSettings:
 
     `cluster_cidr` is cut into ranges of prefix length `node_cidr_mask`, one per node. A node without a sign
     of life for `node_monitor_grace` is unreachable; a deleted node's pods go after `pod_gc_quarantine`. How
-    long pods stay on an unreachable node is said by their tolerations, which admission fills in.
+    long pods stay on an unreachable node is said by their tolerations, which admission fills in. `pki_dir` holds the
+    keys that sign certificates and ServiceAccount tokens; without it neither is signed.
     """
 
     cluster_cidr: str = "10.244.0.0/16"
     node_cidr_mask: int = 24
     node_monitor_grace: float = 40.0
     pod_gc_quarantine: float = 40.0
+    pki_dir: Path | None = None
 
 
 async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem: str) -> None:
     """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
     informers = Informers(clients.shared)
+    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
     own = clients.controller
     kinds = DiscoveredKinds(clients.shared, informers, KINDS)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
-    nodes, cidrs = own("node-controller"), own("service-cidrs-controller")
+    replication = own("replication-controller")
+    mirroring = own("endpointslicemirroring-controller")
+    nodes = own("node-controller")
+    claims, volumes = own("pvc-protection-controller"), own("pv-protection-controller")
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "daemonset": DaemonSetController(own("daemon-set-controller"), informers).run,
         "deployment": DeploymentController(own("deployment-controller"), informers).run,
         "replicaset": ReplicaSetController(own("replicaset-controller"), informers).run,
-        "replicationcontroller": ReplicaSetController(
-            own("replication-controller"), informers, REPLICATION_CONTROLLERS
-        ).run,
+        "replicationcontroller": ReplicaSetController(replication, informers, REPLICATION_CONTROLLERS).run,
         "statefulset": StatefulSetController(own("statefulset-controller"), informers).run,
         "job": JobController(own("job-controller"), informers).run,
         "cronjob": CronJobController(own("cronjob-controller"), informers).run,
@@ -89,9 +102,7 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
         "scheduler": Scheduler(clients.scheduler, informers).run,
         "endpoints": EndpointsController(own("endpoint-controller"), informers).run,
         "endpointslice": EndpointSliceController(own("endpointslice-controller"), informers).run,
-        "endpointslicemirroring": EndpointSliceMirroringController(
-            own("endpointslicemirroring-controller"), informers
-        ).run,
+        "endpointslicemirroring": EndpointSliceMirroringController(mirroring, informers).run,
         "discovery": kinds.run,
         "namespace": NamespaceController(own("namespace-controller"), informers, kinds).run,
         "node lifecycle": NodeLifecycleController(nodes, informers, settings.node_monitor_grace).run,
@@ -105,13 +116,24 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
             own("clusterrole-aggregation-controller"), informers
         ).run,
         "service account": ServiceAccountController(own("service-account-controller"), informers).run,
-        "service cidr": ServiceCidrController(cidrs, informers).run,
+        "service cidr": ServiceCidrController(own("service-cidrs-controller"), informers).run,
         "ip repair": IPAddressRepairController(clients.api_server, informers).run,
-        "storage protection": StorageProtectionController(
-            own("pvc-protection-controller"), own("pv-protection-controller"), informers
-        ).run,
+        "storage protection": StorageProtectionController(claims, volumes, informers).run,
         "root ca": RootCaController(own("root-ca-cert-publisher"), informers, ca_pem).run,
+        "csr approving": CertificateApprovingController(own("certificate-controller"), informers).run,
+        "csr cleaner": CertificateCleaningController(own("certificate-controller"), informers).run,
+        "token cleaner": TokenCleaner(own("token-cleaner"), informers).run,
+        "bootstrap signer": BootstrapSigner(own("bootstrap-signer"), informers).run,
     }
+    if settings.pki_dir is not None:
+        key = signing_key((settings.pki_dir / "sa.key").read_bytes())
+        signer = Signer.load(settings.pki_dir)
+        parts["csr signing"] = CertificateSigningController(
+            own("certificate-controller"), informers, signer
+        ).run
+        parts["service account token"] = ServiceAccountTokenController(
+            clients.shared, informers, key, ca_pem
+        ).run
     async with asyncio.TaskGroup() as group:
         group.create_task(informers.run(), name="informers")
         for name, run in parts.items():

@@ -21,13 +21,13 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from controlplane.apiserver.authn import (
-    Authenticator,
-    Credentials,
-    bearer_token,
-    impersonate,
-    subject,
-)
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.bearer import bearer_token
+from controlplane.apiserver.authn.credentials import Credentials
+from controlplane.apiserver.authn.impersonation import PREFIX as IMPERSONATE
+from controlplane.apiserver.authn.impersonation import impersonate
+from controlplane.apiserver.authn.service_account import TokenIssuer
+from controlplane.apiserver.authn.settings import STANDARD_NAMES, HeaderNames
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.explain import EXPLAIN, WHO_CAN, Explainer
@@ -44,7 +44,7 @@ from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
 from controlplane.apiserver.watching import WatchStream
-from controlplane.errors import BadRequest, StatusError, Unauthorized
+from controlplane.errors import BadRequest, StatusError
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
@@ -63,13 +63,18 @@ _WRITES_SECONDS = 5.0
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
-    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
+    ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
+    speaks in: they go no further than authentication."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
     components: Mapping[str, HealthCheck] = field(default_factory=dict)
+    token_issuer: TokenIssuer | None = None
+    documents: Mapping[str, ApiResponse] = field(default_factory=dict)
+    proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
 
 
 class ApiServer:
@@ -79,7 +84,7 @@ class ApiServer:
         self,
         config: ServerConfig,
         registry: Registry,
-        authenticator: Authenticator,
+        authentication: Authentication,
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
@@ -91,11 +96,12 @@ class ApiServer:
             return ""
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
-        self._authenticator = authenticator
+        self._authentication = authentication
+        self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
         subresources = {
-            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
+            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer),
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
         }
         kinds = ServedKinds.of(config.kinds)
@@ -106,9 +112,9 @@ class ApiServer:
             registry,
             kinds,
             authorizer,
-            NonResources(kinds, discovery, checks, pages),
+            NonResources(kinds, discovery, checks, pages, config.documents),
             subresources,
-            review_handlers(authorizer),
+            review_handlers(authentication, authorizer),
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
@@ -150,6 +156,7 @@ class ApiServer:
         Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
         """
         await self.stop_listening()
+        await self._authentication.close()
         for task in self._endless:
             task.cancel()
         if self._watches:
@@ -184,13 +191,13 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        user = await self._user(request)
+        user = await self._user(request, path)
         body = await _body(request)
         api_request = ApiRequest(
             "GET" if request.method == "HEAD" else request.method,
             path,
             parse_qsl(query, keep_blank_values=True) if query else (),
-            _headers(request),
+            self._headers(request),
             body,
             user,
         )
@@ -213,20 +220,27 @@ class ApiServer:
             self._writes.add(closing)
             closing.add_done_callback(self._writes.discard)
 
-    async def _user(self, request: web.BaseRequest) -> UserInfo:
-        transport = request.transport
-        peer = transport.get_extra_info("peercert") if transport is not None else None
-        common_name, organizations = subject(peer)
-        credentials = Credentials(
-            common_name, organizations, bearer_token(request.headers.get("Authorization", ""))
-        )
-        user = await self._authenticator.authenticate(credentials)
-        if user is None:
-            raise Unauthorized("Unauthorized")
-        if not any(name.lower().startswith("impersonate-") for name in request.headers):
+    async def _user(self, request: web.BaseRequest, path: str) -> UserInfo:
+        """Who asks, or as whom. Raises Unauthorized, Forbidden, BadRequest."""
+        transport, headers = request.transport, request.headers
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        certificate = tls.getpeercert(True) if tls is not None else None
+        credentials = Credentials(certificate or b"", bearer_token(headers), headers)
+        user = (await self._authentication.identify(credentials, path)).user
+        if not any(name.lower().startswith(IMPERSONATE) for name in headers):
             return user
-        pairs = [(name.lower(), value) for name, value in request.headers.items()]
+        pairs = [(name.lower(), value) for name, value in headers.items()]
         return await impersonate(user, pairs, self.authorizer)
+
+    def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
+        """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            name = name.lower()
+            if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
+                continue
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
 
 
 async def _close(response: ApiResponse) -> None:
@@ -245,15 +259,6 @@ class _Detached(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None
-
-
-def _headers(request: web.BaseRequest) -> Mapping[str, str]:
-    """Lower-case names; repeated headers are joined by commas."""
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        name = name.lower()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 async def _body(request: web.BaseRequest) -> bytes:

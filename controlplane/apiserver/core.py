@@ -10,14 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
 from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.bodies import warning_header
-from controlplane.apiserver.handlers import authentication_reviews, reads, reviews, subresources, writes
+from controlplane.apiserver.handlers import reads, reviews, subresources, writes
 from controlplane.apiserver.handlers.access_reviews import AccessReviews
+from controlplane.apiserver.handlers.authentication_reviews import TokenReviews, review_self
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.token_request import TokenRequests
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources
 from controlplane.apiserver.options import Query
@@ -131,8 +135,8 @@ class Core:
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            made = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
-            chosen = self._reviews.get((kind.group, kind.plural), made)
+            key = kind.group, kind.plural
+            chosen = self._reviews.get(key) or self._subresources.get((*key, ""), _OBJECTS)
             handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
@@ -166,8 +170,11 @@ def _takes(kind: Kind, info: RequestInfo) -> bool:
     return bool(info.name) or info.verb in _COLLECTION_VERBS
 
 
-def subresource_handlers(connector: Connector) -> SubresourceHandlers:
-    """The handlers of all subresources but status and scale, which every kind has alike."""
+def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None) -> SubresourceHandlers:
+    """The handlers of all subresources but status and scale, which every kind has alike.
+
+    Without an `issuer` nobody is given tokens.
+    """
 
     def streams(handler: Handler) -> Mapping[str, Handler]:
         return {"get": handler, "create": handler}
@@ -175,7 +182,11 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
     def every(handler: Handler) -> Mapping[str, Handler]:
         return dict.fromkeys(("create", "delete", "get", "patch", "update"), handler)
 
+    tokens: SubresourceHandlers = {}
+    if issuer is not None:
+        tokens = {("", "serviceaccounts", "token"): {"create": TokenRequests(issuer).create}}
     return {
+        **tokens,
         ("", "pods", "log"): {"get": connector.log},
         ("", "pods", "exec"): streams(connector.execute),
         ("", "pods", "attach"): streams(connector.attach),
@@ -186,14 +197,16 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),
         ("", "namespaces", "finalize"): {"update": writes.update},
+        ("certificates.k8s.io", "certificatesigningrequests", "approval"): _STATUS,
     }
 
 
-def review_handlers(authorizer: Authorizer) -> reviews.ReviewHandlers:
+def review_handlers(authentication: Authentication, authorizer: Authorizer) -> reviews.ReviewHandlers:
     """Who answers each kind of `catalog.REVIEW_KINDS`."""
     return {
         **AccessReviews(as_chain(authorizer)).handlers(),
-        ("authentication.k8s.io", "selfsubjectreviews"): authentication_reviews.review_self,
+        ("authentication.k8s.io", "tokenreviews"): TokenReviews(authentication).review,
+        ("authentication.k8s.io", "selfsubjectreviews"): review_self,
     }
 
 

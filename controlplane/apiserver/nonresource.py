@@ -53,7 +53,7 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 class NonResources:
     """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told.
 
-    `pages` are further paths by their segments.
+    `pages` are further paths by their segments, `documents` fixed answers by path.
     """
 
     def __init__(
@@ -62,15 +62,19 @@ class NonResources:
         discovery: Discovery,
         checks: Mapping[str, HealthCheck],
         pages: Mapping[tuple[str, ...], Page] | None = None,
+        documents: Mapping[str, ApiResponse] | None = None,
     ) -> None:
         self._pages = dict(pages or {})
+        self._fixed = {
+            tuple(path.strip("/").split("/")): answer for path, answer in (documents or {}).items()
+        }
         self._kinds = kinds
         self._edition = 0
         self._discovery = discovery
         self._checks = dict(checks)
         self._openapi_index = b""
         self._version = orjson.dumps(version())
-        self._paths = ["/openapi/v2", "/openapi/v3", "/version"]
+        self._paths = [*(documents or ()), "/openapi/v2", "/openapi/v3", "/version"]
         self._paths += [
             f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))
         ]
@@ -95,6 +99,9 @@ class NonResources:
                 return await self._health(path, names, query)
             case ("",):
                 return json_response(200, {"paths": sorted([*self._discovery.paths, *self._paths])})
+        fixed = self._fixed.get(segments)
+        if fixed is not None:
+            return fixed
         document = self._discovery.document(segments)
         if document is None:
             raise NotFound("the server could not find the requested resource")

@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.apiserver.admission.always_deny import AlwaysDeny
+from controlplane.apiserver.admission.certificates import (
+    CertificatePermissions,
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
@@ -42,12 +47,8 @@ from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, 
 from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import (
-    Authenticator,
-    CertificateAuthenticator,
-    FirstOf,
-    TokenFileAuthenticator,
-)
+from controlplane.apiserver.authn.build import build, client_authorities
+from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS
 from controlplane.apiserver.authz.escalation import EscalationCheck
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
@@ -93,12 +94,11 @@ class ControlPlaneSettings:
     `data_dir` holds the store, `pki_dir` the certificates. `advertise_address` and `advertise_port` are where pods
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
-    `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
-    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
-    `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
-    `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts
-    beside Kubernetes' defaults.
+    `server_names` are further names and addresses that clients call the server by. `event_ttl_seconds`: how long an
+    Event lives after its last write. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that
+    is lost. `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
+    `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts beside
+    Kubernetes' defaults.
     """
 
     data_dir: Path
@@ -109,12 +109,12 @@ class ControlPlaneSettings:
     node_ports: tuple[int, int] = (30000, 32767)
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
-    token_file: Path | None = None
+    authentication: AuthenticationSettings = DEFAULTS
+    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
+    policy: tuple[Object, ...] = ()
     event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
-    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
-    policy: tuple[Object, ...] = ()
     disabled_admission: tuple[str, ...] = ()
     enabled_admission: tuple[str, ...] = ()
 
@@ -159,11 +159,21 @@ def prepare_pki(settings: ControlPlaneSettings, addresses: Iterable[IPAddress] =
     )
 
 
-def server_tls(certificates: ServerCertificates) -> ssl.SSLContext:
-    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well)."""
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl.VerifyFlags` has no name for."""
+
+
+def server_tls(certificates: ServerCertificates, client_authorities: Iterable[Path]) -> ssl.SSLContext:
+    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well).
+
+    Certificates of authorities unknown here end the handshake: Python's `ssl` offers no way to let them through to
+    a 401, as Go's servers do. Dates are left to authentication, which answers 401.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server.cert, certificates.server.key)
-    context.load_verify_locations(certificates.authority.certificate_path)
+    for path in client_authorities:
+        context.load_verify_locations(path)
+    context.verify_flags |= _NO_CHECK_TIME
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -195,10 +205,9 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
-            kinds = ServedKinds(SERVED)
             authorization = Authorization.of(settings.authorization)
-            objects = StoredObjects()
-            chain = admission_chain(settings, kinds, objects, dial, authorization)
+            kinds, objects = ServedKinds(SERVED), StoredObjects()
+            chain = admission_chain(settings, kinds, authorization, objects, dial)
             registry = Registry(
                 store,
                 kinds,
@@ -212,7 +221,7 @@ async def serve_control_plane(
             await authorization.follow(registry)
             custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
             components = _components(running=controllers is not None)
-            server = _api_server(settings, sockets, registry, certificates, dial, components, authorization)
+            server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
             try:
                 await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
@@ -224,7 +233,8 @@ async def serve_control_plane(
                     settings.service_cidrs,
                 )
                 await bootstrap_policy(registry, settings.policy)
-                await server.serve(sockets, server_tls(certificates))
+                authorities = client_authorities(settings.authentication, settings.pki_dir)
+                await server.serve(sockets, server_tls(certificates, authorities))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
                     on_ready()
@@ -243,20 +253,24 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
-    components: Mapping[str, HealthCheck],
     authorization: Authorization,
+    components: Mapping[str, HealthCheck],
 ) -> ApiServer:
-    authenticators: list[Authenticator] = [CertificateAuthenticator()]
-    if settings.token_file is not None:
-        authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
+    address = f"{host}:{port}"
+    parts = build(
+        settings.authentication, settings.pki_dir, settings.cluster_domain, address, registry.lookup
+    )
     config = ServerConfig(
-        server_address=f"{host}:{port}",
+        server_address=address,
         kinds=registry.kinds,
         kubelet_tls=kubelet_tls(certificates),
         components=components,
+        token_issuer=parts.issuer,
+        documents=parts.documents,
+        proxy_headers=parts.header_names,
     )
-    return ApiServer(config, registry, FirstOf(authenticators), authorization.chain, dial)
+    return ApiServer(config, registry, parts.authentication, authorization.chain, dial)
 
 
 def _components(*, running: bool) -> Mapping[str, HealthCheck]:
@@ -271,16 +285,14 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
 def admission_chain(
     settings: ControlPlaneSettings,
     kinds: ServedKinds,
+    authorization: Authorization,
     objects: StoredObjects,
     dial: Dial,
-    authorization: Authorization,
 ) -> Chain:
-    """All admission plug-ins. The check against escalation cannot be switched off, and sees what all others made.
-
-    Raises ValueError for bad names.
-    """
-    client, seat = AdmissionWebhookClient(dial), AuthorizerSeat()
-    seat.authorizer = authorization.chain
+    """All admission plug-ins and what always runs after them. Raises ValueError for bad names."""
+    client = AdmissionWebhookClient(dial)
+    authorizer = authorization.chain
+    seat = AuthorizerSeat(authorizer)
     plugins: dict[str, Plugin] = {
         "NamespaceLifecycle": NamespaceLifecycle(),
         "LimitRanger": LimitRanger(objects),
@@ -296,6 +308,8 @@ def admission_chain(
         "DefaultStorageClass": DefaultStorageClass(),
         "StorageObjectInUseProtection": StorageObjectInUseProtection(),
         "RuntimeClass": RuntimeClassAdmission(),
+        "CertificateApproval": CertificatePermissions(authorizer),
+        "CertificateSubjectRestriction": CertificateSubjectRestriction(),
         "DefaultIngressClass": DefaultIngressClass(),
         "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
         "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
@@ -304,11 +318,8 @@ def admission_chain(
         "AlwaysDeny": AlwaysDeny(),
     }
     chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
-    return replace(
-        chain,
-        mutating=(*chain.mutating, EscalationCheck(authorization.rbac, authorization.chain)),
-        validating=(*chain.validating, KindWarnings()),
-    )
+    always = (EscalationCheck(authorization.rbac, authorizer), CertificateRequester())
+    return replace(chain, mutating=(*chain.mutating, *always), validating=(*chain.validating, KindWarnings()))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

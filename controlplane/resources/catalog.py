@@ -32,6 +32,7 @@ from controlplane.resources.authorization import (
 from controlplane.resources.autoscaling.kinds import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
 from controlplane.resources.batch.cron_job import CRON_JOB
 from controlplane.resources.batch.job import JOB
+from controlplane.resources.certificates import CERTIFICATE_SIGNING_REQUEST
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.component_status import COMPONENT_STATUS
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
@@ -68,6 +69,7 @@ from controlplane.resources.storage.volume_attachment import VOLUME_ATTACHMENT
 
 __all__ = [
     "API_SERVICE",
+    "CERTIFICATE_SIGNING_REQUEST",
     "CLUSTER_ROLE",
     "CLUSTER_ROLE_BINDING",
     "COMPONENT_STATUS",
@@ -187,6 +189,7 @@ KINDS: tuple[Kind, ...] = (
     VALIDATING_ADMISSION_POLICY,
     VALIDATING_ADMISSION_POLICY_BINDING,
     VALIDATING_WEBHOOK_CONFIGURATION,
+    CERTIFICATE_SIGNING_REQUEST,
 )
 
 REVIEW_KINDS: tuple[Kind, ...] = (

@@ -85,6 +85,17 @@ class Conversion(Protocol):
         """An object of this version as it is to be stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subresource that writes a part of the object itself, such as a certificate request's `approval`.
+
+    `take(proposed, old)` makes the new state of the old one and what is proposed; `validate(new, old)` judges it.
+    """
+
+    take: Callable[[Object, Object], Object]
+    validate: Callable[[Object, Object], Sequence[Cause]]
+
+
 def _nothing(obj: Object) -> None:
     """Default when a kind has no defaults of its own."""
 
@@ -171,6 +182,7 @@ class Kind:
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     scale: Scale | None = None
     subresources: tuple[Subresource, ...] = ()
+    parts: Mapping[str, Part] = field(default_factory=dict)
     fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     generation: bool = False
     graceful: bool = False

@@ -16,6 +16,8 @@ from typing import Final
 import yaml
 
 from controlplane.apiserver.admission.chain import ORDER as ADMISSION_PLUGINS
+from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
+from netkit.cluster.api_config import authentication
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 
@@ -94,6 +96,7 @@ class ClusterConfig:
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
     admission: AdmissionConfig = AdmissionConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
+    authentication: AuthenticationSettings = DEFAULTS
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -184,6 +187,7 @@ def parse(document: object) -> ClusterConfig:
         abac_policy_file=api.path("abacPolicyFile"),
         webhook=api.path("authorizationWebhook"),
     )
+    authenticators = authentication(api)
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -194,6 +198,7 @@ def parse(document: object) -> ClusterConfig:
         node_monitor=monitor,
         admission=admission,
         authorization=authorization,
+        authentication=authenticators,
     )
     top.finish()
     return config

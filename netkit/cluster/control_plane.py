@@ -40,6 +40,7 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         enabled_admission=plan.config.admission.enabled,
         authorization=_authorization(plan.config.authorization),
         policy=policy(),
+        authentication=plan.config.authentication,
     )
 
 
@@ -75,6 +76,7 @@ async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket],
             cluster_cidr=str(network.pod_subnet),
             node_cidr_mask=network.node_mask,
             node_monitor_grace=monitor.grace_period,
+            pki_dir=profile.pki,
         )
         # What the API server proxies to (pods, Services) is reached through the nodes.
         routes = DirectRoutes(clients.shared, ns, plan.control_plane)

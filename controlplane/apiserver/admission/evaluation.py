@@ -24,10 +24,10 @@ _ROUNDS = 64
 
 
 class AuthorizerSeat:
-    """The server's authorizer, which is made after the admission plug-ins that ask it."""
+    """The server's authorizer; without one every check is an error."""
 
-    def __init__(self) -> None:
-        self.authorizer: Authorizer | None = None
+    def __init__(self, authorizer: Authorizer | None = None) -> None:
+        self.authorizer = authorizer
 
     async def ask(self, user: UserInfo, check: AccessCheck) -> AccessAnswer:
         if self.authorizer is None:

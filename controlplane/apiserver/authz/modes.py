@@ -98,8 +98,8 @@ class Authorization:
 
         async def caches(*kinds: Kind) -> list[CacheSource]:
             for kind in kinds:
-                await registry.ready(kind)
-            return [partial(registry.cache, kind) for kind in kinds]
+                await registry.cache(kind)
+            return [partial(registry.present_cache, kind) for kind in kinds]
 
         self.rbac.follow(RbacCaches(*await caches(ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING)))
         self.graph.follow(NodeCaches(*await caches(POD, PERSISTENT_VOLUME, VOLUME_ATTACHMENT)))

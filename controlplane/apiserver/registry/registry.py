@@ -40,7 +40,7 @@ from controlplane.apiserver.registry.updating import Scope, Target, modify, repl
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, NotFound, Object
+from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
@@ -107,12 +107,13 @@ class Registry:
         """Make sure of the server's own objects, in one commit; returns how many were written."""
         return await plant(self._context, seeds)
 
-    async def ready(self, kind: Kind) -> None:
-        """Make sure of the kind's watch cache."""
+    async def cache(self, kind: Kind) -> WatchCache:
+        """The kind's watch cache, for parts of the server that decide by its objects. Read only."""
         await self._storage.ready(kind)
+        return self._storage.cache(kind)
 
-    def cache(self, kind: Kind) -> WatchCache:
-        """The watch cache of a kind that is `ready`, for parts of the server that decide by its objects. Read only."""
+    def present_cache(self, kind: Kind) -> WatchCache:
+        """The same once it has been there, without waiting; broken perhaps."""
         return self._storage.cache(kind)
 
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
@@ -228,6 +229,10 @@ class Registry:
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
 
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        """An object for the server's own decisions, read-only; None when it or its kind does not exist."""
+        return await self._context.lookup(group, plural, namespace, name)
+
     async def evict(self, namespace: str, name: str, opts: DeleteOptions) -> None:
         """`pods/NAME/eviction`: delete the pod if its disruption budget allows it."""
         await self._storage.ready(_served(self, "", "pods"))
@@ -258,16 +263,21 @@ class Registry:
         *,
         dry_run: bool = False,
         remarks: Remarks | None = None,
+        check: Callable[[], Sequence[Cause]] | None = None,
     ) -> None:
         """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
 
-        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place. `check` validates
+        it between the mutating and the validating plug-ins. Raises Invalid and what admission says.
         """
         request = self._context.admission_request(
             operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
         )
         request.body_kind = body_kind
         await self._context.admit(request)
+        causes = check() if check is not None else ()
+        if causes:
+            raise invalid(body_kind[2], body_kind[0], "", causes)
         await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
@@ -298,6 +308,8 @@ def _served(registry: Registry, group: str, plural: str) -> Kind:
 
 
 def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:
+    if subresource in kind.parts:
+        return Target(kind, namespace, name, Scope.PART, subresource)
     served = (
         subresource == ""
         or (subresource == "status" and kind.status)

@@ -9,10 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.apiserver import GUEST_TOKEN, TOKEN, FakeRegistry, Served, serving
+from support.apiserver import GUEST_TOKEN, TOKEN, FakeRegistry, Served, serving, subject
 
 from controlplane.apiserver.app import ServerConfig
-from controlplane.apiserver.authn import TokenFileAuthenticator, subject
+from controlplane.apiserver.authn.token_file import TokenFileAuthenticator
 from controlplane.apiserver.pki import CertificateAuthority
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -102,10 +102,7 @@ def test_token_files(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text('# comment\nt1,alice,u1,"a, b"\n\nt2,bob,u2\n')
     authenticator = TokenFileAuthenticator(path)
-    assert len(authenticator._users) == 2
-    assert {user.groups for user in authenticator._users.values()} == {
-        ("a", "b", "system:authenticated"), ("system:authenticated",),
-    }  # fmt: skip
+    assert {user.groups for user in authenticator._users.values()} == {("a", "b"), ()}
     path.write_text("t1,alice\n")
     with pytest.raises(ValueError, match=":1: expected token,user,uid"):
         TokenFileAuthenticator(path)

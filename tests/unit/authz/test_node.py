@@ -380,7 +380,7 @@ def admission(
 ) -> AdmissionRequest:
     async def lookup(group: str, plural: str, space: str, wanted: str) -> Object | None:
         found = by_plural(group, "v1", plural)
-        stored = world.registry.cache(found).get(space, wanted) if found is not None else None
+        stored = world.registry.present_cache(found).get(space, wanted) if found is not None else None
         return stored.object if stored is not None else None
 
     return AdmissionRequest(

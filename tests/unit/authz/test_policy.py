@@ -22,7 +22,7 @@ DEFAULTS = list(default_objects())
 def stored(world: World, obj: Object) -> Object:
     kind = by_kind(obj["apiVersion"], obj["kind"])
     assert kind is not None
-    found = world.registry.cache(kind).get(namespace(obj), name(obj))
+    found = world.registry.present_cache(kind).get(namespace(obj), name(obj))
     assert found is not None, name(obj)
     return found.object
 
@@ -66,15 +66,15 @@ async def test_aggregated_roles_count_from_the_first_moment(world: World) -> Non
     assert missing(admin["rules"], edit["rules"]) == []
     assert missing(view["rules"], [rule("get", "", "secrets")])
     assert missing(edit["rules"], [rule("create", "rbac.authorization.k8s.io", "roles")])
-    every = [s.object for _, s in world.registry.cache(CLUSTER_ROLE).scan()]
+    every = [s.object for _, s in world.registry.present_cache(CLUSTER_ROLE).scan()]
     for each in (view, edit, admin):
         assert aggregated_rules(each, every) == each["rules"]
 
 
 async def test_a_second_start_changes_nothing(world: World) -> None:
-    before = {key: s.revision for key, s in world.registry.cache(CLUSTER_ROLE).scan()}
+    before = {key: s.revision for key, s in world.registry.present_cache(CLUSTER_ROLE).scan()}
     await bootstrap_policy(world.registry)
-    assert {key: s.revision for key, s in world.registry.cache(CLUSTER_ROLE).scan()} == before
+    assert {key: s.revision for key, s in world.registry.present_cache(CLUSTER_ROLE).scan()} == before
 
 
 async def test_what_was_taken_away_comes_back_and_what_was_added_stays(world: World) -> None:
@@ -125,5 +125,7 @@ async def test_controllers_are_bound_to_their_own_roles(world: World) -> None:
     who = user("system:serviceaccount:kube-system:replicaset-controller")
     assert await world.may(who, "create", "pods", "default")
     assert not await world.may(who, "create", "deployments.apps", "default")
-    assert world.registry.cache(CLUSTER_ROLE_BINDING).get("", "system:controller:replicaset-controller")
+    assert world.registry.present_cache(CLUSTER_ROLE_BINDING).get(
+        "", "system:controller:replicaset-controller"
+    )
     assert KINDS

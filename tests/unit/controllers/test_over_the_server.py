@@ -16,7 +16,8 @@ from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecy
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.union import FirstOf
 from controlplane.apiserver.authz.attributes import Attributes, Authorizer, Decision, refusal
 from controlplane.apiserver.authz.escalation import EscalationCheck
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
@@ -135,7 +136,7 @@ async def cluster(nodes: int = 3) -> AsyncIterator[Cluster]:
         raise ConnectionError("no kubelets here")
 
     refusals = Refusals(authorization.chain)
-    server = ApiServer(ServerConfig(), registry, CertificateAuthenticator(), refusals, no_dial)
+    server = ApiServer(ServerConfig(), registry, Authentication(FirstOf(())), refusals, no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     kubelet = RemoteKubelet(client, tuple(f"node{number + 1}" for number in range(nodes)))
     world = Cluster(client, kubelet)
