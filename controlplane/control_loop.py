@@ -39,6 +39,7 @@ from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
+from controlplane.controllers.policy_status import PolicyStatusController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.resource_quota import ResourceQuotaController
@@ -80,7 +81,7 @@ class ControllerSettings:
 async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem: str) -> None:
     """Run everything until cancelled, each controller as itself. `ca_pem` is published to all namespaces."""
     informers = Informers(clients.shared)
-    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
+    kinds = DiscoveredKinds(clients.shared, informers, [kind for kind in KINDS if "watch" in kind.verbs])
     own = clients.controller
     kinds = DiscoveredKinds(clients.shared, informers, KINDS)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
@@ -110,6 +111,9 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
         "node ipam": NodeIpamController(nodes, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(
             own("pod-garbage-collector"), informers, settings.pod_gc_quarantine
+        ).run,
+        "validating admission policy status": PolicyStatusController(
+            own("validatingadmissionpolicy-status-controller"), informers, KINDS
         ).run,
         "garbage collector": GarbageCollector(own("generic-garbage-collector"), informers, kinds).run,
         "cluster role aggregation": ClusterRoleAggregationController(

@@ -148,7 +148,8 @@ class Core:
             raise NotFound(_NO_RESOURCE)
         handler = handlers.get(info.verb)
         if handler is None:
-            raise MethodNotAllowed(_NO_METHOD, name=info.name, group=kind.group, kind=kind.plural)
+            text = kind.refusals.get(info.verb, _NO_METHOD)
+            raise MethodNotAllowed(text, name=info.name, group=kind.group, kind=kind.plural)
         return handler
 
 

@@ -44,7 +44,6 @@ from controlplane.apiserver.admission.storage_objects import (
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
-from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -206,8 +205,9 @@ async def serve_control_plane(
     try:
         with full_collections_by_the_clock():
             authorization = Authorization.of(settings.authorization)
-            kinds, objects = ServedKinds(SERVED), StoredObjects()
-            chain = admission_chain(settings, kinds, authorization, objects, dial)
+            kinds, objects, resolver = ServedKinds(SERVED), StoredObjects(), EndpointResolver()
+            webhooks = WebhookClient(resolver, dial)
+            chain = admission_chain(settings, kinds, authorization, objects, webhooks)
             registry = Registry(
                 store,
                 kinds,
@@ -217,9 +217,10 @@ async def serve_control_plane(
                 lifetimes={("", "events"): settings.event_ttl_seconds},
             )
             objects.attach(registry)
+            resolver.attach(registry)
             await registry.start()
             await authorization.follow(registry)
-            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+            custom = CustomResources(registry, webhooks)
             components = _components(running=controllers is not None)
             server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
             try:
@@ -287,10 +288,9 @@ def admission_chain(
     kinds: ServedKinds,
     authorization: Authorization,
     objects: StoredObjects,
-    dial: Dial,
+    webhooks: WebhookClient,
 ) -> Chain:
     """All admission plug-ins and what always runs after them. Raises ValueError for bad names."""
-    client = AdmissionWebhookClient(dial)
     authorizer = authorization.chain
     seat = AuthorizerSeat(authorizer)
     plugins: dict[str, Plugin] = {
@@ -311,9 +311,9 @@ def admission_chain(
         "CertificateApproval": CertificatePermissions(authorizer),
         "CertificateSubjectRestriction": CertificateSubjectRestriction(),
         "DefaultIngressClass": DefaultIngressClass(),
-        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(webhooks, seat, kinds),
         "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
-        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(webhooks, seat, kinds),
         "ResourceQuota": ResourceQuotaAdmission(objects),
         "AlwaysDeny": AlwaysDeny(),
     }

@@ -184,7 +184,10 @@ def _prepare_create(request: Object) -> None:
 
 def _prepare_update(new: Object, old: Object) -> None:
     """A request does not change, but for its metadata."""
-    new["spec"] = old.get("spec") or {}
+    if "spec" in old:
+        new["spec"] = old["spec"]
+    else:
+        new.pop("spec", None)
 
 
 def _prepare_status(new: Object, old: Object) -> None:

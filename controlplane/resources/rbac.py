@@ -156,7 +156,7 @@ def _role_row(role: Object, now: datetime) -> Sequence[object]:
     return name(role), role["metadata"].get("creationTimestamp")
 
 
-_ROLE_COLUMNS = (NAME, Column("Created At", type="date", description="When the server created this object."))
+_ROLE_COLUMNS = (NAME, Column("Created At", type="date", documents=AGE.documents))
 
 _BINDING_COLUMNS = (
     NAME,

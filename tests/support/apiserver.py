@@ -19,7 +19,6 @@ from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import Authorizer
-from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
@@ -158,14 +157,15 @@ async def cluster(
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
-    if authorizer is not None:
-        authorization = replace(authorization, chain=as_chain(authorizer))
+    asked = authorization if authorizer is None else replace(authorization, chain=authorizer)
     store = SQLiteStore(directory / "store.db")
     kinds, objects = ServedKinds(SERVED), StoredObjects()
     control_plane = ControlPlaneSettings(
         data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
     )
-    chain = admission_chain(control_plane, kinds, authorization, objects, dial)
+    resolver = EndpointResolver()
+    webhooks = WebhookClient(resolver, dial)
+    chain = admission_chain(control_plane, kinds, asked, objects, webhooks)
     registry = Registry(
         store,
         kinds,
@@ -174,9 +174,10 @@ async def cluster(
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     objects.attach(registry)
+    resolver.attach(registry)
     await registry.start()
     await authorization.follow(registry)
-    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+    custom = CustomResources(registry, webhooks)
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]
@@ -184,7 +185,7 @@ async def cluster(
         if authorizer is None:
             await bootstrap_policy(registry)
         config = ServerConfig(kinds=registry.kinds)
-        async with serving(registry, directory, dial, config, authentication, authorization.chain) as served:
+        async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
             yield served
             await served.server.stop_listening()
             await custom.close()

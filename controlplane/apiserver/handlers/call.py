@@ -62,9 +62,7 @@ class Call:
 
     def write_options(self, kind: str = "CreateOptions") -> WriteOptions:
         """`kind` is what the query's options are called when they are refused."""
-        agent = self.header("user-agent")
-        options = write_options(self.query, self.request.user, agent, self.remarks, kind)
-        return replace(options, permit_create=self.may_create)
+        return write_options(self.query, self.request.user, self.header("user-agent"), self.remarks, kind)
 
     def patch_options(self, patch_type: PatchType) -> WriteOptions:
         check_patch_options(self.query, applies=patch_type is PatchType.APPLY)

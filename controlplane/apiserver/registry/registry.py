@@ -131,11 +131,19 @@ class Registry:
         return await list_objects(self._context, kind, namespace, opts)
 
     async def update(
-        self, kind: Kind, namespace: str, name: str, obj: Object, opts: WriteOptions, subresource: str = ""
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        obj: Object,
+        opts: WriteOptions,
+        subresource: str = "",
+        may_create: Permission | None = None,
     ) -> tuple[Stored, bool]:
         """Replace. `subresource`: "", "status", "scale" (body and answer are a Scale), "finalize".
 
-        Returns the object and whether it was created (kinds with create_on_update). Takes ownership of `obj`.
+        Returns the object and whether it was created (kinds with create_on_update), for which `may_create` is asked
+        first. Takes ownership of `obj`.
         """
         await self._storage.ready(kind)
         if subresource == "scale":
@@ -148,7 +156,8 @@ class Registry:
         except NotFound:
             if not kind.create_on_update or subresource or obj["metadata"].get("resourceVersion"):
                 raise
-        await opts.permit_create()
+        if may_create is not None:
+            await may_create()
         return await self.create(kind, namespace, obj, opts), True
 
     async def patch(

@@ -5,7 +5,7 @@ The HTTP layer builds these from queries and bodies; the registry's modules read
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -56,27 +56,17 @@ class VersionMatch(StrEnum):
     EXACT = "Exact"
 
 
-Permission = Callable[[], Awaitable[None]]
-"""Raises Forbidden, or returns."""
-
-
-async def permitted() -> None:
-    """The permission of those who were asked already, or need none."""
-
-
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
     """Options of create, update and patch.
 
-    `dry_run` does everything but store. `remarks` collects what admission says. `permit_create` is asked before an
-    update or an apply creates what is not there: that takes another right.
+    `dry_run` does everything but store. `remarks` collects what admission says.
     """
 
     dry_run: bool = False
     field_manager: str = ""
     user: UserInfo = ANONYMOUS
     remarks: Remarks = field(default_factory=Remarks)
-    permit_create: Permission = permitted
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ async def _combined(
     causes = _causes(target, new, old)
     if causes:
         raise invalid(kind.kind, kind.group, target.name, causes)
-    if target.scope is Scope.MAIN and spec_changed(new, old):
+    if target.scope is Scope.MAIN and spec_changed(new, old, has_status=kind.status):
         bump_generation(metadata)
     if target.scope is not Scope.BINDING:
         await ctx.validate(request)
@@ -205,6 +205,10 @@ def _main(kind: Kind, proposed: Object, old: Object) -> Object:
 def _status(kind: Kind, proposed: Object, old: Object) -> Object:
     """The old object with the proposed status. The kind says what else gets through."""
     new = {**old, "metadata": {**old["metadata"]}}
+    for name in kind.status_metadata:
+        new["metadata"].pop(name, None)
+        if proposed["metadata"].get(name):
+            new["metadata"][name] = proposed["metadata"][name]
     new.pop("status", None)
     if proposed.get("status") is not None:
         new["status"] = proposed["status"]

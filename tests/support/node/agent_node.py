@@ -208,7 +208,7 @@ async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
         await bootstrap_policy(registry)
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
         config = ServerConfig(kubelet_tls=kubelet_tls)
-        async with serving(registry, directory, dial, config, authorization.chain) as served:
+        async with serving(registry, directory, dial, config, authorizer=authorization.chain) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()

@@ -81,7 +81,7 @@ async def test_reasons(world: World) -> None:
 
 async def test_the_administrators_need_no_role(world: World) -> None:
     for name in ("cluster-admin",):
-        stored = world.registry.present_cache(CLUSTER_ROLE_BINDING).get("", name)
+        stored = (await world.registry.cache(CLUSTER_ROLE_BINDING)).get("", name)
         assert stored is not None
         await world.delete(stored.object)
     assert await world.may(user("root", "system:masters"), "delete", "nodes", name="n")

@@ -58,11 +58,16 @@ async def settled(api: Served, name: str, field: str = "certificate", length: in
             await asyncio.sleep(0.005)
 
 
-async def approve(api: Served, name: str, type_: str = "Approved", code: int = 200) -> Any:
+CLERK = {"Impersonate-User": "clerk"}
+
+
+async def approve(
+    api: Served, name: str, type_: str = "Approved", code: int = 200, headers: Any = None
+) -> Any:
     request = await api.json("GET", f"{PATH}/{name}")
     condition = {"type": type_, "status": "True", "reason": "Test", "message": "fine"}
     request["status"] = {"conditions": [condition]}
-    return await api.json("PUT", f"{PATH}/{name}/approval", code, json=request)
+    return await api.json("PUT", f"{PATH}/{name}/approval", code, json=request, headers=headers)
 
 
 async def test_a_certificate_is_asked_for_approved_signed_and_used(tmp_path: Path) -> None:
@@ -143,20 +148,20 @@ async def test_who_may_approve_and_sign(tmp_path: Path) -> None:
     rights = Rights({("approve", "signers", CLIENT), ("approve", "signers", "kubernetes.io/*")})
     async with cluster(tmp_path, authorizer=rights) as api:
         await api.json("POST", PATH, 201, json=request_object("a", asked("jane")))
-        status = await approve(api, "a", code=403)
+        status = await approve(api, "a", code=403, headers=CLERK)
         assert status["message"] == (
             'certificatesigningrequests.certificates.k8s.io "a" is forbidden: user not permitted to approve '
             f'requests with signerName "{CLIENT}"'
         )
         rights.refused = {("approve", "signers", CLIENT)}
-        await approve(api, "a")
+        await approve(api, "a", headers=CLERK)
         rights.refused = {("sign", "signers", CLIENT), ("sign", "signers", "kubernetes.io/*")}
         request = await api.json("GET", f"{PATH}/a")
         request["status"]["certificate"] = base64.b64encode(api.authority.certificate_pem).decode()
-        refused = await api.json("PUT", f"{PATH}/a/status", 403, json=request)
+        refused = await api.json("PUT", f"{PATH}/a/status", 403, json=request, headers=CLERK)
         assert "user not permitted to sign requests" in refused["message"]
         rights.refused = set()
-        await api.json("PUT", f"{PATH}/a/status", json=request)
+        await api.json("PUT", f"{PATH}/a/status", json=request, headers=CLERK)
 
 
 async def test_rules_of_changes(tmp_path: Path) -> None:
