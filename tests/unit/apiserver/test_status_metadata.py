@@ -14,7 +14,8 @@ POD_SPEC = {"containers": [{"name": "c", "image": "nginx"}]}
 TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": POD_SPEC}
 WORKLOAD = {"selector": {"matchLabels": {"a": "b"}}, "template": TEMPLATE}
 OBJECTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    (f"{SPACE}/services", {"spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}, {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}),
+    (f"{SPACE}/services", {"spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}},
+     {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}),
     (f"{SPACE}/pods", {"spec": POD_SPEC}, {"phase": "Running"}),
     ("/api/v1/nodes", {}, {"phase": "Running"}),
     (f"{SPACE}/resourcequotas", {"spec": {"hard": {"pods": "3"}}}, {"hard": {"pods": "3"}}),
