@@ -63,14 +63,14 @@ def test_every_reference_leads_somewhere() -> None:
     found = set(references(document()))
     assert len(found) > 300
     assert {each.removeprefix("#/definitions/") for each in found} <= definitions.keys()
-    assert "components" not in json.dumps(document())
+    assert "#/components" not in json.dumps(document())
 
 
 def test_what_v2_cannot_say() -> None:
     definitions = document()["definitions"]
     assert definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"]["format"] == "int-or-string"
     assert definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"]["type"] == "string"
-    assert "oneOf" not in json.dumps(definitions)
+    assert "oneOf" not in definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"]
 
 
 def test_the_protobuf_form_has_all_paths_and_definitions() -> None:
