@@ -46,7 +46,15 @@ RESOURCES = {
 OPENAPI = {
     "openapi": "3.0.0",
     "info": {"title": "wardle", "version": "v1"},
-    "paths": {},
+    "paths": {
+        f"{ROOT}/namespaces/{{namespace}}/flunders": {
+            "get": {
+                "responses": {"200": {"description": "OK"}},
+                "x-kubernetes-action": "list",
+                "x-kubernetes-group-version-kind": {"group": GROUP, "version": VERSION, "kind": "Flunder"},
+            }
+        }
+    },
     "components": {
         "schemas": {
             "com.example.wardle.v1.Flunder": {
