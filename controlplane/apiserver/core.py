@@ -127,8 +127,9 @@ class Core:
             return await self._in_time(passage)
         except StatusError as error:
             return error_response(error)
-        except Exception:
+        except Exception as error:
             log.exception("%s %s: failed", request.method, request.path)
+            passage.panic = str(error) or type(error).__name__
             return error_response(
                 InternalError("an internal error occurred; the server's log has the details")
             )

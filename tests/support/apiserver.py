@@ -25,6 +25,7 @@ from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.flowcontrol.dangling import DanglingSchemas
 from controlplane.apiserver.flowcontrol.follow import follow as follow_flow_control
+from controlplane.apiserver.operation import OperationSettings
 from controlplane.apiserver.own_objects import keep
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
@@ -167,6 +168,7 @@ async def cluster(
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
     disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
+    operation: OperationSettings | None = None,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
@@ -208,7 +210,9 @@ async def cluster(
         DanglingSchemas(registry, following)
         await following.synced()
         await aggregation.synced()
-        config = ServerConfig(kinds=registry.kinds, aggregation=aggregation)
+        config = ServerConfig(
+            kinds=registry.kinds, aggregation=aggregation, operation=operation or OperationSettings()
+        )
         async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
             await follow_flow_control(served.server.operation.gate, registry)
             yield served
