@@ -22,6 +22,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from controlplane.apiserver import deadline
+from controlplane.apiserver.aggregation import Aggregation
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.bearer import bearer_token
 from controlplane.apiserver.authn.credentials import Credentials
@@ -36,9 +37,10 @@ from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subreso
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.health import Health, HealthCheck
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
-from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
+from controlplane.apiserver.nonresource import NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
@@ -66,9 +68,9 @@ _BODY_SECONDS = 60.0
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
-    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
+    siblings beside `ping`, `log` and `etcd`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
     ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
-    speaks in: they go no further than authentication."""
+    speaks in: they go no further than authentication. `aggregation` knows what other servers serve."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
@@ -79,6 +81,7 @@ class ServerConfig:
     documents: Mapping[str, ApiResponse] = field(default_factory=dict)
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
     operation: OperationSettings = field(default_factory=OperationSettings)
+    aggregation: Aggregation | None = None
 
 
 class ApiServer:
@@ -92,14 +95,24 @@ class ApiServer:
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
-        async def ping() -> str:
+        async def good() -> str:
             return ""
 
         async def store() -> str:
             await registry.revision()
             return ""
 
-        checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
+        async def shutdown() -> str:
+            return "process is shutting down" if self._is_closing else ""
+
+        self._is_closing = False
+        health = Health(
+            {
+                "ping": good, "log": good, "etcd": store, "etcd-readiness": store, "informer-sync": good,
+                **config.health_checks, "shutdown": shutdown,
+            },
+            ready_only=("etcd-readiness", "informer-sync", "shutdown"),
+        )  # fmt: skip
         self._authentication = authentication
         self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
@@ -109,12 +122,13 @@ class ApiServer:
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
         }
         kinds = ServedKinds.of(config.kinds)
-        discovery = Discovery(kinds, config.server_address, subresources)
+        registrations = None if config.aggregation is None else config.aggregation.registrations
+        discovery = Discovery(kinds, config.server_address, subresources, registrations)
         explainer = Explainer(as_chain(authorizer))
-        non_resources = NonResources(kinds, discovery, checks, config.documents)
+        non_resources = NonResources(kinds, discovery, health, config.documents, config.aggregation)
         self.operation = Operation(config.operation, registry)
         pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
-        non_resources.add_pages({**pages, **self.operation.pages(non_resources.healthy)})
+        non_resources.add_pages({**pages, **self.operation.pages(health.healthy)})
         self._core = Core(
             registry,
             kinds,
@@ -125,6 +139,7 @@ class ApiServer:
             gate=self.operation.gate,
             observers=self.operation.observers,
             request_timeout=config.operation.request_timeout,
+            aggregation=config.aggregation,
         )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
@@ -155,7 +170,8 @@ class ApiServer:
             self._sites.append(site)
 
     async def stop_listening(self) -> None:
-        """Take no more connections; the ones there are go on."""
+        """Take no more connections; the ones there are go on. From now on the server says that it is not ready."""
+        self._is_closing = True
         for site in self._sites:
             await site.stop()
         self._sites.clear()
