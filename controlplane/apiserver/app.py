@@ -40,6 +40,7 @@ from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
+from controlplane.apiserver.passage import Observer
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
@@ -68,7 +69,7 @@ class ServerConfig:
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
     siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
     ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
-    speaks in: they go no further than authentication."""
+    speaks in: they go no further than authentication. `observers` are told of each request beside `operation`'s own."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
@@ -79,6 +80,7 @@ class ServerConfig:
     documents: Mapping[str, ApiResponse] = field(default_factory=dict)
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
     operation: OperationSettings = field(default_factory=OperationSettings)
+    observers: Sequence[Observer] = ()
 
 
 class ApiServer:
@@ -123,7 +125,7 @@ class ApiServer:
             subresources,
             review_handlers(authentication, authorizer),
             gate=self.operation.gate,
-            observers=self.operation.observers,
+            observers=[*self.operation.observers, *config.observers],
             request_timeout=config.operation.request_timeout,
         )
         self._runner: web.ServerRunner | None = None
