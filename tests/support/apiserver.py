@@ -90,7 +90,10 @@ async def serving(
     authorizer: Authorizer | None = None,
     port: int = 0,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a loopback port (0 = a free one). Without `authorizer` only administrators may anything."""
+    """An ApiServer over `registry` on a loopback port (0 = a free one).
+
+    Without `authorizer` only administrators may anything.
+    """
     authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]

@@ -87,8 +87,8 @@ class Asked:
         return {each.content_type for each in self.requests if each.method == method}
 
     def failures(self) -> list[str]:
-        """Requests that the server could not answer: any of them is a defect of the server."""
-        return [each.line for each in self.requests if each.code >= 500]
+        """Requests at which the server failed: any of them is a defect of it."""
+        return [each.line for each in self.requests if each.code == 500]
 
     def _shown(self, hidden: Iterable[str]) -> Iterator[Request]:
         return (each for each in self.requests if not each.path.startswith(tuple(hidden)))

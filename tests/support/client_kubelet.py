@@ -92,6 +92,7 @@ class RemoteKubelet:
             with contextlib.suppress(AlreadyExists):
                 await self.client.create(NODE, {**node(each), "status": {}})
             status = node(each)["status"]
+            status["addresses"] = [{"type": "Hostname", "address": each}]
             ready = status["conditions"][0]
             ready.update(
                 lastHeartbeatTime=now(), lastTransitionTime=now(), reason="KubeletReady", message="x"

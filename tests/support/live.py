@@ -21,7 +21,10 @@ from controlplane.apiserver.app import ServerConfig
 from controlplane.apiserver.server import component_clients
 from controlplane.client.client import Client
 from controlplane.control_loop import ControllerSettings, run_controllers
-from controlplane.resources.catalog import NODE
+from controlplane.meta.objects import dig, name
+from controlplane.resources.catalog import CONFIG_MAP, NODE, SERVICE_ACCOUNT
+from controlplane.resources.kind import Kind
+from controlplane.store.protocol import Delete
 from controlplane.store.sqlite import SQLiteStore
 
 LIMIT = 20.0
@@ -60,9 +63,7 @@ class Live:
         """Serve with all controllers and two nodes that are ready; their pods run by word only."""
         config = ServerConfig(observers=(self.asked,), kubelet_tls=self.kubelet.client_tls)
         self._served = served = await self._running.enter_async_context(
-            cluster(
-                self.directory, self.kubelet.dial, disabled_admission=(), port=self.port, config=config
-            )
+            cluster(self.directory, self.kubelet.dial, disabled_admission=(), port=self.port, config=config)
         )
         clients = component_clients(served.server)
         settings = ControllerSettings(pki_dir=self.directory / "pki")
@@ -70,10 +71,12 @@ class Live:
         controllers = run_controllers(clients, settings, served.authority.certificate_pem.decode())
         await self._running.enter_async_context(running(controllers, nodes.run()))
         async with asyncio.timeout(LIMIT):
-            async for event in clients.api_server.watch(NODE):
-                conditions = event.object.get("status", {}).get("conditions", ())
-                if event.object["metadata"]["name"] == "node2" and conditions:
-                    break
+            for kind, wanted in (
+                (NODE, "node2"),
+                (CONFIG_MAP, "kube-root-ca.crt"),
+                (SERVICE_ACCOUNT, "default"),
+            ):
+                await _seen(clients.api_server, kind, wanted)
 
     async def stop(self) -> None:
         self._served = None
@@ -83,10 +86,16 @@ class Live:
         """End the server and start it again over the same store. `forget` compacts all history in between."""
         await self.stop()
         if forget:
-            store = SQLiteStore(self.directory / "store.db")
-            await store.compact(await store.revision())
-            await store.close()
+            await self.lose()
         await self.start()
+
+    async def lose(self, *keys: str) -> None:
+        """While the server is down: delete keys of the store, then compact all history."""
+        store = SQLiteStore(self.directory / "store.db")
+        for key in keys:
+            await store.commit([Delete(key)])
+        await store.compact(await store.revision())
+        await store.close()
 
     def kubeconfig(self, **user: str) -> str:
         """The path of a file for the administrator, or for a `user` (`token="..."`), in namespace `default`."""
@@ -106,6 +115,13 @@ class Live:
         path = self.directory / f"kubeconfig{len(list(self.directory.glob('kubeconfig*')))}"
         path.write_text(json.dumps(config))
         return str(path)
+
+
+async def _seen(client: Client, kind: Kind, wanted: str) -> None:
+    """Return once an object of that name is there, and a node is ready."""
+    async for event in client.watch(kind):
+        if name(event.object) == wanted and (kind is not NODE or dig(event.object, "status", "conditions")):
+            return
 
 
 @asynccontextmanager

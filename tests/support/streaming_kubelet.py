@@ -36,9 +36,7 @@ class StreamingKubelet:
     @asynccontextmanager
     async def serving(cls, directory: Path) -> AsyncIterator[StreamingKubelet]:
         authority = CertificateAuthority.load_or_create(directory / "kubelet-pki")
-        own = authority.ensure(
-            "kubelet", "kubelet", ips=[ip_address("127.0.0.1")], client=False, server=True
-        )
+        own = authority.ensure("kubelet", "kubelet", ips=[ip_address("127.0.0.1")], client=False, server=True)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(own.cert, own.key)
         client_tls = ssl.create_default_context(cafile=authority.certificate_path)
@@ -81,7 +79,9 @@ class StreamingKubelet:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         feeding = asyncio.create_task(_feed(client, process.stdin))
         if not request.query.get("input"):
             process.stdin.close()
