@@ -42,6 +42,7 @@ from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
+from controlplane.apiserver.passage import Observer
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
@@ -70,7 +71,8 @@ class ServerConfig:
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
     siblings beside `ping`, `log` and `etcd`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
     ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
-    speaks in: they go no further than authentication. `aggregation` knows what other servers serve."""
+    speaks in: they go no further than authentication. `observers` are told of each request beside `operation`'s own.
+    `aggregation` knows what other servers serve."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
@@ -82,6 +84,7 @@ class ServerConfig:
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
     operation: OperationSettings = field(default_factory=OperationSettings)
     aggregation: Aggregation | None = None
+    observers: Sequence[Observer] = ()
 
 
 class ApiServer:
@@ -137,7 +140,7 @@ class ApiServer:
             subresources,
             review_handlers(authentication, authorizer),
             gate=self.operation.gate,
-            observers=self.operation.observers,
+            observers=[*self.operation.observers, *config.observers],
             request_timeout=config.operation.request_timeout,
             aggregation=config.aggregation,
         )
