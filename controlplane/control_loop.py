@@ -16,19 +16,30 @@ from dataclasses import dataclass
 from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
+from controlplane.client.known_kinds import DiscoveredKinds
+from controlplane.controllers.cronjob.controller import CronJobController
+from controlplane.controllers.daemonset.controller import DaemonSetController
 from controlplane.controllers.deployment.controller import DeploymentController
+from controlplane.controllers.disruption.controller import DisruptionController
 from controlplane.controllers.endpoints.endpoints_controller import EndpointsController
 from controlplane.controllers.endpoints.mirroring_controller import EndpointSliceMirroringController
 from controlplane.controllers.endpoints.slice_controller import EndpointSliceController
 from controlplane.controllers.garbage_collector import GarbageCollector
+from controlplane.controllers.job.controller import JobController
 from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.node_ipam import NodeIpamController
 from controlplane.controllers.node_lifecycle.controller import NodeLifecycleController
 from controlplane.controllers.pod_gc import PodGarbageController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
+from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
+from controlplane.controllers.resource_quota import ResourceQuotaController
 from controlplane.controllers.root_ca import RootCaController
 from controlplane.controllers.service_account import ServiceAccountController
+from controlplane.controllers.service_cidr import IPAddressRepairController, ServiceCidrController
+from controlplane.controllers.statefulset.controller import StatefulSetController
+from controlplane.controllers.storage_protection import StorageProtectionController
 from controlplane.controllers.taint_eviction import TaintEvictionController
+from controlplane.controllers.ttl_after_finished import TtlAfterFinishedController
 from controlplane.resources.catalog import KINDS
 from controlplane.scheduler.scheduler import Scheduler
 
@@ -57,21 +68,34 @@ class ControllerSettings:
 async def run_controllers(client: Client, settings: ControllerSettings, ca_pem: str) -> None:
     """Run everything until cancelled. `ca_pem` is published to all namespaces."""
     informers = Informers(client)
+    kinds = DiscoveredKinds(client, informers, KINDS)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
+        "daemonset": DaemonSetController(client, informers).run,
         "deployment": DeploymentController(client, informers).run,
         "replicaset": ReplicaSetController(client, informers).run,
-        "scheduler": Scheduler(client, informers).run,
+        "replicationcontroller": ReplicaSetController(client, informers, REPLICATION_CONTROLLERS).run,
+        "statefulset": StatefulSetController(client, informers).run,
+        "job": JobController(client, informers).run,
+        "cronjob": CronJobController(client, informers).run,
+        "ttl after finished": TtlAfterFinishedController(client, informers).run,
+        "disruption": DisruptionController(client, informers).run,
+        "resource quota": ResourceQuotaController(client, informers, kinds).run,
+        "scheduler": Scheduler(client.named("kube-scheduler"), informers).run,
         "endpoints": EndpointsController(client, informers).run,
         "endpointslice": EndpointSliceController(client, informers).run,
         "endpointslicemirroring": EndpointSliceMirroringController(client, informers).run,
-        "namespace": NamespaceController(client, informers, KINDS).run,
+        "discovery": kinds.run,
+        "namespace": NamespaceController(client, informers, kinds).run,
         "node lifecycle": NodeLifecycleController(client, informers, settings.node_monitor_grace).run,
         "taint eviction": TaintEvictionController(client, informers).run,
         "node ipam": NodeIpamController(client, informers, cluster_cidr, settings.node_cidr_mask).run,
         "pod gc": PodGarbageController(client, informers, settings.pod_gc_quarantine).run,
-        "garbage collector": GarbageCollector(client, informers, KINDS).run,
+        "garbage collector": GarbageCollector(client, informers, kinds).run,
         "service account": ServiceAccountController(client, informers).run,
+        "service cidr": ServiceCidrController(client, informers).run,
+        "ip repair": IPAddressRepairController(client, informers).run,
+        "storage protection": StorageProtectionController(client, informers).run,
         "root ca": RootCaController(client, informers, ca_pem).run,
     }
     async with asyncio.TaskGroup() as group:

@@ -16,6 +16,7 @@
     |-- Invalid                 422 Invalid
     |-- TooManyRequests         429 TooManyRequests
     |-- InternalError           500 InternalError
+    |   `-- Unclassified        500 without a reason
     |-- ServiceUnavailable      503 ServiceUnavailable
     `-- ServerTimeout           504 Timeout
 
@@ -95,7 +96,7 @@ class StatusError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
+            **({"reason": self.reason} if self.reason else {}),
             "code": self.code,
         }
         if details:
@@ -161,6 +162,12 @@ class TooManyRequests(StatusError):
 
 class InternalError(StatusError):
     code, reason = 500, "InternalError"
+
+
+class Unclassified(InternalError):
+    """A fault of the request that upstream has no reason for, e.g. an applied object that does not fit its type."""
+
+    reason = ""
 
 
 class ServiceUnavailable(StatusError):

@@ -84,7 +84,8 @@ def listing(kind: Kind, result: ListResult, wanted: Representation, include: str
 
 def splice(kind: Kind, metadata: Object, items: Sequence[Stored]) -> bytes:
     """A list object whose items are the stored bytes."""
-    head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata})
+    list_kind = kind.list_kind or f"{kind.kind}List"
+    head = orjson.dumps({"kind": list_kind, "apiVersion": kind.api_version, "metadata": metadata})
     return b"".join((head[:-1], b',"items":[', b",".join([stored.encoded for stored in items]), b"]}"))
 
 

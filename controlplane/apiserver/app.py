@@ -31,11 +31,13 @@ from controlplane.apiserver.authn import (
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.core import MAX_BODY, Core, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
+from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
@@ -58,12 +60,14 @@ _WRITES_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
-    certificate. `health_checks` are told by /readyz and its siblings beside `ping` and `store`."""
+    certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
 
     server_address: str = "127.0.0.1:6443"
-    kinds: Sequence[Kind] = KINDS
+    kinds: ServedKinds | Sequence[Kind] = KINDS
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+    components: Mapping[str, HealthCheck] = field(default_factory=dict)
 
 
 class ApiServer:
@@ -86,12 +90,15 @@ class ApiServer:
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
         self._authenticator = authenticator
-        self._authorizer = authorizer
-        subresources = subresource_handlers(Connector(kubelet_dial, config.kubelet_tls))
-        discovery = Discovery(config.kinds, config.server_address, subresources)
-        self._core = Core(
-            registry, config.kinds, authorizer, NonResources(config.kinds, discovery, checks), subresources
-        )
+        self.authorizer = authorizer
+        components = ComponentStatuses({"etcd-0": store, **config.components})
+        subresources = {
+            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
+            ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+        }
+        kinds = ServedKinds.of(config.kinds)
+        discovery = Discovery(kinds, config.server_address, subresources)
+        self._core = Core(registry, kinds, authorizer, NonResources(kinds, discovery, checks), subresources)
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
         self._endless: set[asyncio.Task[Any]] = set()
@@ -208,7 +215,7 @@ class ApiServer:
         if not any(name.lower().startswith("impersonate-") for name in request.headers):
             return user
         pairs = [(name.lower(), value) for name, value in request.headers.items()]
-        return await impersonate(user, pairs, self._authorizer)
+        return await impersonate(user, pairs, self.authorizer)
 
 
 async def _close(response: ApiResponse) -> None:

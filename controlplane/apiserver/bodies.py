@@ -10,26 +10,44 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
-import yaml
 
+from controlplane.apiserver import yaml_bodies
 from controlplane.apiserver.options import FieldValidation
 from controlplane.apiserver.registry.requests import PatchType
 from controlplane.errors import BadRequest, Cause, Object, UnsupportedMediaType, invalid
-from controlplane.resources.kind import Kind
+from controlplane.meta.managed.typed import go_value
+from controlplane.resources.kind import Checked, Kind
 from controlplane.schema import duplicates, protobuf, strict
 
 _JSON_TYPES = ("application/json", "text/json")
 _YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
-_PATCH_TYPES = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC)
+_PATCH_TYPES = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC, PatchType.APPLY)
+_CUSTOM_PATCH_TYPES = (PatchType.JSON, PatchType.MERGE, PatchType.APPLY)
+"""What custom resources take: without a Go type there are no merge keys."""
+_MAX_FAULTS = 100
+"""Unknown and doubled fields that are reported."""
+_OPERATION = frozenset({"op", "path", "from", "value"})
 _NO_KIND = "couldn't get version/kind; json parse error"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an endpoint takes: the apiVersion and kind of the body, and the name errors give the object."""
+    """What an endpoint takes: the apiVersion and kind of the body. `decode` is for kinds without a built-in schema."""
 
     api_version: str
     kind: str
+    decode: Callable[[Object], Checked] | None = None
+    strategic_merge: bool = True
+
+    def check(self, obj: Object) -> Checked:
+        """The body decoded: unknown fields, wrong types, what is left."""
+        if self.decode is not None:
+            return self.decode(obj)
+        return strict.check(obj, self.api_version, self.kind)
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
 
     @property
     def group(self) -> str:
@@ -41,17 +59,18 @@ DELETE_OPTIONS = Target("v1", "DeleteOptions")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A parsed body and the paths of fields that occurred twice in it."""
+    """A parsed body and what occurred twice in it: paths of fields, or for YAML what its decoder says of lines."""
 
     value: object
     duplicates: Sequence[str] = ()
+    lines: Sequence[str] = ()
 
 
 Decoder = Callable[[bytes, Target], Decoded]
 
 
 def target_of(kind: Kind) -> Target:
-    return Target(kind.api_version, kind.kind)
+    return Target(kind.api_version, kind.kind, kind.decode, kind.strategic_merge)
 
 
 def media_type(content_type: str) -> str:
@@ -67,22 +86,12 @@ def _decode_json(body: bytes, target: Target) -> Decoded:
     return Decoded(value, doubled)
 
 
-class _JsonLoader(yaml.CSafeLoader):
-    """YAML as JSON has it: dates and binaries stay text."""
-
-
-_JsonLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def _decode_yaml(body: bytes, target: Target) -> Decoded:
     try:
-        value = yaml.load(body, Loader=_JsonLoader)  # derived from the safe loader
-    except yaml.YAMLError as error:
+        found = yaml_bodies.parse(body)
+    except ValueError as error:
         raise ValueError(f"{_NO_KIND}: {error}") from error
-    return Decoded(value)
+    return Decoded(found.value, (), found.repeated)
 
 
 def _decode_protobuf(body: bytes, target: Target) -> Decoded:
@@ -127,14 +136,15 @@ def accept(decoded: Decoded, target: Target, validation: FieldValidation, warnin
     if not isinstance(obj, dict):
         raise _unrecognized(target, "the body is not an object")
     _identify(obj, target)
-    checked = strict.check(obj, target.api_version, target.kind)
+    checked = target.check(obj)
     if checked.type_errors:
         raise _unhandled(target, checked.type_errors[0])
     faults = _faults(checked.unknown, decoded.duplicates)
-    if faults and validation is FieldValidation.STRICT:
-        raise _unhandled(target, f"strict decoding error: {', '.join(faults)}")
+    if (faults or decoded.lines) and validation is FieldValidation.STRICT:
+        repeated = [f"yaml: unmarshal errors:\n{_indented(decoded.lines)}"] if decoded.lines else []
+        raise _unhandled(target, f"strict decoding error: {', '.join([*repeated, *faults])}")
     if validation is FieldValidation.WARN:
-        warnings.extend(faults)
+        warnings.extend([*decoded.lines, *faults])
     accepted: Object = checked.pruned
     if not isinstance(accepted.setdefault("metadata", {}), dict):
         if accepted["metadata"] is not None:
@@ -149,7 +159,8 @@ def _identify(obj: Object, target: Target) -> None:
         raise _unrecognized(target, "couldn't get version/kind; apiVersion and kind must be strings")
     if kind and kind != target.kind:
         raise BadRequest(
-            f'{kind} in version "{api_version or target.api_version}" cannot be handled as a {target.kind}: '
+            f'{kind} in version "{(api_version or target.api_version).rpartition("/")[2]}" cannot be handled as a '
+            f"{target.kind}: "
             f"expected kind {target.kind}"
         )
     if api_version and api_version != target.api_version:
@@ -180,32 +191,82 @@ def check_name(obj: Object, namespace: str, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PatchBody:
-    """A parsed patch; `value` is a list for JSON patches, else a dict."""
+    """A parsed patch; `value` is a list for JSON patches, else a dict. `faults`: what strictness objects to in it."""
 
     type: PatchType
     value: object
-    duplicates: Sequence[str] = ()
-    text: str = ""
+    faults: Sequence[str] = ()
 
 
-def decode_patch(content_type: str, body: bytes) -> PatchBody:
+def decode_patch(content_type: str, body: bytes, target: Target) -> PatchBody:
     """The body of a PATCH. Raises UnsupportedMediaType and BadRequest."""
-    wanted = media_type(content_type)
-    if wanted not in _PATCH_TYPES:
-        raise _unsupported(_PATCH_TYPES)
+    types = _PATCH_TYPES if target.strategic_merge else _CUSTOM_PATCH_TYPES
+    wanted = content_type.partition(";")[0].strip()
+    if wanted not in types:
+        raise _unsupported(types)
     patch_type = PatchType(wanted)
+    if patch_type is PatchType.APPLY:
+        return _apply_body(body)
     try:
         value, doubled = duplicates.parse(body)
     except ValueError as error:
         raise BadRequest(f"error decoding patch: {error}") from error
-    expected, word = (list, "a list of operations") if patch_type is PatchType.JSON else (dict, "an object")
-    if not isinstance(value, expected):
-        raise BadRequest(f"error decoding patch: the body of a {wanted} must be {word}")
-    return PatchBody(patch_type, value, doubled, body.decode("utf-8", "replace"))
+    faults = [f'duplicate field "{path}"' for path in doubled]
+    if patch_type is not PatchType.JSON:
+        if not isinstance(value, dict):
+            raise BadRequest(
+                f"error decoding patch: json: cannot unmarshal {_go_kind(value)} into Go value of type "
+                "map[string]interface {}"
+            )
+        return PatchBody(patch_type, value, faults)
+    if not isinstance(value, list):
+        raise BadRequest(
+            f"error decoding patch: json: cannot unmarshal {_go_kind(value)} into Go value of type "
+            "[]handlers.jsonPatchOp"
+        )
+    faults += [
+        f'unknown field "[{at}].{name}"'
+        for at, operation in enumerate(value)
+        if isinstance(operation, dict)
+        for name in operation
+        if name not in _OPERATION
+    ]
+    return PatchBody(patch_type, value, [f"json patch {fault}" for fault in faults])
+
+
+def _apply_body(body: bytes) -> PatchBody:
+    """kubectl writes JSON, which is YAML; only when a key is doubled the text is read as YAML for its lines."""
+    try:
+        value, doubled = duplicates.parse(body)
+    except ValueError:
+        doubled, value = ["?"], None
+    faults: list[str] = []
+    if doubled:
+        try:
+            found = yaml_bodies.parse(body)
+        except ValueError as error:
+            raise BadRequest(f"error decoding YAML: {error}") from error
+        value = found.value
+        faults += found.repeated
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise BadRequest(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{_go_kind(value)} into Go value of type map[string]interface {{}}"
+        )
+    return PatchBody(PatchType.APPLY, value, faults)
+
+
+def _go_kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    names = {dict: "object", list: "array", str: "string", int: "number", float: "number"}
+    return names.get(type(value), "null")
 
 
 def patch_check(
-    patch: PatchBody, target: Target, name: str, validation: FieldValidation, warnings: list[str]
+    patch: PatchBody, target: Target, validation: FieldValidation, warnings: list[str]
 ) -> Callable[[Object], Object]:
     """What the registry asks of each patched object: 422 for bad fields, else the object without unknown ones.
 
@@ -214,15 +275,18 @@ def patch_check(
 
     def check(obj: Object) -> Object:
         warnings.clear()
-        checked = strict.check(obj, target.api_version, target.kind)
-        faults = _faults(checked.unknown, patch.duplicates)
+        checked = target.check(obj)
+        faults = _limited([*patch.faults, *(f'unknown field "{path}"' for path in checked.unknown)])
         problem = checked.type_errors[0] if checked.type_errors else ""
         if not problem and faults and validation is FieldValidation.STRICT:
             problem = f"strict decoding error: {', '.join(faults)}"
         if problem:
-            quoted = orjson.dumps(patch.text).decode()
+            strategic = patch.type is PatchType.STRATEGIC
+            shown = go_value(patch.value) if strategic else orjson.dumps(obj).decode()
+            quoted = orjson.dumps(shown).decode()
             cause = Cause("FieldValueInvalid", f"Invalid value: {quoted}: {problem}", "patch")
-            raise invalid(target.kind, target.group, name, [cause])
+            # Upstream names neither kind nor object here.
+            raise invalid("", "", "", [cause])
         if validation is FieldValidation.WARN:
             warnings.extend(faults)
         pruned: Object = checked.pruned
@@ -231,14 +295,48 @@ def patch_check(
     return check
 
 
+def apply_check(
+    patch: PatchBody, target: Target, validation: FieldValidation, warnings: list[str]
+) -> Callable[[Object], Object]:
+    """As `patch_check` for a server-side apply: its fields fit their types by then, doubled keys are 400."""
+
+    def check(obj: Object) -> Object:
+        warnings.clear()
+        if patch.faults and validation is FieldValidation.STRICT:
+            raise BadRequest(
+                "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n"
+                + _indented(patch.faults)
+            )
+        checked = target.check(obj)
+        if checked.type_errors:
+            raise _unhandled(target, checked.type_errors[0])
+        if validation is FieldValidation.WARN:
+            warnings.extend(patch.faults)
+        pruned: Object = checked.pruned
+        return pruned
+
+    return check
+
+
 def warning_header(warnings: Sequence[str]) -> str:
     """The value of a `Warning` header (RFC 7234, code 299) for all of `warnings`."""
-    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in warnings)
+    plain = ("".join(c if c.isprintable() else " " for c in text) for text in warnings)
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in plain)
     return ", ".join(f'299 - "{text}"' for text in quoted)
 
 
 def _faults(unknown: Sequence[str], doubled: Sequence[str]) -> list[str]:
-    return [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in doubled]
+    return _limited(
+        [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in doubled]
+    )
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _limited(faults: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(faults))[:_MAX_FAULTS]
 
 
 def _unrecognized(target: Target, why: str) -> BadRequest:
@@ -247,7 +345,7 @@ def _unrecognized(target: Target, why: str) -> BadRequest:
 
 def _unhandled(target: Target, why: str) -> BadRequest:
     return BadRequest(
-        f'{target.kind} in version "{target.api_version}" cannot be handled as a {target.kind}: {why}'
+        f'{target.kind} in version "{target.version}" cannot be handled as a {target.kind}: {why}'
     )
 
 

@@ -1,19 +1,22 @@
-"""What every cluster has from the start: its namespaces, and the Service `kubernetes` that leads to the API server.
+"""What every cluster has from the start: the objects of `seeds`, and the Service `kubernetes` that leads to the API
+server.
 
 Called once after the registry has started, and again on every start: existing objects are brought up to date.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from controlplane.apiserver.registry import LOOPBACK_USER, Registry, WriteOptions
+from controlplane.apiserver.seeds import seeds
 from controlplane.errors import AlreadyExists, Conflict, NotFound, Object
-from controlplane.resources.catalog import ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, SERVICE
+from controlplane.meta.timestamps import now
+from controlplane.resources.catalog import ENDPOINT_SLICE, ENDPOINTS, SERVICE
 from controlplane.resources.kind import Kind
 
-NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 API_SERVICE = "kubernetes"
 API_SERVICE_PORT = 443
 
@@ -25,17 +28,19 @@ async def bootstrap(
     service_ip: IPv4Address | IPv6Address,
     endpoints: Sequence[IPv4Address | IPv6Address],
     port: int,
+    service_cidrs: Sequence[IPv4Network | IPv6Network] = (),
 ) -> None:
     """Make sure of all of it.
 
     `service_ip` is the first address of the Service range; `endpoints` and `port` are where pods reach the API
-    server. Without endpoints the Service has none.
+    server. Without endpoints the Service has none. `service_cidrs` are the ranges Services get their addresses from.
     """
-    for namespace in NAMESPACES:
-        await _ensure(registry, NAMESPACE, "", {"metadata": {"name": namespace}}, ())
-    await _ensure(registry, SERVICE, "default", _service(service_ip, port), ())
-    await _ensure(registry, ENDPOINTS, "default", _endpoints(endpoints, port), ("subsets",))
-    await _ensure(registry, ENDPOINT_SLICE, "default", _slice(endpoints, port), ("endpoints", "ports"))
+    await registry.plant(seeds(registry.kinds, service_cidrs, now()))
+    await asyncio.gather(
+        _ensure(registry, SERVICE, "default", _service(service_ip, port), ()),
+        _ensure(registry, ENDPOINTS, "default", _endpoints(endpoints, port), ("subsets",)),
+        _ensure(registry, ENDPOINT_SLICE, "default", _slice(endpoints, port), ("endpoints", "ports")),
+    )
 
 
 async def _ensure(

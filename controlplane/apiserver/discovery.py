@@ -1,4 +1,4 @@
-"""Discovery documents, aggregated and legacy, built once from the served kinds. Pure.
+"""Discovery documents, aggregated and legacy, built from the served kinds whenever these have changed.
 
 Called by the core for /api, /apis and what lies directly below. The order of kinds is the order of preference.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.errors import Object
 from controlplane.resources.kind import Kind
 
@@ -40,29 +41,61 @@ def _subresources(kind: Kind, served: Container[tuple[str, str, str]]) -> Iterat
 
 
 class Discovery:
-    """All documents, encoded.
+    """All documents, encoded; those handed out at one moment belong to one state of the set.
 
     `server_address` is `host:port` as clients reach it (legacy /api names it). Of the kinds' declared subresources
     only those in `served` (group, plural, subresource) are told.
     """
 
     def __init__(
-        self, kinds: Sequence[Kind], server_address: str, served: Container[tuple[str, str, str]]
+        self,
+        kinds: ServedKinds | Sequence[Kind],
+        server_address: str,
+        served: Container[tuple[str, str, str]],
     ) -> None:
+        self._kinds = ServedKinds.of(kinds)
+        self._server_address = server_address
+        self._served = served
+        self._edition = 0
+        self._aggregated: dict[tuple[str, str], bytes] = {}
+        self._documents: dict[tuple[str, ...], bytes] = {}
+
+    def document(self, segments: tuple[str, ...]) -> bytes | None:
+        """The legacy document of that path (`("apis", "apps", "v1")`), None when nothing is served there."""
+        self._refresh()
+        return self._documents.get(segments)
+
+    def aggregated(self, root: str, version: str) -> bytes:
+        """The APIGroupDiscoveryList of `api` or `apis` in apidiscovery.k8s.io `v2` or `v2beta1`."""
+        self._refresh()
+        return self._aggregated[root, version]
+
+    @property
+    def paths(self) -> list[str]:
+        self._refresh()
+        return ["/" + "/".join(segments) for segments in self._documents]
+
+    def _refresh(self) -> None:
+        if self._edition != self._kinds.edition:
+            self._edition = self._kinds.edition
+            self._build()
+
+    def _build(self) -> None:
+        served = self._served
         groups: dict[str, dict[str, list[Kind]]] = {}
-        for kind in kinds:
+        for kind in self._kinds:
             groups.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
         named = {group: versions for group, versions in groups.items() if group}
         core: dict[str, dict[str, list[Kind]]] = {
             group: versions for group, versions in groups.items() if not group
         }
-        addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}]
+        addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": self._server_address}]
         self._aggregated = {
             (root, version): orjson.dumps(_aggregated(chosen, version, served))
             for root, chosen in (("api", core), ("apis", named))
             for version in ("v2", "v2beta1")
         }
-        self._documents: dict[tuple[str, ...], bytes] = {
+        self._documents = {
             ("api",): orjson.dumps(
                 {
                     "kind": "APIVersions",
@@ -85,18 +118,6 @@ class Discovery:
             for version, members in versions.items():
                 root = ("apis", name, version) if name else ("api", version)
                 self._documents[root] = orjson.dumps(_resource_list(name, version, members, served))
-
-    def document(self, segments: tuple[str, ...]) -> bytes | None:
-        """The legacy document of that path (`("apis", "apps", "v1")`), None when nothing is served there."""
-        return self._documents.get(segments)
-
-    def aggregated(self, root: str, version: str) -> bytes:
-        """The APIGroupDiscoveryList of `api` or `apis` in apidiscovery.k8s.io `v2` or `v2beta1`."""
-        return self._aggregated[root, version]
-
-    @property
-    def paths(self) -> list[str]:
-        return ["/" + "/".join(segments) for segments in self._documents]
 
 
 def _group(name: str, versions: Sequence[str]) -> Object:

@@ -13,8 +13,8 @@ from controlplane.apiserver.discovery import AGGREGATED_TYPE, Discovery
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, json_response, typed
 from controlplane.apiserver.negotiation import aggregated_discovery
 from controlplane.apiserver.options import Query
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.errors import NotFound, StatusError
-from controlplane.resources.kind import Kind
 from controlplane.schema import openapi
 
 log = logging.getLogger(__name__)
@@ -50,18 +50,17 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 class NonResources:
     """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told."""
 
-    def __init__(
-        self, kinds: Sequence[Kind], discovery: Discovery, checks: Mapping[str, HealthCheck]
-    ) -> None:
-        self._kinds = tuple(kinds)
+    def __init__(self, kinds: ServedKinds, discovery: Discovery, checks: Mapping[str, HealthCheck]) -> None:
+        self._kinds = kinds
+        self._edition = 0
         self._discovery = discovery
         self._checks = dict(checks)
-        self._openapi_index = orjson.dumps(openapi.index(kinds))
+        self._openapi_index = b""
         self._version = orjson.dumps(version())
-        self._paths = sorted(
-            [*self._discovery.paths, "/openapi/v2", "/openapi/v3", "/version"]
-            + [f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))]
-        )
+        self._paths = ["/openapi/v2", "/openapi/v3", "/version"]
+        self._paths += [
+            f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))
+        ]
 
     async def answer(self, request: ApiRequest, segments: tuple[str, ...], query: Query) -> ApiResponse:
         """The answer to a GET of these path segments. Raises NotFound."""
@@ -73,17 +72,23 @@ class NonResources:
             case ("openapi", "v2"):
                 return typed(200, openapi.V2_BODY, openapi.V2_CONTENT_TYPE)
             case ("openapi", "v3"):
-                return typed(200, self._openapi_index)
+                return typed(200, self._index())
             case ("openapi", "v3", *rest):
                 return self._openapi(rest)
             case ("healthz" | "livez" | "readyz" as path, *names):
                 return await self._health(path, names, query)
             case ("",):
-                return json_response(200, {"paths": self._paths})
+                return json_response(200, {"paths": sorted([*self._discovery.paths, *self._paths])})
         document = self._discovery.document(segments)
         if document is None:
             raise NotFound("the server could not find the requested resource")
         return typed(200, document)
+
+    def _index(self) -> bytes:
+        if self._edition != self._kinds.edition:
+            self._edition = self._kinds.edition
+            self._openapi_index = orjson.dumps(openapi.index(self._kinds))
+        return self._openapi_index
 
     def _root(self, root: str, request: ApiRequest) -> ApiResponse:
         wanted = aggregated_discovery(request.headers.get("accept", ""))

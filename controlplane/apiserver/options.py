@@ -5,6 +5,7 @@ Called by the handlers; knows no HTTP.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -81,25 +82,79 @@ class Query:
 
 
 def write_options(
-    query: Query, user: UserInfo, user_agent: str = "", remarks: Remarks | None = None
+    query: Query,
+    user: UserInfo,
+    user_agent: str = "",
+    remarks: Remarks | None = None,
+    kind: str = "CreateOptions",
 ) -> WriteOptions:
     """Options of create, update and patch. The manager's name defaults to the User-Agent up to its slash."""
     manager = query.text("fieldManager")
-    if len(manager) > _FIELD_MANAGER_MAX:
-        raise _options_error(
-            "FieldValueTooLong", "fieldManager", f"Too long: may not be more than {_FIELD_MANAGER_MAX} bytes"
-        )
+    causes = _manager_causes(manager)
+    if causes:
+        raise invalid(kind, "meta.k8s.io", "", causes)
     return WriteOptions(
-        dry_run=_dry_run(query.all("dryRun")),
-        field_manager=manager or user_agent.partition("/")[0][:_FIELD_MANAGER_MAX],
+        dry_run=_dry_run(query.all("dryRun"), kind),
+        field_manager=manager or _manager_of(user_agent),
         user=user,
         remarks=remarks or Remarks(),
     )
 
 
-def field_validation(query: Query) -> FieldValidation:
+def _manager_causes(manager: str) -> list[Cause]:
+    causes = []
+    if len(manager.encode()) > _FIELD_MANAGER_MAX:
+        text = f"Too long: may not be more than {_FIELD_MANAGER_MAX} bytes"
+        causes.append(Cause("FieldValueTooLong", text, "fieldManager"))
+    at = 0
+    for character in manager:
+        if not _printable(character):
+            shown = f"U+{ord(character):04X}"
+            text = f"Invalid value: {_quoted(manager)}: invalid character {shown} (at position {at})"
+            causes.append(Cause("FieldValueInvalid", text, "fieldManager"))
+        at += len(character.encode())
+    return causes
+
+
+def _printable(character: str) -> bool:
+    """As Go's unicode.IsPrint: of spaces only the ASCII one."""
+    return character.isprintable()
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _manager_of(user_agent: str) -> str:
+    """The User-Agent up to its slash, without what cannot be printed and cut to what fits."""
+    found, size = [], 0
+    for character in user_agent.partition("/")[0]:
+        if _printable(character):
+            size += len(character.encode())
+            if size > _FIELD_MANAGER_MAX:
+                break
+            found.append(character)
+    return "".join(found)
+
+
+def check_patch_options(query: Query, *, applies: bool) -> None:
+    """What a PATCH must and must not say, depending on whether it is a server-side apply. Raises Invalid."""
+    if applies and not query.text("fieldManager"):
+        cause = Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
+        raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
+    if not applies and "force" in query:
+        cause = Cause("FieldValueForbidden", "Forbidden: may not be specified for non-apply patch", "force")
+        raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
+
+
+def field_validation(query: Query, kind: str = "CreateOptions") -> FieldValidation:
     """`fieldValidation`, by default Warn. Raises Invalid for other words."""
-    return _choice(FieldValidation, "fieldValidation", query.text("fieldValidation")) or FieldValidation.WARN
+    text = query.text("fieldValidation")
+    if text and text not in list(FieldValidation):
+        words = ", ".join(f'"{word}"' for word in ("", *sorted(FieldValidation)))
+        message = f"Unsupported value: {_quoted(text)}: supported values: {words}"
+        raise invalid(kind, "meta.k8s.io", "", [Cause("FieldValueNotSupported", message, "fieldValidation")])
+    return FieldValidation(text) if text else FieldValidation.WARN
 
 
 def list_options(query: Query, kind: Kind) -> ListOptions:
@@ -190,12 +245,11 @@ def _delete_options_from(body: Object, query: Query, user: UserInfo, remarks: Re
     )
 
 
-def _dry_run(values: Sequence[str]) -> bool:
-    for value in values:
-        if value != "All":
-            raise _options_error(
-                "FieldValueNotSupported", "dryRun", f'Unsupported value: "{value}": supported values: "All"'
-            )
+def _dry_run(values: Sequence[str], kind: str = "DeleteOptions") -> bool:
+    if any(value != "All" for value in values):
+        shown = f"[]string{{{', '.join(map(_quoted, values))}}}"
+        message = f'Unsupported value: {shown}: supported values: "All"'
+        raise _options_error("FieldValueNotSupported", "dryRun", message, kind)
     return bool(values)
 
 

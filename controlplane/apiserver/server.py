@@ -11,15 +11,34 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
+from controlplane.apiserver.admission.always_deny import AlwaysDeny
+from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
+from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
+from controlplane.apiserver.admission.kind_warnings import KindWarnings
+from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
+from controlplane.apiserver.admission.priority import Priority
+from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
+from controlplane.apiserver.admission.runtime_class import RuntimeClassAdmission
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
+from controlplane.apiserver.admission.storage_objects import (
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
+from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.admission.taints import TaintNodesByCondition
+from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
+from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import (
@@ -30,12 +49,16 @@ from controlplane.apiserver.authn import (
 )
 from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.nonresource import HealthCheck
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.local import LocalTransport
 from controlplane.resources.catalog import KINDS
@@ -61,7 +84,9 @@ class ControlPlaneSettings:
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
+    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
+    `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
     """
 
     data_dir: Path
@@ -73,8 +98,11 @@ class ControlPlaneSettings:
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
     token_file: Path | None = None
+    event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
+    disabled_admission: tuple[str, ...] = ()
+    enabled_admission: tuple[str, ...] = ()
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -153,20 +181,40 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
+            kinds = ServedKinds(KINDS)
+            objects, seat = StoredObjects(), AuthorizerSeat()
+            chain = admission_chain(settings, kinds, seat, objects, dial)
             registry = Registry(
-                store, KINDS, admission=_admission(settings), allocators=[_allocator(settings)]
+                store,
+                kinds,
+                admission=chain.mutating,
+                validation=chain.validating,
+                allocators=[_allocator(settings)],
+                lifetimes={("", "events"): settings.event_ttl_seconds},
             )
+            objects.attach(registry)
             await registry.start()
-            server = _api_server(settings, sockets, registry, certificates, dial)
+            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+            components = _components(running=controllers is not None)
+            server = _api_server(settings, sockets, registry, certificates, dial, components)
+            seat.authorizer = server.authorizer
             try:
+                await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
-                await bootstrap(registry, settings.api_service_ip, addresses, settings.advertise_port)
+                await bootstrap(
+                    registry,
+                    settings.api_service_ip,
+                    addresses,
+                    settings.advertise_port,
+                    settings.service_cidrs,
+                )
                 await server.serve(sockets, server_tls(certificates))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
                     on_ready()
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
+                await custom.close()
                 await _close(server, registry)
     finally:
         await store.close()
@@ -178,23 +226,62 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    components: Mapping[str, HealthCheck],
 ) -> ApiServer:
     authenticators: list[Authenticator] = [CertificateAuthenticator()]
     if settings.token_file is not None:
         authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
-    config = ServerConfig(server_address=f"{host}:{port}", kubelet_tls=kubelet_tls(certificates))
+    config = ServerConfig(
+        server_address=f"{host}:{port}",
+        kinds=registry.kinds,
+        kubelet_tls=kubelet_tls(certificates),
+        components=components,
+    )
     return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
 
 
-def _admission(
+def _components(*, running: bool) -> Mapping[str, HealthCheck]:
+    """They run in this process or not at all: where one ends for good, the server ends with it."""
+
+    async def check() -> str:
+        return "" if running else "not running"
+
+    return {"controller-manager": check, "scheduler": check}
+
+
+def admission_chain(
     settings: ControlPlaneSettings,
-) -> tuple[NamespaceLifecycle, ServiceAccountAdmission, DefaultTolerations]:
-    return (
-        NamespaceLifecycle(),
-        ServiceAccountAdmission(),
-        DefaultTolerations(settings.not_ready_seconds, settings.unreachable_seconds),
-    )
+    kinds: ServedKinds,
+    seat: AuthorizerSeat,
+    objects: StoredObjects,
+    dial: Dial,
+) -> Chain:
+    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
+    client = AdmissionWebhookClient(dial)
+    plugins: dict[str, Plugin] = {
+        "NamespaceLifecycle": NamespaceLifecycle(),
+        "LimitRanger": LimitRanger(objects),
+        "ServiceAccount": ServiceAccountAdmission(),
+        "TaintNodesByCondition": TaintNodesByCondition(),
+        "PodSecurity": PodSecurity(),
+        "Priority": Priority(),
+        "DefaultTolerationSeconds": DefaultTolerations(
+            settings.not_ready_seconds, settings.unreachable_seconds
+        ),
+        "PersistentVolumeClaimResize": PersistentVolumeClaimResize(),
+        "DefaultStorageClass": DefaultStorageClass(),
+        "StorageObjectInUseProtection": StorageObjectInUseProtection(),
+        "RuntimeClass": RuntimeClassAdmission(),
+        "DefaultIngressClass": DefaultIngressClass(),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ResourceQuota": ResourceQuotaAdmission(objects),
+        "AlwaysDeny": AlwaysDeny(),
+    }
+    chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
+    return replace(chain, validating=(*chain.validating, KindWarnings()))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:

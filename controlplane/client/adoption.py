@@ -19,17 +19,24 @@ class Adopter:
     """Claims objects of kind `child` for one owner of kind `owner_kind`.
 
     `owner` may come from a cache: before the first adoption it is read anew, and nothing is adopted when it
-    is being deleted or was replaced by another object of the same name.
+    is being deleted or was replaced by another object of the same name. Adopted objects get `finalizer`, if any.
     """
 
     def __init__(
-        self, client: Client, owner_kind: Kind, owner: Object, selector: LabelSelector, child: Kind
+        self,
+        client: Client,
+        owner_kind: Kind,
+        owner: Object,
+        selector: LabelSelector,
+        child: Kind,
+        finalizer: str = "",
     ) -> None:
         self._client = client
         self._owner_kind = owner_kind
         self._owner = owner
         self._selector = selector
         self._child = child
+        self._finalizer = finalizer
         self._may_adopt: bool | None = None
 
     async def claim(self, candidates: Iterable[Object]) -> list[Object]:
@@ -63,7 +70,7 @@ class Adopter:
             return None
         reference = owner_reference(self._owner_kind.api_version, self._owner_kind.kind, self._owner)
         try:
-            return await self._set_owners(obj, [*_references(obj), reference])
+            return await self._set_owners(obj, [*_references(obj), reference], self._finalizer)
         except NotFound:
             return None
 
@@ -78,16 +85,18 @@ class Adopter:
         except NotFound:
             return
 
-    async def _set_owners(self, obj: Object, references: list[Object]) -> Object:
+    async def _set_owners(self, obj: Object, references: list[Object], finalizer: str = "") -> Object:
         """Write the list, unless the object has changed since it was cached (Conflict: the queue tries
         again).
         """
-        patch = {
-            "metadata": {
-                "resourceVersion": obj["metadata"]["resourceVersion"],
-                "ownerReferences": references or None,
-            }
+        metadata: Object = {
+            "resourceVersion": obj["metadata"]["resourceVersion"],
+            "ownerReferences": references or None,
         }
+        finalizers = obj["metadata"].get("finalizers") or []
+        if finalizer and finalizer not in finalizers:
+            metadata["finalizers"] = [*finalizers, finalizer]
+        patch = {"metadata": metadata}
         return await self._client.patch(self._child, name(obj), patch, namespace(obj))
 
 

@@ -82,6 +82,10 @@ class Client:
         self._transport = transport
         self._headers = {"accept": "application/json", "user-agent": user_agent}
 
+    def named(self, user_agent: str) -> Client:
+        """A client over the same transport under another name; only one of them is to be closed."""
+        return Client(self._transport, user_agent)
+
     async def close(self) -> None:
         """Drop all connections."""
         await self._transport.close()

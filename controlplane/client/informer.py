@@ -240,27 +240,48 @@ def _call(handler: ChangeHandler, old: Object | None, new: Object | None) -> Non
 
 
 class Informers:
-    """One shared informer per kind, made on first use."""
+    """One shared informer per resource, made on first use."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._informers: dict[tuple[str, str], Informer] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     def of(self, kind: Kind) -> Informer:
-        """The informer of `kind` over all namespaces. Ask for it before `run`."""
+        """The informer of `kind` over all namespaces. Asked for during `run` it begins at once."""
         key = (kind.group, kind.plural)
         if key not in self._informers:
             self._informers[key] = Informer(self._client, kind)
+            if self._group is not None:
+                self._start(key, self._group)
         return self._informers[key]
 
+    def drop(self, kind: Kind) -> None:
+        """Stop following a kind that is served no more; its handlers are not told anything."""
+        key = (kind.group, kind.plural)
+        self._informers.pop(key, None)
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
     def __iter__(self) -> Iterator[Informer]:
-        return iter(self._informers.values())
+        return iter(tuple(self._informers.values()))
 
     async def run(self) -> None:
-        """Run all informers made so far, until cancelled."""
+        """Run all informers, those made later too, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in self:
-                group.create_task(informer.run(), name=f"informer {informer.kind.plural}")
+            self._group = group
+            try:
+                for key in list(self._informers):
+                    self._start(key, group)
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._group = None
+
+    def _start(self, key: tuple[str, str], group: asyncio.TaskGroup) -> None:
+        informer = self._informers[key]
+        self._tasks[key] = group.create_task(informer.run(), name=f"informer {informer.kind.plural}")
 
     async def synced(self) -> None:
         """Return once every informer made so far is."""

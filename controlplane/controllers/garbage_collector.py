@@ -7,13 +7,15 @@ as the informers of different kinds are not at the same revision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable
 from functools import partial
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller
 from controlplane.client.events import WARNING, EventRecorder
 from controlplane.client.informer import Informer, Informers
+from controlplane.client.known_kinds import KnownKinds
 from controlplane.errors import Conflict, NotFound, Object
 from controlplane.meta.objects import is_being_deleted, metadata, name, namespace, uid
 from controlplane.meta.owners import references
@@ -29,26 +31,51 @@ Place = tuple[str, str, str, str]
 """apiVersion, kind, namespace, name."""
 
 
-class GarbageCollector:
-    """Keys are places of objects; `kinds` are all served kinds (Events are left out, as nothing owns them)."""
+_GONE_LIMIT = 500
+"""Deleted owners that are remembered: their kind may be gone before their dependents are looked at."""
 
-    def __init__(self, client: Client, informers: Informers, kinds: Sequence[Kind]) -> None:
+
+class GarbageCollector:
+    """Keys are places of objects; `kinds` are all served kinds, those that come later too.
+
+    Events are left out, as nothing owns them.
+    """
+
+    def __init__(self, client: Client, informers: Informers, kinds: KnownKinds | Iterable[Kind]) -> None:
         self._client = client
-        self._kinds = {(kind.api_version, kind.kind): kind for kind in kinds if kind.kind != "Event"}
-        self._informers = {key: informers.of(kind) for key, kind in self._kinds.items()}
+        self._all_informers = informers
+        self._known = KnownKinds.of(kinds)
+        self._informers: dict[tuple[str, str], Informer] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
         self._events = EventRecorder(client, "garbage-collector-controller")
         self._loop: Controller[Place] = Controller("garbage-collector", self._reconcile, workers=8)
-        for key, informer in self._informers.items():
-            informer.index_by(_BY_OWNER, _owner_uids)
-            informer.on_change(partial(self._changed, self._kinds[key]))
+        self._known.subscribe(self._follow, self._unfollow)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._loop.run(*self._informers.values())
 
+    def _follow(self, kind: Kind) -> None:
+        if kind.kind == "Event" and kind.group in ("", "events.k8s.io"):
+            return
+        informer = self._all_informers.of(kind)
+        self._informers[kind.api_version, kind.kind] = informer
+        informer.index_by(_BY_OWNER, _owner_uids)
+        informer.on_change(partial(self._changed, kind))
+
+    def _unfollow(self, kind: Kind) -> None:
+        self._informers.pop((kind.api_version, kind.kind), None)
+        self._all_informers.drop(kind)
+
+    def _remember(self, owner_uid: str) -> None:
+        self._gone[owner_uid] = None
+        while len(self._gone) > _GONE_LIMIT:
+            self._gone.popitem(last=False)
+
     def _changed(self, kind: Kind, old: Object | None, new: Object | None) -> None:
         if new is None:
             if old is not None:
+                self._remember(uid(old))
                 self._wake(self._dependents(uid(old)))
                 self._wake(self._waiting_owners(old))
             return
@@ -67,8 +94,8 @@ class GarbageCollector:
 
     def _dependents(self, owner_uid: str) -> list[tuple[Kind, Object]]:
         return [
-            (self._kinds[key], obj)
-            for key, informer in self._informers.items()
+            (informer.kind, obj)
+            for informer in self._informers.values()
             for obj in informer.lookup(_BY_OWNER, owner_uid)
         ]
 
@@ -76,25 +103,26 @@ class GarbageCollector:
         """Owners of the object that are being deleted in the foreground."""
         found = []
         for reference in references(obj):
-            key = (reference["apiVersion"], reference["kind"])
+            kind = self._known.resolve(reference["apiVersion"], reference["kind"])
             owner = self._cached_owner(reference, namespace(obj))
-            if owner is not None and _has(owner, FOREGROUND):
-                found.append((self._kinds[key], owner))
+            if kind is not None and owner is not None and _has(owner, FOREGROUND):
+                found.append((kind, owner))
         return found
 
     def _cached_owner(self, reference: Object, space: str) -> Object | None:
-        key = (reference["apiVersion"], reference["kind"])
-        informer: Informer | None = self._informers.get(key)
-        if informer is None:
+        kind = self._known.resolve(reference["apiVersion"], reference["kind"])
+        informer = self._informers.get((kind.api_version, kind.kind)) if kind is not None else None
+        if kind is None or informer is None:
             return None
-        owner = informer.get(space if self._kinds[key].namespaced else "", reference["name"])
+        owner = informer.get(space if kind.namespaced else "", reference["name"])
         return owner if owner is not None and uid(owner) == reference["uid"] else None
 
     async def _reconcile(self, place: Place) -> None:
-        kind = self._kinds[place[:2]]
-        obj = self._informers[place[:2]].get(place[2], place[3])
-        if obj is None:
+        informer = self._informers.get(place[:2])
+        obj = informer.get(place[2], place[3]) if informer is not None else None
+        if informer is None or obj is None:
             return
+        kind = informer.kind
         if is_being_deleted(obj):
             if _has(obj, ORPHAN):
                 await self._orphan(kind, obj)
@@ -134,7 +162,9 @@ class GarbageCollector:
         cached = self._cached_owner(reference, namespace(obj))
         if cached is not None:
             return cached
-        owner_kind = self._kinds.get((reference["apiVersion"], reference["kind"]))
+        if reference["uid"] in self._gone:
+            return None
+        owner_kind = self._known.resolve(reference["apiVersion"], reference["kind"])
         if owner_kind is None:
             # A kind we do not serve cannot be judged: what it owns stays.
             return reference

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller
 from controlplane.client.informer import Informers
+from controlplane.client.known_kinds import KnownKinds
 from controlplane.errors import NotFound, Object
 from controlplane.meta import conditions
 from controlplane.meta.objects import clone, dig, is_being_deleted, metadata, name, namespace
@@ -26,21 +27,23 @@ _RECHECK_SECONDS = 5.0
 class NamespaceController:
     """Keys are names of namespaces; `kinds` are all served kinds, of which the namespaced ones are emptied."""
 
-    def __init__(self, client: Client, informers: Informers, kinds: Sequence[Kind]) -> None:
+    def __init__(self, client: Client, informers: Informers, kinds: KnownKinds | Iterable[Kind]) -> None:
         self._client = client
-        self._kinds = [kind for kind in kinds if kind.namespaced and "deletecollection" in kind.verbs]
+        self._informers = informers
+        self._known = KnownKinds.of(kinds)
         self._namespaces = informers.of(NAMESPACE)
         self._loop: Controller[str] = Controller("namespace", self._reconcile)
         self._namespaces.on_change(self._namespace_changed)
-        for kind in self._kinds:
-            if kind.kind == "Event":
-                # They come in masses, and nothing holds them back when they are deleted.
-                continue
-            informers.of(kind).on_change(self._content_changed)
+        self._known.subscribe(self._follow)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._loop.run(self._namespaces)
+
+    def _follow(self, kind: Kind) -> None:
+        # Events come in masses, and nothing holds them back when they are deleted.
+        if _has_content(kind) and kind.kind != "Event":
+            self._informers.of(kind).on_change(self._content_changed)
 
     def _namespace_changed(self, old: Object | None, new: Object | None) -> None:
         if new is not None and is_being_deleted(new):
@@ -62,8 +65,10 @@ class NamespaceController:
         finalizers = dig(found, "spec", "finalizers", default=[])
         if FINALIZER not in finalizers:
             return
-        await asyncio.gather(*(self._empty(kind, key) for kind in self._kinds))
-        remaining = [(kind, (await self._client.list(kind, key)).items) for kind in self._kinds]
+        await self._known.refresh()
+        kinds = [kind for kind in self._known.preferred if _has_content(kind)]
+        await asyncio.gather(*(self._empty(kind, key) for kind in kinds))
+        remaining = [(kind, await self._content(kind, key)) for kind in kinds]
         await self._report(key, [(kind, items) for kind, items in remaining if items])
         if any(items for _, items in remaining):
             # What leaves wakes this key; the timer is for objects no informer of ours shows.
@@ -72,9 +77,14 @@ class NamespaceController:
         await self._finalize(key)
 
     async def _empty(self, kind: Kind, key: str) -> None:
-        present = await self._client.list(kind, key)
-        if any(not is_being_deleted(obj) for obj in present.items):
+        if any(not is_being_deleted(obj) for obj in await self._content(kind, key)):
             await self._client.delete_collection(kind, key, propagation="Background")
+
+    async def _content(self, kind: Kind, key: str) -> Sequence[Object]:
+        try:
+            return (await self._client.list(kind, key)).items
+        except NotFound:
+            return ()  # the kind is served no more
 
     async def _report(self, key: str, remaining: Sequence[tuple[Kind, Sequence[Object]]]) -> None:
         """Write the conditions kubectl shows for a namespace that does not go away."""
@@ -101,6 +111,10 @@ class NamespaceController:
         except NotFound:
             return
         log.info("%s: namespace is empty and gone", key)
+
+
+def _has_content(kind: Kind) -> bool:
+    return kind.namespaced and "deletecollection" in kind.verbs
 
 
 def _conditions(remaining: Sequence[tuple[Kind, Sequence[Object]]]) -> list[Object]:

@@ -20,6 +20,7 @@ _WILDCARD = r"\*\." + _SUBDOMAIN
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
 _CONFIG_KEY = r"[-._a-zA-Z0-9]+"
+_HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 _C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 
 _label = re.compile(_LABEL).fullmatch
@@ -29,6 +30,7 @@ _wildcard = re.compile(_WILDCARD).fullmatch
 _qualified = re.compile(_QUALIFIED).fullmatch
 _label_value = re.compile(_LABEL_VALUE).fullmatch
 _config_key = re.compile(_CONFIG_KEY).fullmatch
+_http_path = re.compile(_HTTP_PATH).fullmatch
 _c_identifier = re.compile(_C_IDENTIFIER).fullmatch
 _port_characters = re.compile("[-a-z0-9]+").fullmatch
 _any_letter = re.compile("[a-z]").search
@@ -174,6 +176,24 @@ def config_map_key(text: str) -> list[str]:
         messages.append("must not be '..'")
     elif text.startswith(".."):
         messages.append("must not start with '..'")
+    return messages
+
+
+def path_segment(text: str) -> list[str]:
+    """Names that stand in a URL by themselves."""
+    if text in (".", ".."):
+        return [f"may not be '{text}'"]
+    return [f"may not contain '{part}'" for part in ("/", "%") if part in text]
+
+
+def domain_prefixed_path(text: str) -> list[str]:
+    """`acme.io/foo`: what names a controller."""
+    domain, _, path = text.partition("/")
+    if not domain or not path:
+        return ['must be a domain-prefixed path (such as "acme.io/foo")']
+    messages = dns1123_subdomain(domain)
+    if not _http_path(path):
+        messages.append(regex_error("Invalid path", _HTTP_PATH))
     return messages
 
 

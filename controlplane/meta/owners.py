@@ -46,3 +46,18 @@ def is_controlled_by(obj: Mapping[str, Any], owner_uid: str) -> bool:
     """Whether the object's controller is the one with this uid. Names are not compared: they get reused."""
     reference = controller_of(obj)
     return reference is not None and reference.get("uid") == owner_uid
+
+
+OWNER_INDEX = "controller"
+"""Name of the informer index that `by_controller` fills."""
+
+
+def by_controller(obj: Mapping[str, Any]) -> tuple[str]:
+    """Index values: the controller's uid, or for objects without one what `orphans_of` says."""
+    controller = controller_of(obj)
+    return (controller["uid"] if controller else orphans_of(metadata(obj).get("namespace", "")),)
+
+
+def orphans_of(namespace: str) -> str:
+    """The index value of a namespace's objects that nothing controls."""
+    return f"orphans of {namespace}"

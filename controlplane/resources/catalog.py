@@ -8,52 +8,161 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controlplane.resources.apps import DEPLOYMENT, REPLICA_SET
+from controlplane.resources.admissionregistration.policies import (
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+)
+from controlplane.resources.admissionregistration.webhooks import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
+from controlplane.resources.apiregistration import API_SERVICE
+from controlplane.resources.apps.controller_revision import CONTROLLER_REVISION
+from controlplane.resources.apps.daemon_set import DAEMON_SET
+from controlplane.resources.apps.deployment import DEPLOYMENT
+from controlplane.resources.apps.replica_set import REPLICA_SET
+from controlplane.resources.apps.stateful_set import STATEFUL_SET
+from controlplane.resources.autoscaling.kinds import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
+from controlplane.resources.batch.cron_job import CRON_JOB
+from controlplane.resources.batch.job import JOB
 from controlplane.resources.coordination import LEASE
+from controlplane.resources.core.component_status import COMPONENT_STATUS
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
 from controlplane.resources.core.endpoints import ENDPOINTS
 from controlplane.resources.core.event import EVENT
+from controlplane.resources.core.limit_range import LIMIT_RANGE
 from controlplane.resources.core.namespace import NAMESPACE
 from controlplane.resources.core.node import NODE
+from controlplane.resources.core.persistent_volume import PERSISTENT_VOLUME
+from controlplane.resources.core.persistent_volume_claim import PERSISTENT_VOLUME_CLAIM
 from controlplane.resources.core.pod import POD
+from controlplane.resources.core.pod_template import POD_TEMPLATE
+from controlplane.resources.core.quota import RESOURCE_QUOTA
+from controlplane.resources.core.replication_controller import REPLICATION_CONTROLLER
 from controlplane.resources.core.service import SERVICE
 from controlplane.resources.core.service_account import SERVICE_ACCOUNT
+from controlplane.resources.custom.definition import CUSTOM_RESOURCE_DEFINITION
 from controlplane.resources.discovery import ENDPOINT_SLICE
+from controlplane.resources.events import EVENTS_EVENT
+from controlplane.resources.flowcontrol.flow_schema import FLOW_SCHEMA
+from controlplane.resources.flowcontrol.priority_level import PRIORITY_LEVEL
 from controlplane.resources.kind import Kind
+from controlplane.resources.networking.ingress import INGRESS
+from controlplane.resources.networking.ingress_class import INGRESS_CLASS
+from controlplane.resources.networking.network_policy import NETWORK_POLICY
+from controlplane.resources.networking.service_cidr import IP_ADDRESS, SERVICE_CIDR
+from controlplane.resources.policy import POD_DISRUPTION_BUDGET
+from controlplane.resources.runtime_class import RUNTIME_CLASS
+from controlplane.resources.scheduling import PRIORITY_CLASS
+from controlplane.resources.storage.csi import CSI_DRIVER, CSI_NODE, CSI_STORAGE_CAPACITY
+from controlplane.resources.storage.storage_class import STORAGE_CLASS
+from controlplane.resources.storage.volume_attachment import VOLUME_ATTACHMENT
 
 __all__ = [
+    "API_SERVICE",
+    "COMPONENT_STATUS",
     "CONFIG_MAP",
+    "CONTROLLER_REVISION",
+    "CRON_JOB",
+    "CSI_DRIVER",
+    "CSI_NODE",
+    "CSI_STORAGE_CAPACITY",
+    "CUSTOM_RESOURCE_DEFINITION",
+    "DAEMON_SET",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
     "EVENT",
+    "EVENTS_EVENT",
+    "FLOW_SCHEMA",
+    "HORIZONTAL_POD_AUTOSCALER",
+    "HORIZONTAL_POD_AUTOSCALER_V1",
+    "INGRESS",
+    "INGRESS_CLASS",
+    "IP_ADDRESS",
+    "JOB",
     "KINDS",
     "LEASE",
+    "LIMIT_RANGE",
+    "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
+    "NETWORK_POLICY",
     "NODE",
+    "PERSISTENT_VOLUME",
+    "PERSISTENT_VOLUME_CLAIM",
     "POD",
+    "POD_DISRUPTION_BUDGET",
+    "POD_TEMPLATE",
+    "PRIORITY_CLASS",
+    "PRIORITY_LEVEL",
+    "REPLICATION_CONTROLLER",
     "REPLICA_SET",
+    "RESOURCE_QUOTA",
+    "RUNTIME_CLASS",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
+    "SERVICE_CIDR",
+    "STATEFUL_SET",
+    "STORAGE_CLASS",
+    "VALIDATING_ADMISSION_POLICY",
+    "VALIDATING_ADMISSION_POLICY_BINDING",
+    "VALIDATING_WEBHOOK_CONFIGURATION",
+    "VOLUME_ATTACHMENT",
     "by_kind",
     "by_plural",
 ]
 
 KINDS: tuple[Kind, ...] = (
+    COMPONENT_STATUS,
     CONFIG_MAP,
     ENDPOINTS,
     EVENT,
+    LIMIT_RANGE,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    PERSISTENT_VOLUME,
     POD,
+    POD_TEMPLATE,
+    REPLICATION_CONTROLLER,
+    RESOURCE_QUOTA,
     SECRET,
     SERVICE_ACCOUNT,
     SERVICE,
+    CONTROLLER_REVISION,
+    DAEMON_SET,
     DEPLOYMENT,
     REPLICA_SET,
+    STATEFUL_SET,
+    HORIZONTAL_POD_AUTOSCALER,
+    HORIZONTAL_POD_AUTOSCALER_V1,
+    CRON_JOB,
+    JOB,
     LEASE,
     ENDPOINT_SLICE,
+    NETWORK_POLICY,
+    INGRESS,
+    INGRESS_CLASS,
+    SERVICE_CIDR,
+    IP_ADDRESS,
+    STORAGE_CLASS,
+    CSI_DRIVER,
+    CSI_NODE,
+    CSI_STORAGE_CAPACITY,
+    VOLUME_ATTACHMENT,
+    PRIORITY_CLASS,
+    RUNTIME_CLASS,
+    FLOW_SCHEMA,
+    PRIORITY_LEVEL,
+    API_SERVICE,
+    POD_DISRUPTION_BUDGET,
+    EVENTS_EVENT,
+    CUSTOM_RESOURCE_DEFINITION,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_ADMISSION_POLICY,
+    VALIDATING_ADMISSION_POLICY_BINDING,
+    VALIDATING_WEBHOOK_CONFIGURATION,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

@@ -15,15 +15,9 @@ NONE = "<none>"
 UNKNOWN = "<unknown>"
 UNSET = "<unset>"
 
-NAME = Column(
-    "Name",
-    format="name",
-    description="Name must be unique within a namespace. Is required when creating resources.",
-)
-AGE = Column(
-    "Age",
-    description="Time since the server created this object. Populated by the system, in RFC 3339 form in UTC.",
-)
+OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+NAME = Column("Name", format="name", documents=f"{OBJECT_META}.name")
+AGE = Column("Age", documents=f"{OBJECT_META}.creationTimestamp")
 CONTAINERS = Column("Containers", priority=1, description="Names of each container in the template.")
 IMAGES = Column("Images", priority=1, description="Images referenced by each container in the template.")
 

@@ -21,6 +21,8 @@ def _validate(lease: Object) -> Sequence[Cause]:
     spec["leaseTransitions"].not_negative()
     if spec["holderIdentity"].value == "":
         spec["holderIdentity"].invalid("must not be empty")
+    if spec["preferredHolder"].present and not spec["strategy"].present:
+        spec["preferredHolder"].forbidden("may only be specified if `strategy` is defined")
     return field.causes
 
 
@@ -39,7 +41,7 @@ LEASE = Kind(
     plural="leases",
     singular="lease",
     namespaced=True,
-    columns=(NAME, Column("Holder", description="Who holds the lease now."), AGE),
+    columns=(NAME, Column("Holder", documents="io.k8s.api.coordination.v1.LeaseSpec.holderIdentity"), AGE),
     row=_row,
     default=_default,
     validate=_validate,

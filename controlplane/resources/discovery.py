@@ -129,9 +129,9 @@ ENDPOINT_SLICE = Kind(
     namespaced=True,
     columns=(
         NAME,
-        Column("AddressType", description="The type of all addresses: IPv4, IPv6 or FQDN."),
-        Column("Ports", description="The ports each endpoint listens on."),
-        Column("Endpoints", description="The addresses of the endpoints."),
+        Column("AddressType", documents="io.k8s.api.discovery.v1.EndpointSlice.addressType"),
+        Column("Ports", documents="io.k8s.api.discovery.v1.EndpointSlice.ports"),
+        Column("Endpoints", documents="io.k8s.api.discovery.v1.EndpointSlice.endpoints"),
         AGE,
     ),
     row=_row,

@@ -19,7 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from controlplane.errors import Cause, Object
-from controlplane.meta.names import dns1123_label, dns1123_subdomain, label_value, port_name, qualified_name
+from controlplane.meta.names import (
+    dns1123_label,
+    dns1123_subdomain,
+    label_value,
+    path_segment,
+    port_name,
+    qualified_name,
+)
 from controlplane.meta.quantity import Quantity
 from controlplane.resources import fieldpath
 
@@ -28,6 +35,7 @@ FormatCheck = Callable[[str], Sequence[str]]
 
 MAX_INT32 = 2**31 - 1
 INVALID_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+INVALID_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 IMMUTABLE = "field is immutable"
 
 
@@ -172,6 +180,15 @@ class Field:
             self.invalid(INVALID_IP)
         return self
 
+    def cidr(self) -> Field:
+        if self.present and not is_cidr(self.text):
+            self.invalid(INVALID_CIDR)
+        return self
+
+    def path_segment(self) -> Field:
+        """Text that can stand in a URL path by itself."""
+        return self.check(path_segment)
+
     def max_bytes(self, maximum: int) -> Field:
         if isinstance(self.value, str) and len(self.value.encode()) > maximum:
             self.fail(fieldpath.too_long(self.path, maximum))
@@ -246,3 +263,17 @@ def _is_ip(text: str) -> bool:
         return False
     # A zone is fine for Python and not for Kubernetes.
     return "%" not in text
+
+
+def is_cidr(text: str) -> bool:
+    """Whether the text is an address with a prefix length; host bits may be set."""
+    address, slash, length = text.partition("/")
+    return bool(slash) and length.isdigit() and _is_ip(address) and _fits(text)
+
+
+def _fits(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 
 from controlplane.errors import Object
 from controlplane.meta.objects import metadata, name
-from controlplane.resources.cells import NAME
+from controlplane.resources.cells import NAME, OBJECT_META
 from controlplane.resources.kind import Column, Kind
+from controlplane.schema import definitions
 
 INCLUDE_NONE = "None"
 INCLUDE_METADATA = "Metadata"
@@ -19,7 +21,7 @@ INCLUDE_OBJECT = "Object"
 
 _DEFAULT_COLUMNS = (
     NAME,
-    Column("Created At", type="date", description="When the server created this object."),
+    Column("Created At", type="date", documents=f"{OBJECT_META}.creationTimestamp"),
 )
 
 
@@ -52,7 +54,7 @@ def table(
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": list_meta,
-        "columnDefinitions": [_definition(column) for column in columns] if with_columns else None,
+        "columnDefinitions": _definitions(columns) if with_columns else None,
         "rows": [_row(kind, obj, now, include_object or INCLUDE_METADATA) for obj in objs],
     }
 
@@ -62,14 +64,25 @@ def partial_metadata(obj: Object) -> Object:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata(obj)}
 
 
-def _definition(column: Column) -> Object:
-    return {
-        "name": column.name,
-        "type": column.type,
-        "format": column.format,
-        "description": column.description,
-        "priority": column.priority,
-    }
+@cache
+def _definitions(columns: tuple[Column, ...]) -> list[Object]:
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "format": column.format,
+            "description": column.description or _documentation(column.documents),
+            "priority": column.priority,
+        }
+        for column in columns
+    ]
+
+
+def _documentation(documents: str) -> str:
+    """What the API's own documentation says of a field; empty for a field it does not have."""
+    type_name, _, field = documents.rpartition(".")
+    properties = definitions.schemas().get(type_name, {}).get("properties") or {}
+    return str((properties.get(field) or {}).get("description", ""))
 
 
 def _row(kind: Kind, obj: Object, now: datetime, include_object: str) -> Object:

@@ -15,6 +15,7 @@ from controlplane.scheduler.pod_affinity import pod_affinity_check
 from controlplane.scheduler.requests import ports_conflict
 from controlplane.scheduler.snapshot import NodeInfo, PodInfo
 from controlplane.scheduler.spreading import hard_check
+from controlplane.scheduler.volumes import Volumes
 
 _UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
@@ -127,6 +128,23 @@ def inter_pod_affinity(pod: PodInfo, nodes: Sequence[NodeInfo]) -> Check | None:
     return reject
 
 
+def volume_binding(volumes: Volumes) -> Filter:
+    """Claims that are bound elsewhere, or cannot be bound or shared."""
+
+    def filter_(pod: PodInfo, nodes: Sequence[NodeInfo]) -> Check | None:
+        check = volumes.placement(pod)
+        if check is None:
+            return None
+
+        def reject(node: NodeInfo) -> Rejection | None:
+            reason = check(node)
+            return Rejection((reason,)) if reason else None
+
+        return reject
+
+    return filter_
+
+
 FILTERS: tuple[Filter, ...] = (
     node_unschedulable,
     node_name,
@@ -137,6 +155,12 @@ FILTERS: tuple[Filter, ...] = (
     pod_topology_spread,
     inter_pod_affinity,
 )
+_BEFORE_VOLUMES = 6
+
+
+def with_volumes(volumes: Volumes) -> tuple[Filter, ...]:
+    """All filters, that for volumes in its place."""
+    return (*FILTERS[:_BEFORE_VOLUMES], volume_binding(volumes), *FILTERS[_BEFORE_VOLUMES:])
 
 
 def feasible_nodes(

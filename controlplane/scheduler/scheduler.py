@@ -19,22 +19,35 @@ from controlplane.client.informer import Informers
 from controlplane.client.transport import ConnectionFailed
 from controlplane.errors import Conflict, NotFound, Object, StatusError
 from controlplane.meta import conditions
-from controlplane.meta.labels import NOTHING, LabelSelector
+from controlplane.meta.labels import NOTHING, LabelSelector, Requirement
 from controlplane.meta.objects import dig, is_being_deleted, labels, name, namespace, uid
 from controlplane.meta.owners import controller_of
 from controlplane.meta.pods import is_finished
 from controlplane.meta.timestamps import now
-from controlplane.resources.catalog import NODE, POD, REPLICA_SET, SERVICE
-from controlplane.scheduler.filters import Rejection, feasible_nodes
+from controlplane.resources.catalog import (
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    REPLICA_SET,
+    REPLICATION_CONTROLLER,
+    SERVICE,
+    STATEFUL_SET,
+    STORAGE_CLASS,
+)
+from controlplane.scheduler.filters import Rejection, feasible_nodes, with_volumes
 from controlplane.scheduler.queue import Entry, SchedulingQueue
 from controlplane.scheduler.scores import Question, ranked
 from controlplane.scheduler.snapshot import PodInfo, Snapshot
+from controlplane.scheduler.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
 NAME = "default-scheduler"
 _DECISIONS_PER_TURN = 16
 _STATUS_ATTEMPTS = 3
+_SPREAD_KINDS = (REPLICA_SET, REPLICATION_CONTROLLER, STATEFUL_SET)
+"""Whose pods are spread by default."""
 
 
 class Scheduler:
@@ -53,16 +66,28 @@ class Scheduler:
         self._pods = informers.of(POD)
         self._nodes = informers.of(NODE)
         self._services = informers.of(SERVICE)
-        self._sets = informers.of(REPLICA_SET)
+        self._owners = {kind.kind: informers.of(kind) for kind in _SPREAD_KINDS}
+        self._claims = informers.of(PERSISTENT_VOLUME_CLAIM)
+        self._volumes = informers.of(PERSISTENT_VOLUME)
+        self._classes = informers.of(STORAGE_CLASS)
+        self._storage = Volumes(
+            self._claims.get,
+            lambda volume: self._volumes.get("", volume),
+            lambda storage_class: self._classes.get("", storage_class),
+        )
+        self._filters = with_volumes(self._storage)
         self._events = EventRecorder(client, scheduler_name)
         self._queue = SchedulingQueue()
         self._snapshot = Snapshot()
         self._nodes.on_change(self._node_changed)
         self._pods.on_change(self._pod_changed)
+        for informer in (self._claims, self._volumes, self._classes):
+            informer.on_change(self._storage_changed)
 
     async def run(self) -> None:
         """Work until cancelled."""
-        for informer in (self._nodes, self._pods, self._services, self._sets):
+        storage = (self._claims, self._volumes, self._classes)
+        for informer in (self._nodes, self._pods, self._services, *self._owners.values(), *storage):
             await informer.synced()
         self._recover()
         try:
@@ -111,6 +136,9 @@ class Scheduler:
         else:
             self._queue.remove(uid(new))
 
+    def _storage_changed(self, old: Object | None, new: Object | None) -> None:
+        self._queue.wake(now=False)
+
     def _enqueue(self, pod: Object) -> None:
         """Changes of status alone (such as our own report) are no reason to try again."""
         waiting = self._queue.known(uid(pod))
@@ -137,7 +165,12 @@ class Scheduler:
             group.create_task(self._report(entry.pod, "SchedulerError", message))
             self._queue.put_back(entry, retry=False)
             return
-        feasible, rejected = feasible_nodes(pod, nodes)
+        unmet = self._storage.unmet(pod)
+        if unmet:
+            group.create_task(self._report(entry.pod, "Unschedulable", explain_for_all(len(nodes), unmet)))
+            self._queue.put_back(entry, retry=False)
+            return
+        feasible, rejected = feasible_nodes(pod, nodes, self._filters)
         if not feasible:
             group.create_task(self._report(entry.pod, "Unschedulable", explain(len(nodes), rejected)))
             self._queue.put_back(entry, retry=False)
@@ -151,7 +184,7 @@ class Scheduler:
         group.create_task(self._bind(entry, chosen.name))
 
     def _group_of(self, pod: Object) -> LabelSelector:
-        """The selector that takes in the pod's siblings: of its Services and its ReplicaSet, joined."""
+        """The selector that takes in the pod's siblings: of its Services and of what controls it, joined."""
         wanted: dict[str, str] = {}
         for service in self._services.items(namespace(pod)):
             selector = dig(service, "spec", "selector", default={})
@@ -159,11 +192,9 @@ class Scheduler:
                 wanted.update(selector)
         requirements = list(LabelSelector.from_map(wanted).requirements)
         controller = controller_of(pod)
-        if controller is not None and controller["kind"] == REPLICA_SET.kind:
-            replica_set = self._sets.get(namespace(pod), controller["name"])
-            if replica_set is not None:
-                selector = LabelSelector.from_object(dig(replica_set, "spec", "selector"))
-                requirements += selector.requirements
+        informer = self._owners.get(controller["kind"]) if controller is not None else None
+        if controller is not None and informer is not None:
+            requirements += _selector(informer.get(namespace(pod), controller["name"]))
         return LabelSelector(tuple(requirements)) if requirements else NOTHING
 
     # acting
@@ -246,6 +277,20 @@ def explain(count: int, rejected: Mapping[str, Rejection]) -> str:
         helpless[victims if rejection.resolvable else "Preemption is not helpful for scheduling"] += 1
     head = f"0/{count} nodes are available: "
     return f"{head}{_histogram(reasons)}. preemption: {head}{_histogram(helpless)}."
+
+
+def explain_for_all(count: int, reason: str) -> str:
+    """Upstream's sentence when one reason rules out all of `count` nodes before any is looked at."""
+    head = f"0/{count} nodes are available: "
+    return f"{head}{reason}. preemption: {head}{count} Preemption is not helpful for scheduling."
+
+
+def _selector(owner: Object | None) -> tuple[Requirement, ...]:
+    """What the pods of a workload have in common; a ReplicationController's selector is a plain map."""
+    selector = dig(owner, "spec", "selector", default={})
+    if owner is not None and owner["kind"] == REPLICATION_CONTROLLER.kind:
+        return LabelSelector.from_map(selector).requirements
+    return LabelSelector.from_object(selector).requirements
 
 
 def _histogram(counts: Counter[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -24,7 +25,8 @@ V2_CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 V2_BODY = b""
 """The answer to `/openapi/v2`: an empty protobuf document. Old clients then trust the server to validate."""
 
-_documents: dict[tuple[str, str, str], bytes] = {}
+_documents: dict[tuple[str, str], tuple[str, bytes]] = {}
+"""The latest document of each group and version, with its hash."""
 
 
 def index(kinds: Iterable[Kind]) -> Object:
@@ -41,7 +43,11 @@ def index(kinds: Iterable[Kind]) -> Object:
 def content_hash(group: str, version: str, kinds: Iterable[Kind]) -> str:
     """Changes whenever the document would; costs no more than the index."""
     signature = [_signature(kind) for kind in _of(group, version, kinds)]
-    return hashlib.sha256(orjson.dumps([_data_hash(), signature])).hexdigest().upper()
+    return (
+        hashlib.sha256(orjson.dumps([_data_hash(), signature], option=orjson.OPT_NON_STR_KEYS))
+        .hexdigest()
+        .upper()
+    )
 
 
 def document(group: str, version: str, kinds: Iterable[Kind]) -> bytes:
@@ -52,10 +58,11 @@ def document(group: str, version: str, kinds: Iterable[Kind]) -> bytes:
     served = _of(group, version, kinds)
     if not served:
         raise NotFound(f"no OpenAPI document for {_path(group, version)}")
-    key = (group, version, content_hash(group, version, served))
-    if key not in _documents:
-        _documents[key] = orjson.dumps(_build(group, version, served))
-    return _documents[key]
+    digest = content_hash(group, version, served)
+    known = _documents.get((group, version))
+    if known is None or known[0] != digest:
+        known = _documents[group, version] = digest, orjson.dumps(_build(group, version, served))
+    return known[1]
 
 
 def _path(group: str, version: str) -> str:
@@ -79,6 +86,8 @@ def _signature(kind: Kind) -> list[Any]:
         kind.status,
         kind.scale is not None,
         subresources,
+        kind.strategic_merge,
+        kind.definitions,
     ]
 
 
@@ -94,7 +103,7 @@ def _build(group: str, version: str, kinds: Sequence[Kind]) -> Object:
         "info": {"title": "Kubernetes", "version": definitions.version()},
         "paths": operations,
         "components": {
-            "schemas": _reachable(operations),
+            "schemas": _reachable(operations, kinds),
             "securitySchemes": {
                 "BearerToken": {
                     "type": "apiKey",
@@ -107,9 +116,9 @@ def _build(group: str, version: str, kinds: Sequence[Kind]) -> Object:
     }
 
 
-def _reachable(operations: Object) -> Object:
+def _reachable(operations: Object, kinds: Sequence[Kind]) -> Object:
     """The schemas the operations refer to, and those they refer to in turn."""
-    known = definitions.schemas()
+    known = ChainMap(*(dict(kind.definitions) for kind in kinds), dict(definitions.schemas()))
     found: Object = {}
     pending = [*_references(operations), f"{META}.Status"]
     while pending:

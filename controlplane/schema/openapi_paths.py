@@ -22,6 +22,7 @@ _PATCHES = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
+"""The last is for built-in types alone: a kubectl that finds it here sends it."""
 
 _NAMESPACE = ("namespace", "object name and auth scope, such as for teams and projects")
 _PRETTY = ("pretty", "string", "If 'true', then the output is pretty printed.")
@@ -155,7 +156,7 @@ def _operation(
 ) -> Object:
     """One operation. `body` is what a subresource's requests and answers hold, the kind itself otherwise."""
     group, version, name = body or (kind.group, kind.version, kind.kind)
-    schema = _schema(group, version, name)
+    schema = _schema(kind, group, version, name)
     spoken = f"{subresource} of the specified {kind.kind}" if subresource else kind.kind
     operation: Object = {
         "tags": [f"{_camel(kind.group or 'core')}_{kind.version}"],
@@ -167,13 +168,13 @@ def _operation(
     if options:
         operation["parameters"] = [_query(*option) for option in options]
     if action == "patch":
-        operation["requestBody"] = _content(_reference(f"{META}.Patch"), _PATCHES, required=True)
+        operation["requestBody"] = _content(_reference(f"{META}.Patch"), _patches(kind), required=True)
     elif action in ("post", "put"):
         operation["requestBody"] = _content(schema, ("*/*",), required=True)
     elif action in ("delete", "deletecollection"):
         operation["requestBody"] = _content(_reference(f"{META}.DeleteOptions"), ("*/*",))
     if action == "list":
-        answer = _content(_schema(group, version, f"{name}List"), _STREAMS)
+        answer = _content(_schema(kind, group, version, kind.list_kind or f"{name}List"), _STREAMS)
     else:
         status = _reference(f"{META}.Status")
         answer = _content(status if action.startswith("delete") else schema, _ANSWERS)
@@ -226,9 +227,21 @@ def _content(schema: Object, media_types: Sequence[str], *, required: bool = Fal
     return {**content, "required": True} if required else content
 
 
-def _schema(group: str, version: str, kind: str) -> Object:
-    """A reference to the kind's schema; plain text for what has none (the bodies of connections)."""
-    name = definitions.name_for(f"{group}/{version}" if group else version, kind)
+def custom_name(group: str, version: str, kind: str) -> str:
+    """How the schema of a custom kind is called: `com.example.stable.v1.CronTab`."""
+    return ".".join([*reversed(group.split(".")), version, kind])
+
+
+def _patches(kind: Kind) -> Sequence[str]:
+    return [each for each in _PATCHES if kind.strategic_merge or "strategic" not in each]
+
+
+def _schema(kind: Kind, group: str, version: str, name_of_kind: str) -> Object:
+    """A reference to a schema; plain text for what has none (the bodies of connections)."""
+    own = custom_name(group, version, name_of_kind)
+    if own in kind.definitions:
+        return _reference(own)
+    name = definitions.name_for(f"{group}/{version}" if group else version, name_of_kind)
     return _reference(name) if name else {"type": "string"}
 
 

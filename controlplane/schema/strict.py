@@ -64,6 +64,26 @@ def check(obj: Object, api_version: str, kind: str) -> Checked:
     return Checked(decoder.decode(schema, obj), decoder.unknown, decoder.type_errors)
 
 
+def check_metadata(obj: Object) -> Checked:
+    """Decodes nothing but the metadata of an object whose kind has no type here."""
+    metadata = obj.get("metadata")
+    schema = definitions.named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+    if metadata is None or _fast(schema)(metadata):
+        return Checked(obj)
+    decoder = _Decoder()
+    decoded = decoder.decode(schema, metadata, "metadata")
+    return Checked({**obj, "metadata": decoded}, decoder.unknown, decoder.type_errors)
+
+
+def check_named(value: Object, name: str, path: str) -> Checked:
+    """Decodes a part of an object as the type with that full name. `path` leads to it."""
+    schema = definitions.named(name)
+    if _fast(schema)(value):
+        return Checked(value)
+    decoder = _Decoder()
+    return Checked(decoder.decode(schema, value, path), decoder.unknown, decoder.type_errors)
+
+
 def _is_string(value: Any) -> bool:
     return type(value) is str
 

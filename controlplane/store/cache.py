@@ -10,17 +10,25 @@ import asyncio
 import heapq
 import logging
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.store.events import CacheEvent, FrameType, Stored, WatchFrame, decoded, split
+from controlplane.errors import Object
+from controlplane.store.events import CacheEvent, FrameType, Stored, WatchFrame, decoded, encoded, split
 from controlplane.store.history import HISTORY_EVENTS, History
-from controlplane.store.protocol import Change, Compacted, Store, StoreClosed, StoreError, Watch
+from controlplane.store.protocol import Change, Compacted, Record, Store, StoreClosed, StoreError, Watch
 from controlplane.store.watcher import WATCHER_LIMIT, Predicate, Watcher, WatcherTooSlow
 
 __all__ = ["FrameType", "Stored", "WatchCache", "WatchFrame", "Watcher", "WatcherTooSlow"]
 
 log = logging.getLogger(__name__)
+
+Convert = Callable[[Sequence[Object]], Awaitable[Sequence[Object]]]
+"""Objects as stored -> as this cache serves them, in the same order. Raises Unconvertible."""
+
+
+class Unconvertible(StoreError):
+    """What is stored cannot be had in the wanted version; the text says why."""
 
 
 @dataclass(slots=True)
@@ -32,18 +40,23 @@ class _Space:
 
 
 class WatchCache:
-    """Keys are relative to `prefix`: `namespace/name`, or `name` for cluster-scoped kinds."""
+    """Keys are relative to `prefix`: `namespace/name`, or `name` for cluster-scoped kinds.
+
+    With `convert` it holds another version of the objects than the store. A fault of it ends the cache.
+    """
 
     def __init__(
         self,
         store: Store,
         prefix: str,
         *,
+        convert: Convert | None = None,
         history: int = HISTORY_EVENTS,
         watcher_limit: int = WATCHER_LIMIT,
     ) -> None:
         self._store = store
         self._prefix = prefix
+        self._convert = convert
         self._watcher_limit = watcher_limit
         self._spaces: dict[str, _Space] = {}
         self._order: list[str] = []
@@ -66,6 +79,11 @@ class WatchCache:
     def floor(self) -> int:
         """Events after this revision are known."""
         return self._history.floor
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it follows the store no more."""
+        return self._broken is not None
 
     def __len__(self) -> int:
         return sum(len(space.objects) for space in self._spaces.values())
@@ -131,7 +149,11 @@ class WatchCache:
             return list(self.scan(namespace, revision=revision))
         prefix = f"{self._prefix}{namespace}/" if namespace else self._prefix
         page = await self._store.range(prefix, revision=revision)
-        return [(record.key[len(self._prefix) :], decoded(record)) for record in page.records]
+        served = await self._served(page.records)
+        return [
+            (record.key[len(self._prefix) :], stored)
+            for record, stored in zip(page.records, served, strict=True)
+        ]
 
     def watch(
         self,
@@ -175,7 +197,9 @@ class WatchCache:
             while self._follow is not None and not self._closing:
                 try:
                     async for changes in self._follow:
-                        self._take(changes, self._follow.revision)
+                        revision = self._follow.revision
+                        served = await self._served([each.record for each in changes if each.record])
+                        self._take(changes, served, revision)
                     return
                 except Compacted as fault:
                     log.warning("%s: %s, reading everything again", self._prefix, fault)
@@ -189,18 +213,31 @@ class WatchCache:
 
     async def _load(self) -> None:
         page = await self._store.range(self._prefix)
+        served = await self._served(page.records)
         self._spaces.clear()
         self._order.clear()
-        for record in page.records:
-            self._place(record.key[len(self._prefix) :], decoded(record))
+        for record, stored in zip(page.records, served, strict=True):
+            self._place(record.key[len(self._prefix) :], stored)
         self._history.begin(page.revision)
         self._follow = self._store.watch(self._prefix, page.revision)
         self._advance(page.revision)
 
-    def _take(self, changes: Sequence[Change], revision: int) -> None:
+    async def _served(self, records: Sequence[Record]) -> list[Stored]:
+        """The records as this cache serves them."""
+        found = [decoded(record) for record in records]
+        if self._convert is None or not found:
+            return found
+        converted = await self._convert([stored.object for stored in found])
+        return [
+            stored if obj is stored.object else Stored(obj, encoded(obj), stored.revision)
+            for stored, obj in zip(found, converted, strict=True)
+        ]
+
+    def _take(self, changes: Sequence[Change], served: Sequence[Stored], revision: int) -> None:
+        states = iter(served)
         for change in changes:
             key = change.key[len(self._prefix) :]
-            stored = decoded(change.record) if change.record is not None else None
+            stored = next(states) if change.record is not None else None
             previous = self._place(key, stored)
             if stored is None and previous is None:
                 continue

@@ -15,6 +15,7 @@ from typing import Final
 
 import yaml
 
+from controlplane.apiserver.admission.chain import ORDER as ADMISSION_PLUGINS
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 
@@ -62,6 +63,14 @@ class NodeMonitorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionConfig:
+    """Admission plug-ins switched off, and on where they are off by default, by Kubernetes' names."""
+
+    disabled: tuple[str, ...] = ()
+    enabled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """Everything `up` needs to know. `api_port` 0 = a free port of the loopback."""
 
@@ -71,6 +80,7 @@ class ClusterConfig:
     network: NetworkConfig = NetworkConfig()
     proxy: ProxyConfig = ProxyConfig()
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
+    admission: AdmissionConfig = AdmissionConfig()
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -152,6 +162,10 @@ def parse(document: object) -> ClusterConfig:
     section.finish()
     api = top.section("api")
     port = api.number("port", 0, 0, 65535)
+    admission = AdmissionConfig(
+        disabled=api.texts("disableAdmissionPlugins", (), ADMISSION_PLUGINS),
+        enabled=api.texts("enableAdmissionPlugins", (), ADMISSION_PLUGINS),
+    )
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -160,6 +174,7 @@ def parse(document: object) -> ClusterConfig:
         network=network,
         proxy=proxy,
         node_monitor=monitor,
+        admission=admission,
     )
     top.finish()
     return config
@@ -170,6 +185,9 @@ def check(config: ClusterConfig) -> ClusterConfig:
     check_name(config.name)
     if not 1 <= config.nodes <= MAX_NODES:
         raise ConfigError(f"nodes: {config.nodes} is not between 1 and {MAX_NODES}")
+    for plugin in config.admission.disabled:
+        if plugin in config.admission.enabled:
+            raise ConfigError(f"api.disableAdmissionPlugins: {plugin} is in api.enableAdmissionPlugins too")
     network = config.network
     ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
     if network.segment is not None:

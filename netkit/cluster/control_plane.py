@@ -32,6 +32,8 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         server_names=(CONTROL_PLANE,),
         not_ready_seconds=monitor.eviction_after,
         unreachable_seconds=monitor.eviction_after,
+        disabled_admission=plan.config.admission.disabled,
+        enabled_admission=plan.config.admission.enabled,
     )
 
 

@@ -48,6 +48,20 @@ class Fields:
             raise ConfigError(f"{self._at(key)}: {value!r} is not one of {', '.join(choices)}")
         return value
 
+    def texts(self, key: str, default: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of choices; one text stands for a list of one, and commas part them as on a command line."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
+        if not isinstance(value, list):
+            raise ConfigError(f"{self._at(key)}: expected a list, got {_kind(value)}")
+        for item in value:
+            if item not in choices:
+                raise ConfigError(f"{self._at(key)}: {item!r} is not one of {', '.join(choices)}")
+        return tuple(value)
+
     def number(self, key: str, default: int, low: int, high: int) -> int:
         value = self._take(key)
         if value is None:

@@ -78,6 +78,11 @@ GENERATORS = [
     "service loadbalancer web --tcp=80",
     "service externalname web --external-name=example.com",
     "serviceaccount bot",
+    "job work --image=busybox -- sh -c true",
+    "cronjob tick --image=busybox --schedule=@hourly --restart=OnFailure -- date",
+    "quota room --hard=pods=5,requests.cpu=1,count/jobs.batch=3 --scopes=NotTerminating",
+    "poddisruptionbudget keep --selector=app=web --min-available=50%",
+    "poddisruptionbudget spare --selector=app=web --max-unavailable=1",
 ]
 
 

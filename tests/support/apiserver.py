@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
@@ -13,16 +13,20 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
-from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.evaluation import AuthorizerSeat
+from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
 from controlplane.apiserver.authz import ComponentAuthorizer
 from controlplane.apiserver.bootstrap import bootstrap
+from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
 from controlplane.apiserver.streams import Dial
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
 from controlplane.resources.catalog import KINDS
 from controlplane.store.events import Stored
@@ -30,6 +34,8 @@ from controlplane.store.sqlite import SQLiteStore
 
 TOKEN = "test-token-of-an-administrator"
 GUEST_TOKEN = "test-token-of-a-guest"
+WITHOUT_CONTROLLERS = ("ServiceAccount", "TaintNodesByCondition")
+"""Admission plug-ins that count on controllers."""
 
 
 @dataclass(slots=True)
@@ -107,24 +113,43 @@ class FakeRegistry:
     async def revision(self) -> int:
         return 1
 
+    async def admit(self, *arguments: Any, **options: Any) -> None:
+        """Everything is welcome."""
+
 
 @asynccontextmanager
-async def cluster(directory: Path, dial: Dial = refuse) -> AsyncIterator[Served]:
+async def cluster(
+    directory: Path, dial: Dial = refuse, disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS
+) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     store = SQLiteStore(directory / "store.db")
+    kinds, objects, seat = ServedKinds(KINDS), StoredObjects(), AuthorizerSeat()
+    settings = ControlPlaneSettings(
+        data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
+    )
+    chain = admission_chain(settings, kinds, seat, objects, dial)
     registry = Registry(
         store,
-        KINDS,
-        admission=[NamespaceLifecycle(), DefaultTolerations()],
+        kinds,
+        admission=chain.mutating,
+        validation=chain.validating,
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
+    objects.attach(registry)
     await registry.start()
+    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
     try:
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        async with serving(registry, directory, dial) as served:
+        await custom.start()
+        cidrs = [IPv4Network("10.96.0.0/16")]
+        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
+        config = ServerConfig(kinds=registry.kinds)
+        async with serving(registry, directory, dial, config) as served:
+            seat.authorizer = served.server.authorizer
             yield served
             await served.server.stop_listening()
+            await custom.close()
             await registry.close()
     finally:
+        await custom.close()
         await registry.close()
         await store.close()

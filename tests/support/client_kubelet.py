@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 from support.client_fake import FakeApi
 from support.client_objects import node
@@ -20,13 +21,14 @@ from controlplane.resources.catalog import NODE, POD
 
 
 class Kubelet:
-    """`ready` decides whether a pod becomes ready; `removes` whether deleted pods go."""
+    """`removes` says whether deleted pods go; `place` which node a pod is bound to (None: the next one)."""
 
     def __init__(self, api: FakeApi, nodes: tuple[str, ...] = ("node1",)) -> None:
         self.api = api
         self.nodes = nodes
         self.removes = True
         self.unready_images: set[str] = set()
+        self.place: Callable[[Object], str] | None = None
         self.most = 0
         self._pods = Informer(api.client(), POD)
         self._pods.on_change(self._changed)
@@ -57,7 +59,8 @@ class Kubelet:
         number = self._count
 
         def change(obj: Object) -> None:
-            obj["spec"].setdefault("nodeName", self.nodes[number % len(self.nodes)])
+            chosen = self.place(obj) if self.place is not None else self.nodes[number % len(self.nodes)]
+            obj["spec"].setdefault("nodeName", chosen)
             state = obj["status"]
             state["phase"] = "Running"
             state.setdefault("podIP", f"10.244.{number // 250}.{number % 250 + 2}")

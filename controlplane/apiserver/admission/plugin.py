@@ -7,7 +7,7 @@ must not write to the store, unless what they write is their own bookkeeping (a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -36,13 +36,34 @@ Lookup = Callable[[str, str, str, str], Awaitable[Object | None]]
 """(group, plural, namespace, name) -> the stored object, read-only, or None."""
 
 
+Listing = Callable[[str, str, str], Awaitable[Sequence[Object]]]
+"""(group, plural, namespace) -> the objects there as cached, read-only; an empty namespace means all of them."""
+
+
+async def _nothing_there(group: str, plural: str, namespace: str) -> Sequence[Object]:
+    return ()
+
+
+@dataclass(slots=True)
+class Reinvocation:
+    """Whether the mutating plug-ins run once more, because a webhook changed what the others saw.
+
+    `again` is set by who wants that, `round` counts from 0; `notes` are a plug-in's own, kept between rounds.
+    """
+
+    again: bool = False
+    round: int = 0
+    notes: dict[str, object] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class AdmissionRequest:
     """One write on its way.
 
     `obj` is the new state (None for DELETE), `old` the stored one (None for CREATE), read-only. `lookup` reads
     other objects at their newest state. `options` are the verb's options as an object (CreateOptions, UpdateOptions,
-    PatchOptions, DeleteOptions) for those who pass them on.
+    PatchOptions, DeleteOptions) for those who pass them on. `listing` gives all objects of a kind.
+    `body_kind` is group, version and kind of `obj` where it is not the resource's own (Scale, Binding, PodExecOptions).
     """
 
     operation: Operation
@@ -57,6 +78,18 @@ class AdmissionRequest:
     lookup: Lookup
     remarks: Remarks = field(default_factory=Remarks)
     options: Object = field(default_factory=dict)
+    listing: Listing = _nothing_there
+    body_kind: tuple[str, str, str] | None = None
+    reinvocation: Reinvocation = field(default_factory=lambda: Reinvocation())
+
+    def concerns(self, group: str, plural: str, *operations: Operation) -> bool:
+        """Whether it is one of these operations on objects of that kind themselves, not on a subresource."""
+        kind = self.kind
+        return self.operation in operations and (kind.group, kind.plural, self.subresource) == (
+            group,
+            plural,
+            "",
+        )
 
     def forbid(self, why: str) -> Forbidden:
         """`pods "x" is forbidden: <why>`."""

@@ -62,6 +62,12 @@ class ClusterIPs:
             raise AllocationError("range is full")
         return self.network.network_address + 1 + number
 
+    def mark(self, address: IPAddress) -> None:
+        """Take an address, whether it is taken already or not of the range."""
+        number = self._number(address)
+        if number is not None:
+            self._pool.take(number)
+
     def release(self, address: IPAddress) -> None:
         """Free an address; one that is not of the range is nobody's."""
         number = self._number(address)

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from controlplane.apiserver.allocation.cluster_ips import AllocationError, ClusterIPs, IPAddress, IPNetwork
+from controlplane.apiserver.allocation import ip_addresses
+from controlplane.apiserver.allocation.cluster_ips import AllocationError, IPAddress, IPNetwork
 from controlplane.apiserver.allocation.node_ports import DEFAULT_FIRST, DEFAULT_LAST, NodePorts
-from controlplane.errors import Cause, InternalError, Object, invalid
-from controlplane.meta.objects import namespaced_name
+from controlplane.apiserver.allocation.ranges import FamilyRanges
+from controlplane.errors import Cause, InternalError, Object, already_exists, invalid
+from controlplane.meta.objects import dig, name, namespace, namespaced_name
 from controlplane.resources.core.service_rules import (
     is_headless,
     needs_cluster_ip,
@@ -25,6 +27,8 @@ from controlplane.resources.core.service_rules import (
 )
 from controlplane.resources.fieldpath import invalid as invalid_field
 from controlplane.resources.kind import Kind
+from controlplane.resources.networking.service_cidr import DEFAULT_NAME, IP_ADDRESS, READY, SERVICE_CIDR
+from controlplane.store.protocol import Write
 
 HEADLESS = "None"
 
@@ -45,6 +49,7 @@ class _Reservation:
     def __init__(self) -> None:
         self.undo: list[Callable[[], None]] = []
         self.release: list[Callable[[], None]] = []
+        self.writes: list[Write] = []
 
     def commit(self) -> None:
         for step in self.release:
@@ -56,7 +61,10 @@ class _Reservation:
 
 
 class ServiceAllocator:
-    """`networks` in the order of preference, one per IP family; ports `first_port`..`last_port` for nodes."""
+    """`networks` in the order of preference, one per IP family; ports `first_port`..`last_port` for nodes.
+
+    ServiceCIDR objects add ranges to those; IPAddress objects, whoever made them, take addresses.
+    """
 
     def __init__(
         self,
@@ -65,29 +73,84 @@ class ServiceAllocator:
         last_port: int = DEFAULT_LAST,
         rng: random.Random | None = None,
     ) -> None:
-        self._addresses = {pool.family: pool for pool in (ClusterIPs(network, rng) for network in networks)}
+        self._networks = tuple(networks)
+        self._cidrs: dict[str, tuple[IPNetwork, ...]] = {DEFAULT_NAME: self._networks}
+        families = (FamilyRanges([network], rng) for network in networks)
+        self._addresses: dict[str, FamilyRanges] = {ranges.family: ranges for ranges in families}
         self._default_family = next(iter(self._addresses))
         self._ports = NodePorts(first_port, last_port, rng)
 
     def applies_to(self, kind: Kind) -> bool:
-        return kind.group == "" and kind.plural == "services"
+        return _is_service(kind) or kind in (IP_ADDRESS, SERVICE_CIDR)
 
-    def rebuild(self, objects: Iterable[Object]) -> None:
-        for pool in self._addresses.values():
-            pool.clear()
+    def rebuild(self, objects: Iterable[Object]) -> Sequence[Write]:
+        by_kind: dict[str, list[Object]] = {}
+        for obj in objects:
+            by_kind.setdefault(obj.get("kind", ""), []).append(obj)
+        for ranges in self._addresses.values():
+            ranges.clear()
         self._ports.clear()
-        for service in objects:
-            held = _held(service)
-            try:
-                for address in held.addresses:
-                    self._pool(address).allocate(address)
-                for port in held.ports:
-                    self._ports.allocate(port)
-            except AllocationError as fault:
-                log.warning("%s: holds what it cannot: %s", namespaced_name(service), fault)
+        self._cidrs = {DEFAULT_NAME: self._networks}
+        for service_cidr in by_kind.get(SERVICE_CIDR.kind, ()):
+            self.stored(SERVICE_CIDR, service_cidr)
+        owners: dict[IPAddress, Object] = {}
+        for service in by_kind.get("Service", ()):
+            self._take_over(service, owners)
+        return [*self._hold_objects(by_kind.get(IP_ADDRESS.kind, ()), owners), *self._missing(owners)]
+
+    def _take_over(self, service: Object, owners: dict[IPAddress, Object]) -> None:
+        held = _held(service)
+        try:
+            for address in held.addresses:
+                self._ranges(address).allocate(address)
+                owners[address] = service
+            for port in held.ports:
+                self._ports.allocate(port)
+        except AllocationError as fault:
+            log.warning("%s: holds what it cannot: %s", namespaced_name(service), fault)
+
+    def _hold_objects(self, objects: Iterable[Object], owners: dict[IPAddress, Object]) -> list[Write]:
+        """Take over the IPAddress objects; those of Services that are gone are to be deleted."""
+        repairs: list[Write] = []
+        for obj in objects:
+            address = ipaddress.ip_address(name(obj))
+            if ip_addresses.is_managed(obj) and address not in owners:
+                repairs.append(ip_addresses.removed(address))
+            elif ranges := self._addresses.get(f"IPv{address.version}"):
+                ranges.hold(address)
+        return repairs
+
+    def _missing(self, owners: dict[IPAddress, Object]) -> list[Write]:
+        repairs: list[Write] = []
+        for ranges in self._addresses.values():
+            for address in ranges.without_object:
+                service = owners[address]
+                ranges.hold(address)
+                repairs.append(ip_addresses.written(address, namespace(service), name(service)))
+        return repairs
+
+    def stored(self, kind: Kind, obj: Object) -> None:
+        if kind is SERVICE_CIDR:
+            usable = not obj["metadata"].get("deletionTimestamp") and _is_ready(obj)
+            texts = dig(obj, "spec", "cidrs", default=()) if usable else ()
+            self._use(name(obj), tuple(ipaddress.ip_network(text, strict=False) for text in texts))
+
+    def _use(self, service_cidr: str, networks: tuple[IPNetwork, ...]) -> None:
+        self._cidrs[service_cidr] = networks
+        for family, ranges in self._addresses.items():
+            ranges.use(
+                network
+                for networks in self._cidrs.values()
+                for network in networks
+                if f"IPv{network.version}" == family
+            )
 
     def reserve(self, kind: Kind, new: Object, old: Object | None) -> _Reservation:
+        if kind is IP_ADDRESS:
+            return self._reserve_object(new, old)
         reservation = _Reservation()
+        if kind is SERVICE_CIDR:
+            return reservation
         before = _held(old) if old is not None else _Held()
         try:
             self._families(new)
@@ -97,22 +160,63 @@ class ServiceAllocator:
                 self._allocate_ports(new, before, reservation)
             if needs_health_check_node_port(new["spec"]):
                 self._allocate_health_check_port(new, before, reservation)
+            after = _held(new)
+            self._write_objects(new, after.addresses - before.addresses, reservation)
         except BaseException:
             reservation.roll_back()
             raise
-        after = _held(new)
-        for address in before.addresses - after.addresses:
-            reservation.release.append(partial(self._free_address, address))
-        for port in before.ports - after.ports:
-            reservation.release.append(partial(self._ports.release, port))
+        self._give_up(before.addresses - after.addresses, before.ports - after.ports, reservation)
         return reservation
 
-    def release(self, obj: Object) -> None:
-        held = _held(obj)
-        for address in held.addresses:
-            self._free_address(address)
-        for port in held.ports:
-            self._ports.release(port)
+    def _reserve_object(self, new: Object, old: Object | None) -> _Reservation:
+        """An IPAddress somebody makes by hand takes its address from the Services."""
+        reservation = _Reservation()
+        address = ipaddress.ip_address(name(new))
+        ranges = self._addresses.get(f"IPv{address.version}")
+        if old is None and ranges is not None:
+            if not ranges.hold(address):
+                raise already_exists(IP_ADDRESS.plural, IP_ADDRESS.group, name(new))
+            reservation.undo.append(partial(ranges.let_go, address))
+        return reservation
+
+    def _write_objects(
+        self, service: Object, addresses: Iterable[IPAddress], reservation: _Reservation
+    ) -> None:
+        for address in sorted(addresses, key=lambda address: address.version):
+            ranges = self._ranges(address)
+            if ranges.hold(address):
+                reservation.undo.append(partial(ranges.let_go, address))
+            reservation.writes.append(ip_addresses.written(address, namespace(service), name(service)))
+
+    def _give_up(
+        self, addresses: Iterable[IPAddress], ports: Iterable[int], reservation: _Reservation
+    ) -> None:
+        """Free these once the write is stored."""
+        for address in addresses:
+            ranges = self._addresses.get(f"IPv{address.version}")
+            if ranges is not None:
+                reservation.writes.append(ip_addresses.removed(address))
+                reservation.release += [partial(ranges.release, address), partial(ranges.let_go, address)]
+        for port in ports:
+            reservation.release.append(partial(self._ports.release, port))
+
+    def removal(self, kind: Kind, obj: Object) -> _Reservation:
+        reservation = _Reservation()
+        if kind is SERVICE_CIDR:
+            reservation.release.append(partial(self._forget_cidr, name(obj)))
+        elif kind is IP_ADDRESS:
+            address = ipaddress.ip_address(name(obj))
+            ranges = self._addresses.get(f"IPv{address.version}")
+            if ranges is not None:
+                reservation.release.append(partial(ranges.let_go, address))
+        else:
+            held = _held(obj)
+            self._give_up(held.addresses, held.ports, reservation)
+        return reservation
+
+    def _forget_cidr(self, service_cidr: str) -> None:
+        self._use(service_cidr, ())
+        del self._cidrs[service_cidr]
 
     def _families(self, service: Object) -> None:
         """Fill ipFamilyPolicy and ipFamilies. Raises Invalid for families the cluster has no range of."""
@@ -182,7 +286,7 @@ class ServiceAllocator:
     def _take_address(
         self,
         service: Object,
-        pool: ClusterIPs,
+        pool: FamilyRanges,
         address: IPAddress,
         given: Sequence[str],
         reservation: _Reservation,
@@ -240,16 +344,21 @@ class ServiceAllocator:
         reservation.undo.append(partial(self._ports.release, port))
         return port
 
-    def _pool(self, address: IPAddress) -> ClusterIPs:
-        pool = self._addresses.get("IPv4" if address.version == 4 else "IPv6")
-        if pool is None:
+    def _ranges(self, address: IPAddress) -> FamilyRanges:
+        ranges = self._addresses.get(f"IPv{address.version}")
+        if ranges is None:
             raise AllocationError(f"IPv{address.version} is not configured on this cluster")
-        return pool
+        return ranges
 
-    def _free_address(self, address: IPAddress) -> None:
-        pool = self._addresses.get("IPv4" if address.version == 4 else "IPv6")
-        if pool is not None:
-            pool.release(address)
+
+def _is_service(kind: Kind) -> bool:
+    return kind.group == "" and kind.plural == "services"
+
+
+def _is_ready(service_cidr: Object) -> bool:
+    """Until somebody says otherwise."""
+    conditions = dig(service_cidr, "status", "conditions", default=())
+    return all(found.get("status") == "True" for found in conditions if found.get("type") == READY)
 
 
 def _held(service: Object) -> _Held:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.apiserver import bodies
+from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
 from controlplane.apiserver.negotiation import Representation, representation
-from controlplane.apiserver.options import FieldValidation, Query, field_validation, write_options
+from controlplane.apiserver.options import (
+    FieldValidation,
+    Query,
+    check_patch_options,
+    field_validation,
+    write_options,
+)
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.registry.requests import Remarks, WriteOptions
+from controlplane.apiserver.registry.requests import PatchType, Remarks, WriteOptions
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import Object
@@ -26,6 +33,7 @@ class Call:
     query: Query
     registry: Registry
     frames: FrameCache
+    authorizer: Authorizer
     remarks: Remarks = field(default_factory=Remarks)
 
     @property
@@ -52,11 +60,23 @@ class Call:
         """The representation to answer in. Raises NotAcceptable."""
         return representation(self.header("accept"), lists=lists, plain_only=plain_only)
 
-    def write_options(self) -> WriteOptions:
-        return write_options(self.query, self.request.user, self.header("user-agent"), self.remarks)
+    def write_options(self, kind: str = "CreateOptions") -> WriteOptions:
+        """`kind` is what the query's options are called when they are refused."""
+        return write_options(self.query, self.request.user, self.header("user-agent"), self.remarks, kind)
 
-    def validation(self) -> FieldValidation:
-        return field_validation(self.query)
+    def patch_options(self, patch_type: PatchType) -> WriteOptions:
+        check_patch_options(self.query, applies=patch_type is PatchType.APPLY)
+        return self.write_options("PatchOptions")
+
+    def validation(self, kind: str = "CreateOptions") -> FieldValidation:
+        return field_validation(self.query, kind)
+
+    async def may_create(self) -> None:
+        """Raises Forbidden unless the user may create what this request names."""
+        attributes = Attributes(self.request.user, replace(self.info, verb="create"))
+        decision = await self.authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise forbidden(attributes, decision)
 
     def body(self, target: bodies.Target) -> Object:
         """The body as an object of `target`; unknown fields are dropped and become warnings or a refusal."""

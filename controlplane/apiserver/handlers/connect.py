@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
 from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, proxied_answer
@@ -60,6 +61,7 @@ class Connector:
     async def _stream(self, call: Call, verb: str, command: Sequence[str]) -> ApiResponse:
         pod = await _pod(call)
         container = _container(pod, call.query.text("container"))
+        await _admit(call, "PodExecOptions" if verb == "exec" else "PodAttachOptions")
         node = _host(pod)
         if verb == "exec" and not command:
             raise BadRequest("you must specify a command to execute")
@@ -72,6 +74,7 @@ class Connector:
 
     async def port_forward(self, call: Call) -> ApiResponse:
         pod = await _pod(call)
+        await _admit(call, "PodPortForwardOptions")
         node = _host(pod)
         ports = ",".join(call.query.all("ports"))
         target = _target(("portForward", call.namespace, call.name), [("port", ports)] if ports else [])
@@ -80,6 +83,7 @@ class Connector:
     async def proxy_pod(self, call: Call) -> ApiResponse:
         scheme, name, port = _split_name(call.name)
         pod = (await call.registry.get(call.kind, call.namespace, name)).object
+        await _admit(call, "PodProxyOptions")
         address = dig(pod, "status", "podIP", default="")
         if not address:
             raise ServiceUnavailable(f"address not allowed: pod {name} has no IP yet")
@@ -89,6 +93,7 @@ class Connector:
     async def proxy_service(self, call: Call) -> ApiResponse:
         scheme, name, port = _split_name(call.name)
         service = (await call.registry.get(SERVICE, call.namespace, name)).object
+        await _admit(call, "ServiceProxyOptions")
         port_name = _service_port_name(service, port)
         endpoints = (await call.registry.get(ENDPOINTS, call.namespace, name)).object
         chosen = _endpoint(endpoints, port_name)
@@ -100,6 +105,7 @@ class Connector:
     async def proxy_node(self, call: Call) -> ApiResponse:
         """A node's proxy is its kubelet."""
         _, name, _ = _split_name(call.name)
+        await _admit(call, "NodeProxyOptions")
         return await self._proxied(call, await self._kubelet(call, name))
 
     async def _proxied(self, call: Call, backend: Backend) -> ApiResponse:
@@ -121,6 +127,26 @@ class Connector:
             raise ServiceUnavailable(f'no preferred addresses found for node "{node_name}"')
         port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
         return Backend(address, port, self.kubelet_tls)
+
+
+async def _admit(call: Call, kind: str) -> None:
+    """Ask admission whether the connection may be made; it is shown the request's options as an object."""
+    options: Object = {"kind": kind, "apiVersion": "v1"}
+    query = call.query
+    if kind.endswith("ProxyOptions"):
+        options["path"] = "/" + "/".join(call.info.rest)
+    elif kind == "PodPortForwardOptions":
+        options["ports"] = [int(port) for port in query.all("ports") if port.isdigit()]
+    else:
+        options.update({name: True for name in ("stdin", "stdout", "stderr", "tty") if query.flag(name)})
+        if query.text("container"):
+            options["container"] = query.text("container")
+        if kind == "PodExecOptions":
+            options["command"] = list(query.all("command"))
+    await call.registry.admit(
+        Operation.CONNECT, call.kind, call.namespace, _split_name(call.name)[1], call.info.subresource,
+        ("", "v1", kind), options, call.request.user, remarks=call.remarks,
+    )  # fmt: skip
 
 
 async def _pod(call: Call) -> Object:

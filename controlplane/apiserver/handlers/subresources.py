@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from controlplane.apiserver import bodies
+from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.answers import single, success
 from controlplane.apiserver.bodies import Target
 from controlplane.apiserver.handlers.call import Call
+from controlplane.apiserver.handlers.writes import patched
 from controlplane.apiserver.messages import ApiResponse
 from controlplane.apiserver.options import Query, delete_options
 from controlplane.errors import BadRequest, Object
@@ -55,7 +57,7 @@ async def get_scale(call: Call) -> ApiResponse:
 
 
 async def update_scale(call: Call) -> ApiResponse:
-    wanted, options = call.wants(), call.write_options()
+    wanted, options = call.wants(), call.write_options("UpdateOptions")
     obj = call.body(_SCALE)
     bodies.check_name(obj, call.namespace, call.name)
     stored, _ = await call.registry.update(
@@ -65,12 +67,8 @@ async def update_scale(call: Call) -> ApiResponse:
 
 
 async def patch_scale(call: Call) -> ApiResponse:
-    wanted, options = call.wants(), call.write_options()
-    body = bodies.decode_patch(call.header("content-type"), call.request.body)
-    check = bodies.patch_check(body, _SCALE, call.name, call.validation(), call.warnings)
-    stored = await call.registry.patch(
-        call.kind, call.namespace, call.name, body.type, body.value, options, call.info.subresource, check
-    )
+    wanted = call.wants()
+    stored, _ = await patched(call, _SCALE)
     return call.warned(single(_SCALE_KIND, stored, wanted, call.include))
 
 
@@ -78,21 +76,31 @@ async def bind(call: Call) -> ApiResponse:
     options = call.write_options()
     binding = call.body(_BINDING)
     _same_name(binding, call.name, "Binding")
+    await _admit(call, ("", "v1", "Binding"), binding, options.dry_run)
     await call.registry.bind(call.namespace, call.name, binding, options)
     return call.warned(success(call.kind, call.name, status=201))
 
 
 async def evict(call: Call) -> ApiResponse:
-    """An eviction is a deletion with the body's `deleteOptions`."""
+    """An eviction is a deletion with the body's `deleteOptions` that the pod's disruption budget must allow."""
     dry_run = call.write_options().dry_run
     eviction = call.body(_EVICTION)
     _same_name(eviction, call.name, "Eviction")
+    await _admit(call, ("policy", "v1", "Eviction"), eviction, dry_run)
     given = {**(eviction.get("deleteOptions") or {})}
     if dry_run:
         given["dryRun"] = ["All"]
     options = delete_options(Query(()), given, call.request.user, call.remarks)
-    await call.registry.delete(call.kind, call.namespace, call.name, options)
+    await call.registry.evict(call.namespace, call.name, options)
     return call.warned(success(call.kind, call.name, status=201))
+
+
+async def _admit(call: Call, body_kind: tuple[str, str, str], body: Object, dry_run: bool) -> None:
+    """Admission sees the body of a subresource as something created."""
+    await call.registry.admit(
+        Operation.CREATE, call.kind, call.namespace, call.name, call.info.subresource, body_kind, body,
+        call.request.user, dry_run=dry_run, remarks=call.remarks,
+    )  # fmt: skip
 
 
 def _same_name(obj: Object, name: str, kind: str) -> None:

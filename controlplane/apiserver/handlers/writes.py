@@ -7,6 +7,7 @@ from controlplane.apiserver.answers import single, splice, success
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
 from controlplane.apiserver.options import delete_options, list_options
+from controlplane.apiserver.registry.requests import PatchType, Stored
 from controlplane.errors import BadRequest
 
 
@@ -28,7 +29,7 @@ def _check_namespace(given: str, namespace: str) -> None:
 
 async def update(call: Call) -> ApiResponse:
     """PUT of the object, or of its status, finalize and the like by the same form."""
-    wanted, options = call.wants(), call.write_options()
+    wanted, options = call.wants(), call.write_options("UpdateOptions")
     obj = call.body(bodies.target_of(call.kind))
     bodies.check_name(obj, call.namespace, call.name)
     stored, created = await call.registry.update(
@@ -38,15 +39,28 @@ async def update(call: Call) -> ApiResponse:
 
 
 async def patch(call: Call) -> ApiResponse:
-    """PATCH of the object or of its status."""
-    wanted, options = call.wants(), call.write_options()
-    body = bodies.decode_patch(call.header("content-type"), call.request.body)
-    target = bodies.target_of(call.kind)
-    check = bodies.patch_check(body, target, call.name, call.validation(), call.warnings)
+    """PATCH of the object, its status or another subresource of its own form; a server-side apply may create it."""
+    wanted = call.wants()
+    stored, created = await patched(call, bodies.target_of(call.kind))
+    return call.warned(single(call.kind, stored, wanted, call.include, status=201 if created else 200))
+
+
+async def patched(call: Call, target: bodies.Target) -> tuple[Stored, bool]:
+    """Carries out a PATCH whose subject is of the kind `target`. Returns the result and whether it is new."""
+    body = bodies.decode_patch(call.header("content-type"), call.request.body, target)
+    options, validation = call.patch_options(body.type), call.validation("PatchOptions")
+    info = call.info
+    if body.type is PatchType.APPLY and isinstance(body.value, dict):
+        check = bodies.apply_check(body, target, validation, call.warnings)
+        return await call.registry.apply(
+            call.kind, call.namespace, call.name, body.value, options, info.subresource,
+            force=call.query.flag("force"), check=check, may_create=call.may_create,
+        )  # fmt: skip
+    check = bodies.patch_check(body, target, validation, call.warnings)
     stored = await call.registry.patch(
-        call.kind, call.namespace, call.name, body.type, body.value, options, call.info.subresource, check
+        call.kind, call.namespace, call.name, body.type, body.value, options, info.subresource, check
     )
-    return call.warned(single(call.kind, stored, wanted, call.include))
+    return stored, False
 
 
 async def delete(call: Call) -> ApiResponse:

@@ -3,6 +3,7 @@
 `registry.py` holds the `Registry` the HTTP layer talks to; each verb's rules live in a module of their own.
 """
 
+from controlplane.apiserver.registry.planting import Seed
 from controlplane.apiserver.registry.registry import Registry
 from controlplane.apiserver.registry.requests import (
     DeleteOptions,
@@ -30,6 +31,7 @@ __all__ = [
     "Predicate",
     "Propagation",
     "Registry",
+    "Seed",
     "Stored",
     "UserInfo",
     "VersionMatch",

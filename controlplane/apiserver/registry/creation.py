@@ -9,8 +9,15 @@ import orjson
 from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.allocation.allocator import Reservation
 from controlplane.apiserver.registry.context import Context
+from controlplane.apiserver.registry.ownership import put_entries, settle, versions_of, writer_of
 from controlplane.apiserver.registry.requests import WriteOptions
-from controlplane.apiserver.registry.system_fields import check_type, fill_new, own_metadata, set_namespace
+from controlplane.apiserver.registry.system_fields import (
+    check_type,
+    dedupe_owners,
+    fill_new,
+    own_metadata,
+    set_namespace,
+)
 from controlplane.errors import (
     AlreadyExists,
     InternalError,
@@ -19,6 +26,7 @@ from controlplane.errors import (
     invalid,
     qualified,
 )
+from controlplane.meta.managed.tracking import tracked
 from controlplane.meta.names import generate_name
 from controlplane.resources.kind import Kind
 from controlplane.resources.metadata import validate_metadata
@@ -29,10 +37,22 @@ GENERATE_TRIES = 8
 """How often a name is drawn for `generateName` before the create fails (upstream since 1.32)."""
 
 
-async def create(ctx: Context, kind: Kind, namespace: str, obj: Object, opts: WriteOptions) -> Stored:
-    """Store a new object; `obj` is taken over. Raises StatusErrors."""
+async def create(
+    ctx: Context,
+    kind: Kind,
+    namespace: str,
+    obj: Object,
+    opts: WriteOptions,
+    entries: Sequence[Object] | None = None,
+) -> Stored:
+    """Store a new object; `obj` is taken over. Raises StatusErrors.
+
+    `entries` are its managedFields when they are decided already (by an apply).
+    """
     check_type(kind, obj)
     metadata = own_metadata(obj)
+    dedupe_owners(metadata, opts.remarks.warnings)
+    claimed = metadata.pop("managedFields", None)
     if metadata.get("resourceVersion"):
         raise InternalError("resourceVersion should not be set on objects to be created")
     set_namespace(kind, metadata, namespace)
@@ -44,12 +64,18 @@ async def create(ctx: Context, kind: Kind, namespace: str, obj: Object, opts: Wr
         obj.pop("status", None)
     kind.default(obj)
     name = str(metadata.get("name", ""))
+    if entries is None:
+        entries = tracked(
+            versions_of(kind), None, obj, claimed, writer_of(opts, kind.api_version, "", ctx.clock())
+        )
+    put_entries(metadata, entries)
     request = ctx.admission_request(
         Operation.CREATE, kind, namespace, name, obj, None, opts.user, opts.dry_run, opts.remarks
     )
     await ctx.admit(request)
+    settle(obj["metadata"], entries, opts.remarks)
     kind.prepare_create(obj)
-    causes = [*validate_metadata(kind, obj), *kind.validate(obj)]
+    causes = [*validate_metadata(kind, obj), *kind.validate(obj), *kind.validate_create(obj)]
     if causes:
         raise invalid(kind.kind, kind.group, name, causes)
     await ctx.validate(request)

@@ -53,9 +53,11 @@ def decide(kind: Kind, obj: Object, opts: DeleteOptions, now: datetime) -> tuple
             return Verdict.PENDING, obj
         if grace > 0:
             _mark(new, now, grace)
-            _set_finalizers(new, opts)
+            _set_finalizers(kind, new, opts)
             return Verdict.UPDATE, new
-    finalizers = _set_finalizers(new, opts)
+    if kind.prepare_delete is not None and not new["metadata"].get("deletionTimestamp"):
+        kind.prepare_delete(new)
+    finalizers = _set_finalizers(kind, new, opts)
     if not finalizers:
         return Verdict.REMOVE, obj
     _mark(new, now, 0)
@@ -81,7 +83,7 @@ def _begin_namespace(
         )
     metadata["deletionTimestamp"] = format_time(now)
     new["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
-    _set_finalizers(new, opts)
+    _set_finalizers(kind, new, opts)
     return Verdict.UPDATE, new
 
 
@@ -115,10 +117,14 @@ def _mark(obj: Object, now: datetime, grace: int) -> None:
     metadata["deletionGracePeriodSeconds"] = grace
 
 
-def _set_finalizers(obj: Object, opts: DeleteOptions) -> Sequence[str]:
-    """The finalizers with those the propagation policy asks for; without a policy they stay as they are."""
+def _set_finalizers(kind: Kind, obj: Object, opts: DeleteOptions) -> Sequence[str]:
+    """The finalizers with those the propagation policy asks for; without a policy they stay, or orphan if the kind
+    does so by itself.
+    """
     metadata = obj["metadata"]
     finalizers: list[str] = list(metadata.get("finalizers") or ())
+    if opts.propagation is None and kind.orphans and not set(finalizers) & set(_BY_POLICY.values()):
+        finalizers.append(_BY_POLICY[Propagation.ORPHAN])
     if opts.propagation is not None:
         finalizers = [name for name in finalizers if name not in _BY_POLICY.values()]
         if opts.propagation in _BY_POLICY:

@@ -19,9 +19,11 @@ _SHARED_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTime
 def scale_of(kind: Kind, obj: Object) -> Object:
     """The Scale of an object. Raises NotFound for kinds that have none."""
     places = _places(kind)
-    selector: Any = dig(obj, *places.selector)
+    selector: Any = dig(obj, *places.selector) if places.selector else None
     text = ""
-    if selector:
+    if isinstance(selector, str):
+        text = selector
+    elif selector:
         is_plain = not {"matchLabels", "matchExpressions"} & selector.keys()
         text = str(LabelSelector.from_map(selector) if is_plain else LabelSelector.from_object(selector))
     status: Object = {"replicas": dig(obj, *places.status_replicas, default=0)}

@@ -26,9 +26,29 @@ def own_metadata(obj: Object) -> Object:
         if key in metadata and not metadata[key]:
             del metadata[key]
     metadata.pop("selfLink", None)
-    metadata.pop("managedFields", None)
     obj["metadata"] = metadata
     return metadata
+
+
+def dedupe_owners(metadata: Object, warnings: list[str]) -> None:
+    """Owner references that are there twice count once, with a warning."""
+    owners = metadata.get("ownerReferences")
+    if not isinstance(owners, list) or len(owners) < 2:
+        return
+    kept: list[Object] = []
+    doubled: list[str] = []
+    for owner in owners:
+        if owner in kept:
+            doubled.append(str(owner.get("uid", "")))
+        else:
+            kept.append(owner)
+    if doubled:
+        metadata["ownerReferences"] = kept
+        warnings.append(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
+            "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+            + ", ".join(doubled)
+        )
 
 
 def check_type(kind: Kind, obj: Object) -> None:

@@ -9,22 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import orjson
 
 from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.allocation.allocator import Reservation
 from controlplane.apiserver.registry.context import Context
+from controlplane.apiserver.registry.ownership import (
+    is_unchanged,
+    put_entries,
+    settle,
+    versions_of,
+    writer_of,
+)
 from controlplane.apiserver.registry.requests import WriteOptions
 from controlplane.apiserver.registry.system_fields import (
     bump_generation,
     carry_over,
     check_type,
+    dedupe_owners,
     own_metadata,
     set_namespace,
     spec_changed,
 )
 from controlplane.errors import Cause, Object, conflict, invalid, not_found
+from controlplane.meta.managed.tracking import tracked
 from controlplane.resources.fieldpath import Literal
 from controlplane.resources.fieldpath import invalid as invalid_field
 from controlplane.resources.kind import Kind
@@ -47,13 +57,17 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is updated. `subresource` is the one of the request, told to admission."""
+    """What is updated. `subresource` is the one of the request, told to admission and to the tracking of owners.
+
+    `owned`: the proposals come with their managedFields decided (by an apply, or by way of a Scale).
+    """
 
     kind: Kind
     namespace: str
     name: str
     scope: Scope = Scope.MAIN
     subresource: str = ""
+    owned: bool = False
 
     @property
     def key(self) -> str:
@@ -82,7 +96,7 @@ async def modify(ctx: Context, target: Target, propose: Propose, opts: WriteOpti
             continue
         _check_uid(target, metadata, current)
         new = await _combined(ctx, target, proposed, current.object, opts)
-        if new == current.object:
+        if is_unchanged(new, current.object):
             return current
         try:
             return await _store(ctx, target, new, current, opts)
@@ -134,16 +148,21 @@ async def _combined(
     kind = target.kind
     check_type(kind, proposed)
     set_namespace(kind, proposed["metadata"], target.namespace)
+    dedupe_owners(proposed["metadata"], opts.remarks.warnings)
+    claimed = proposed["metadata"].pop("managedFields", None)
     new = _SCOPES[target.scope](kind, proposed, old)
     metadata = new["metadata"]
     carry_over(metadata, old)
     metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
+    entries = _entries(ctx, target, new, old, claimed, opts)
+    put_entries(metadata, entries)
     request = ctx.admission_request(
         Operation.UPDATE, kind, target.namespace, target.name, new, old, opts.user, opts.dry_run, opts.remarks,
         target.subresource,
     )  # fmt: skip
     if target.scope is not Scope.BINDING:
         await ctx.admit(request)
+        settle(new["metadata"], entries, opts.remarks)
     if target.scope is Scope.MAIN:
         kind.prepare_update(new, old)
     causes = _causes(target, new, old)
@@ -154,6 +173,19 @@ async def _combined(
     if target.scope is not Scope.BINDING:
         await ctx.validate(request)
     return new
+
+
+def _entries(
+    ctx: Context, target: Target, new: Object, old: Object, claimed: Any, opts: WriteOptions
+) -> Sequence[Object]:
+    """The managedFields of the new state. A binding is the server's own change, which has no owner."""
+    if target.owned:
+        return claimed or ()
+    if target.scope is Scope.BINDING:
+        return old["metadata"].get("managedFields") or ()
+    kind = target.kind
+    writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock())
+    return tracked(versions_of(kind), old, new, claimed, writer)
 
 
 def _main(kind: Kind, proposed: Object, old: Object) -> Object:
@@ -199,11 +231,7 @@ def _causes(target: Target, new: Object, old: Object) -> Sequence[Cause]:
     kind = target.kind
     match target.scope:
         case Scope.MAIN:
-            return [
-                *validate_metadata_update(kind, new, old),
-                *kind.validate(new),
-                *kind.validate_update(new, old),
-            ]
+            return [*validate_metadata_update(kind, new, old), *kind.update_causes(new, old)]
         case Scope.STATUS:
             return [*validate_metadata_update(kind, new, old), *kind.validate_status(new, old)]
         case Scope.FINALIZE:

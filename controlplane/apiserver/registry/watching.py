@@ -8,9 +8,9 @@ from controlplane.apiserver.registry.context import Context
 from controlplane.apiserver.registry.requests import FrameType, WatchFrame, WatchOptions
 from controlplane.apiserver.registry.storage import store_faults
 from controlplane.apiserver.registry.versions import check_watch_match, parse_version, reach, too_old
-from controlplane.errors import InternalError
+from controlplane.errors import InternalError, Unclassified
 from controlplane.resources.kind import Kind
-from controlplane.store.cache import WatchCache, Watcher, WatcherTooSlow
+from controlplane.store.cache import Unconvertible, WatchCache, Watcher, WatcherTooSlow
 from controlplane.store.protocol import Compacted, StoreClosed, StoreError
 
 BOOKMARK_SECONDS = 60.0
@@ -30,7 +30,7 @@ class ObjectWatch:
         self._kind = kind
         self._namespace = namespace
         self._opts = opts
-        self._cache = ctx.storage.cache(kind)
+        self._cache: WatchCache | None = None
         self._watcher: Watcher | None = None
         self._end: asyncio.TimerHandle | None = None
         self._bookmark: asyncio.TimerHandle | None = None
@@ -57,9 +57,11 @@ class ObjectWatch:
         try:
             return self._watcher.take()
         except WatcherTooSlow as fault:
-            raise too_old(self._watcher.revision, self._cache.floor) from fault
+            raise too_old(self._watcher.revision, self._held.floor) from fault
         except StoreClosed as fault:
             raise StopAsyncIteration from fault
+        except Unconvertible as fault:
+            raise Unclassified(str(fault)) from fault
         except StoreError as fault:
             raise InternalError(f"Internal error occurred: {fault}") from fault
 
@@ -77,7 +79,7 @@ class ObjectWatch:
             elif not self._is_bookmark_due:
                 await self._watcher.wait()
             elif await self._has_caught_up(self._watcher):
-                return WatchFrame(FrameType.BOOKMARK, None, self._cache.revision)
+                return WatchFrame(FrameType.BOOKMARK, None, self._held.revision)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -91,8 +93,10 @@ class ObjectWatch:
             self._watcher = None
 
     async def _started(self) -> Watcher:
-        opts, cache = self._opts, self._cache
+        opts = self._opts
         check_watch_match(opts.match, opts.send_initial_events)
+        await self._ctx.storage.ready(self._kind)
+        cache = self._cache = self._ctx.storage.cache(self._kind)
         version = parse_version(opts.resource_version)
         if not opts.resource_version:
             with store_faults():
@@ -108,8 +112,13 @@ class ObjectWatch:
         """Whether every frame up to the store's revision was taken; sets the time of the next bookmark."""
         self._await_bookmark()
         with store_faults():
-            await self._cache.catch_up()
+            await self._held.catch_up()
         return watcher.waiting == 0
+
+    @property
+    def _held(self) -> WatchCache:
+        assert self._cache is not None, "the watch has not begun"
+        return self._cache
 
     def _await_bookmark(self) -> None:
         loop = asyncio.get_running_loop()

@@ -12,16 +12,10 @@ from controlplane.controllers.deployment.rollout import Rollout
 from controlplane.errors import Object
 from controlplane.meta.labels import LabelSelector
 from controlplane.meta.objects import dig, labels, name, namespace, uid
-from controlplane.meta.owners import controller_of
+from controlplane.meta.owners import OWNER_INDEX, by_controller, controller_of, orphans_of
 from controlplane.resources.catalog import DEPLOYMENT, POD, REPLICA_SET
 
 _RECHECK_SECONDS = 1.0
-_OWNER_INDEX = "controller"
-
-
-def _owner_values(obj: Object) -> tuple[str]:
-    controller = controller_of(obj)
-    return (controller["uid"] if controller else f"orphans of {namespace(obj)}",)
 
 
 class DeploymentController:
@@ -32,8 +26,8 @@ class DeploymentController:
         self._deployments = informers.of(DEPLOYMENT)
         self._sets = informers.of(REPLICA_SET)
         self._pods = informers.of(POD)
-        self._sets.index_by(_OWNER_INDEX, _owner_values)
-        self._pods.index_by(_OWNER_INDEX, _owner_values)
+        self._sets.index_by(OWNER_INDEX, by_controller)
+        self._pods.index_by(OWNER_INDEX, by_controller)
         self._events = EventRecorder(client, "deployment-controller")
         self._own_writes: Expectations[NamespacedName] = Expectations(self._deployments)
         self._set_writes: Expectations[NamespacedName] = Expectations(self._sets)
@@ -86,16 +80,17 @@ class DeploymentController:
         if dig(deployment, "spec", "selector", default={}) == {}:
             text = "This deployment is selecting all pods. A non-empty selector is required."
             self._events.event(DEPLOYMENT, deployment, WARNING, "SelectingAll", text)
+            await self._observe(deployment)
             return
         adopter = Adopter(self._client, DEPLOYMENT, deployment, _selector(deployment), REPLICA_SET)
-        candidates = self._sets.lookup(_OWNER_INDEX, uid(deployment))
-        candidates += self._sets.lookup(_OWNER_INDEX, f"orphans of {key[0]}")
+        candidates = self._sets.lookup(OWNER_INDEX, uid(deployment))
+        candidates += self._sets.lookup(OWNER_INDEX, orphans_of(key[0]))
         rollout = Rollout(
             self._client,
             self._events,
             deployment,
             await adopter.claim(candidates),
-            lambda replica_set: self._pods.lookup(_OWNER_INDEX, uid(replica_set)),
+            lambda replica_set: self._pods.lookup(OWNER_INDEX, uid(replica_set)),
             lambda stored: self._set_writes.wrote(key, stored),
         )
         try:
@@ -104,6 +99,14 @@ class DeploymentController:
             self._own_writes.wrote(key, rollout.deployment)
         if rollout.recheck:
             self._loop.queue.add_after(key, rollout.recheck)
+
+    async def _observe(self, deployment: Object) -> None:
+        """Say that the present spec was seen, though nothing is done about it."""
+        status = deployment.get("status") or {}
+        generation = dig(deployment, "metadata", "generation", default=0)
+        if status.get("observedGeneration", 0) < generation:
+            fresh = {**deployment, "status": {**status, "observedGeneration": generation}}
+            await self._client.update_status(DEPLOYMENT, fresh)
 
 
 def _selector(deployment: Object) -> LabelSelector:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from controlplane.controllers.deployment.sizes import max_surge, wanted
-from controlplane.controllers.deployment.templates import same_template, template_of
+from controlplane.controllers.deployment.templates import same_template
 from controlplane.errors import Object
 from controlplane.meta.objects import annotations as annotations_of
 from controlplane.meta.objects import dig, is_being_deleted, name
+from controlplane.meta.pod_templates import template_of
 
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"

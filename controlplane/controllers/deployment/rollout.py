@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 
 from controlplane.client.client import Client
 from controlplane.client.events import NORMAL, WARNING, EventRecorder
+from controlplane.client.pod_control import namespace_is_terminating
 from controlplane.controllers.deployment import plan, revisions, sizes, status, templates
 from controlplane.errors import AlreadyExists, Conflict, NotFound, Object, StatusError
 from controlplane.meta.objects import annotations as annotations_of
 from controlplane.meta.objects import clone, dig, is_being_deleted, name, namespace, uid
 from controlplane.meta.owners import is_controlled_by, owner_reference
+from controlplane.meta.pod_templates import template_of
 from controlplane.meta.pods import is_finished
 from controlplane.resources.catalog import DEPLOYMENT, REPLICA_SET
 
@@ -148,6 +150,9 @@ class Rollout:
         except AlreadyExists:
             return await self._use_existing(wanted)
         except StatusError as error:
+            if namespace_is_terminating(error):
+                # Nothing can be made there any more, and nobody is left to be told.
+                raise Conflict(str(error)) from error
             text = f'Failed to create new replica set "{name(wanted)}": {error}'
             if status.has_deadline(self.deployment):
                 await self._set_progressing("False", status.CREATE_ERROR, text)
@@ -165,7 +170,7 @@ class Rollout:
 
     def _new_set(self, number: int, old: Sequence[Object]) -> Object:
         collisions = dig(self.deployment, "status", "collisionCount", default=0)
-        template = templates.template_of(self.deployment)
+        template = template_of(self.deployment)
         hash_ = templates.template_hash(template, collisions)
         template = templates.with_hash(template, hash_)
         selector = clone(dig(self.deployment, "spec", "selector", default={}))
@@ -197,7 +202,7 @@ class Rollout:
         """The name is taken: by our own set that the cache lacks, or by another template of the same hash."""
         found = await self._client.get(REPLICA_SET, name(wanted), namespace(wanted))
         mine = is_controlled_by(found, uid(self.deployment))
-        if mine and templates.same_template(templates.template_of(found), templates.template_of(wanted)):
+        if mine and templates.same_template(template_of(found), template_of(wanted)):
             self._keep(found)
             return found
         state = {**(self.deployment.get("status") or {})}

@@ -10,10 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controlplane.errors import BadRequest, Cause, Invalid, Object, RequestEntityTooLarge
+import orjson
+
+from controlplane.errors import BadRequest, Invalid, Object, RequestEntityTooLarge
 from controlplane.meta.objects import clone
 
 MAX_OPERATIONS = 10_000
+MAX_COPIED = 3 * 1024 * 1024
+"""Bytes that the copy operations of one patch may add."""
 REJECTED = "the server rejected our request due to an error in our request"
 _INDEX = re.compile(r"-?(0|[1-9]\d*)").fullmatch
 _MISSING = object()
@@ -27,8 +31,8 @@ def apply_json_patch(obj: Object, operations: Any) -> Object:
     """A new object with all operations applied in order.
 
     Raises BadRequest for something that is no patch, RequestEntityTooLarge for more than `MAX_OPERATIONS`,
-    Invalid when an operation does not apply: upstream's general message, the fault itself as cause of field
-    `patch`.
+    Invalid when an operation does not apply or all copies together are larger than `MAX_COPIED`: with upstream's
+    general message, the fault itself is the exception's `__cause__`.
     """
     if not isinstance(operations, list) or not all(isinstance(item, dict) for item in operations):
         kind = "object" if isinstance(operations, dict) else type(operations).__name__
@@ -39,19 +43,31 @@ def apply_json_patch(obj: Object, operations: Any) -> Object:
             f"{MAX_OPERATIONS}, got {len(operations)}"
         )
     holder: dict[str, Any] = {"": clone(obj)}
+    copied = 0
     try:
         for operation in operations:
             _operate(holder, operation)
+            if operation.get("op") == "copy":
+                copied = _counted(copied, holder, operation)
     except _Fault as fault:
-        raise _rejected(str(fault)) from fault
+        raise Invalid(REJECTED) from fault
     result = holder[""]
     if not isinstance(result, dict):
-        raise _rejected("the patched document is not an object")
+        raise Invalid(REJECTED) from _Fault("the patched document is not an object")
     return result
 
 
-def _rejected(why: str) -> Invalid:
-    return Invalid(REJECTED, causes=[Cause("FieldValueInvalid", why, "patch")])
+def _counted(copied: int, holder: dict[str, Any], operation: Mapping[str, Any]) -> int:
+    """Bytes copied so far. Copies of copies double with each operation, so that a short patch could fill memory."""
+    container, part = _find(holder, operation["path"])
+    value = container[-1 if part == "-" else int(part)] if isinstance(container, list) else container[part]
+    copied += len(orjson.dumps(value))
+    if copied > MAX_COPIED:
+        raise _Fault(
+            f"Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit "
+            f"{MAX_COPIED}"
+        )
+    return copied
 
 
 def _operate(holder: dict[str, Any], operation: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controlplane.errors import BadRequest, Cause, InternalError, Invalid, Object
+from controlplane.errors import BadRequest, Invalid, Object, Unclassified
 from controlplane.meta.objects import clone
 from controlplane.meta.patch.json_patch import REJECTED
 
@@ -52,7 +52,7 @@ UNKNOWN = MergeRule()
 def apply_strategic(obj: Object, patch: Any, schema: MergeSchema | None) -> Object:
     """A new object. Without a schema lists are replaced, as in a plain merge patch.
 
-    Raises BadRequest for malformed patches and directives, Invalid for lists of lists, InternalError (as
+    Raises BadRequest for malformed patches and directives, Invalid for lists of lists, Unclassified (as
     upstream does) for items without merge key and unknown directives.
     """
     if not isinstance(patch, dict):
@@ -84,7 +84,7 @@ def _replaced_map(patch: Object) -> Object:
         return patch
     if directive == "delete":
         return {}
-    raise InternalError(f"unknown patch type: {_go(directive)} in map: {_go(patch)}")
+    raise Unclassified(f"unknown patch type: {_go(directive)} in map: {_go(patch)}")
 
 
 def _merge_member(original: Object, key: str, value: Any, schema: MergeSchema | None) -> None:
@@ -129,7 +129,7 @@ def _merge_ordered_lists(original: Object, patch: Object, schema: MergeSchema | 
         present, change = original.get(field), patch.get(field)
         for value in (order, present, change):
             if value is not None and not isinstance(value, list):
-                raise InternalError(f"expected a []interface {{}}, but received a {_go_type(value)}")
+                raise Unclassified(f"expected a []interface {{}}, but received a {_go_type(value)}")
         rule = schema.merge_rule(field) if schema is not None else UNKNOWN
         order, change = order or [], change or []
         _check_order(change, order, rule.key)
@@ -152,7 +152,7 @@ def _check_order(change: list[Any], order: list[Any], key: str) -> None:
         if at < len(items) and _same(_key_of(items[at], key), _key_of(wanted, key)):
             at += 1
     if at < len(items):
-        raise InternalError(
+        raise Unclassified(
             f"The order in patch list:\n{_go(change)}\n doesn't match {_SET_ORDER} list:\n{_go(order)}\n"
         )
 
@@ -161,12 +161,11 @@ def _merge_list(original: list[Any], change: list[Any], rule: MergeRule) -> list
     if not rule.merge:
         return [_clean(item) for item in change]
     if any(isinstance(item, list) for item in (*original, *change)):
-        raise Invalid(
-            REJECTED, causes=[Cause("FieldValueInvalid", "lists of lists are not supported", "patch")]
-        )
+        # "lists of lists are not supported": upstream keeps that to itself.
+        raise Invalid(REJECTED)
     kinds = {isinstance(item, dict) for item in (*original, *change)}
     if len(kinds) > 1:
-        raise InternalError(f"list element types are not identical: [{_go(original)} {_go(change)}]")
+        raise Unclassified(f"list element types are not identical: [{_go(original)} {_go(change)}]")
     if kinds == {True}:
         return _merge_items(original, change, rule)
     merged = _distinct((*original, *change))
@@ -178,7 +177,7 @@ def _merge_list(original: list[Any], change: list[Any], rule: MergeRule) -> list
 def _merge_items(original: list[Object], change: list[Object], rule: MergeRule) -> list[Any]:
     """Merges lists of mappings by their key, deletions first."""
     if not rule.key:
-        raise InternalError("cannot merge lists without merge key for type struct")
+        raise Unclassified("cannot merge lists without merge key for type struct")
     kept, additions = _special_items(original, change, rule.key)
     merged = list(kept)
     for item in additions:
@@ -209,9 +208,9 @@ def _special_items(
         elif directive == "replace":
             replace = True
         elif directive == "merge":
-            raise InternalError("merging lists cannot yet be specified in the patch")
+            raise Unclassified("merging lists cannot yet be specified in the patch")
         else:
-            raise InternalError(f"unknown patch type: {_go(directive)} in map: {_go(item)}")
+            raise Unclassified(f"unknown patch type: {_go(directive)} in map: {_go(item)}")
     if replace:
         return [_clean(item) for item in additions], []
     return original, additions
@@ -235,9 +234,9 @@ def _key_of(item: Any, key: str) -> Any:
     if not key:
         return item
     if not isinstance(item, dict):
-        raise InternalError(f"expected a map[string]interface {{}}, but received a {_go_type(item)}")
+        raise Unclassified(f"expected a map[string]interface {{}}, but received a {_go_type(item)}")
     if key not in item:
-        raise InternalError(f"map: {_go(item)} does not contain declared merge key: {key}")
+        raise Unclassified(f"map: {_go(item)} does not contain declared merge key: {key}")
     return item[key]
 
 

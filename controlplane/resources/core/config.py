@@ -7,6 +7,8 @@ import binascii
 from collections.abc import Sequence
 from datetime import datetime
 
+import orjson
+
 from controlplane.errors import Cause, Object
 from controlplane.meta.names import config_map_key
 from controlplane.meta.objects import name
@@ -22,6 +24,7 @@ DATA_MAX = 1024 * 1024
 
 _FROZEN = "field is immutable when `immutable` is set"
 
+_JSON_TYPES = ("kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson")
 _NEEDED_KEYS = {
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
@@ -70,7 +73,34 @@ def _validate_secret(secret: Object) -> Sequence[Cause]:
     for needed in _NEEDED_KEYS.get(secret_type, ()):
         if needed not in (data.value or ()):
             Field(None, f"data[{needed}]", field.causes).required()
+        elif secret_type in _JSON_TYPES:
+            _json_object(Field(data.value[needed], f"data[{needed}]", field.causes))
     return field.causes
+
+
+def _json_object(entry: Field) -> None:
+    """The content must be a JSON object; the message must not show it."""
+    try:
+        content = base64.b64decode(entry.text, validate=True)
+    except (binascii.Error, ValueError):
+        return
+    fault = _json_fault(content.decode(errors="replace"))
+    if fault:
+        entry.of("<secret contents redacted>").invalid(fault)
+
+
+def _json_fault(text: str) -> str:
+    """What Go says of the text; empty when it is a JSON object."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()):
+            return "unexpected end of JSON input"
+        return f"invalid character '{text[error.pos]}' looking for beginning of value"
+    if value is None or isinstance(value, dict):
+        return ""
+    kind = {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+    return f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
 
 
 def _validate_update(new: Object, old: Object) -> Sequence[Cause]:
@@ -121,7 +151,7 @@ CONFIG_MAP = Kind(
     singular="configmap",
     namespaced=True,
     short_names=("cm",),
-    columns=(NAME, Column("Data", description="The number of entries in data and binaryData."), AGE),
+    columns=(NAME, Column("Data", documents="io.k8s.api.core.v1.ConfigMap.data"), AGE),
     row=_config_map_row,
     validate=_validate_config_map,
     validate_update=_validate_update,
@@ -137,8 +167,8 @@ SECRET = Kind(
     namespaced=True,
     columns=(
         NAME,
-        Column("Type", description="What the data is for; decides which keys it must have."),
-        Column("Data", description="The number of entries in data."),
+        Column("Type", documents="io.k8s.api.core.v1.Secret.type"),
+        Column("Data", documents="io.k8s.api.core.v1.Secret.data"),
         AGE,
     ),
     row=_secret_row,

@@ -76,7 +76,7 @@ ENDPOINTS = Kind(
     namespaced=True,
     storage="services/endpoints",
     short_names=("ep",),
-    columns=(NAME, Column("Endpoints", description="The ready addresses with their ports."), AGE),
+    columns=(NAME, Column("Endpoints", documents="io.k8s.api.core.v1.Endpoints.subsets"), AGE),
     row=_row,
     default=_default,
     validate=_validate,

@@ -1,9 +1,7 @@
 """Event in its core/v1 form: what happened to an object, told by a component.
 
-`events.k8s.io/v1` is another form of the same stored objects (KEP-383); both forms have all the fields,
-some under other names. Fields that only the newer form writes (`eventTime`, `series`,
-`reportingController`) are read here, so a second `Kind` with its own row and the same `storage` is all that
-form needs besides renaming.
+`events.k8s.io/v1` is another form of the same stored objects (KEP-383, `resources/events.py`). Fields that only the
+newer form writes (`eventTime`, `series`, `reportingController`) are read here, so both forms print alike.
 """
 
 from __future__ import annotations
@@ -12,11 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from controlplane.errors import Cause, Object
-from controlplane.meta.objects import dig, name, namespace
+from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import UNKNOWN, since
-from controlplane.resources.cells import NAME, wide
+from controlplane.resources.cells import NAME
+from controlplane.resources.events import legacy_causes
 from controlplane.resources.kind import Column, Kind
-from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
 
 _INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -37,26 +35,7 @@ def _default(event: Object) -> None:
 
 
 def _validate(event: Object) -> Sequence[Cause]:
-    field = Field.root(event)
-    involved = field["involvedObject"]["namespace"]
-    home = namespace(event)
-    # Events of objects without a namespace live in `default`; the node life cycle's also in kube-system.
-    if (involved.present and involved.value != home) or (
-        not involved.present and home not in ("default", "kube-system")
-    ):
-        involved.invalid("does not match event.namespace")
-    if field["eventTime"].present:
-        _validate_new_style(field)
-    return field.causes
-
-
-def _validate_new_style(event: Field) -> None:
-    """An event with `eventTime` follows the stricter rules of `events.k8s.io`."""
-    event["reportingComponent"].required().qualified_name()
-    event["reportingInstance"].required().max_bytes(128)
-    event["action"].required().max_bytes(128)
-    event["reason"].required().max_bytes(128)
-    event["message"].max_bytes(1024)
+    return legacy_causes(event)
 
 
 def _row(event: Object, now: datetime) -> Sequence[object]:
@@ -107,16 +86,16 @@ EVENT = Kind(
     namespaced=True,
     short_names=("ev",),
     columns=(
-        Column("Last Seen", description="The time since the most recent occurrence."),
-        Column("Type", description="Normal or Warning."),
-        Column("Reason", description="Why it happened, as one word for machines."),
-        Column("Object", description="The object this event is about."),
-        wide("Subobject", "The part of the object, as a field path."),
-        wide("Source", "The component that reported it."),
-        Column("Message", description="What happened, for people."),
-        wide("First Seen", "The time since it was first recorded."),
-        wide("Count", "How often it has occurred.", "integer"),
-        Column(NAME.name, format=NAME.format, priority=1, description=NAME.description),
+        Column("Last Seen", documents="io.k8s.api.core.v1.Event.lastTimestamp"),
+        Column("Type", documents="io.k8s.api.core.v1.Event.type"),
+        Column("Reason", documents="io.k8s.api.core.v1.Event.reason"),
+        Column("Object", documents="io.k8s.api.core.v1.Event.involvedObject"),
+        Column("Subobject", priority=1, documents="io.k8s.api.core.v1.ObjectReference.fieldPath"),
+        Column("Source", priority=1, documents="io.k8s.api.core.v1.Event.source"),
+        Column("Message", documents="io.k8s.api.core.v1.Event.message"),
+        Column("First Seen", priority=1, documents="io.k8s.api.core.v1.Event.firstTimestamp"),
+        Column("Count", priority=1, documents="io.k8s.api.core.v1.Event.count"),
+        Column(NAME.name, format=NAME.format, priority=1, documents=NAME.documents),
     ),
     row=_row,
     default=_default,

@@ -11,7 +11,7 @@ from controlplane.meta import conditions
 from controlplane.meta.names import label_value
 from controlplane.meta.objects import dig, labels, name
 from controlplane.meta.timestamps import age
-from controlplane.resources.cells import AGE, NAME, NONE, UNKNOWN, joined, wide
+from controlplane.resources.cells import AGE, NAME, NONE, UNKNOWN, joined
 from controlplane.resources.fieldpath import duplicate
 from controlplane.resources.kind import Column, Kind, Subresource
 from controlplane.resources.podspec.quantities import canonical
@@ -168,12 +168,16 @@ NODE = Kind(
         Column("Status", description="The status of the node"),
         Column("Roles", description="The roles of the node"),
         AGE,
-        Column("Version", description="Kubelet version reported by the node."),
-        wide("Internal-IP", "The node's address inside the cluster."),
-        wide("External-IP", "The node's address outside the cluster."),
-        wide("OS-Image", "The operating system the node reports."),
-        wide("Kernel-Version", "The kernel the node reports."),
-        wide("Container-Runtime", "The container runtime the node reports."),
+        Column("Version", documents="io.k8s.api.core.v1.NodeSystemInfo.kubeletVersion"),
+        Column("Internal-IP", priority=1, documents="io.k8s.api.core.v1.NodeStatus.addresses"),
+        Column("External-IP", priority=1, documents="io.k8s.api.core.v1.NodeStatus.addresses"),
+        Column("OS-Image", priority=1, documents="io.k8s.api.core.v1.NodeSystemInfo.osImage"),
+        Column("Kernel-Version", priority=1, documents="io.k8s.api.core.v1.NodeSystemInfo.kernelVersion"),
+        Column(
+            "Container-Runtime",
+            priority=1,
+            documents="io.k8s.api.core.v1.NodeSystemInfo.containerRuntimeVersion",
+        ),
     ),
     row=_row,
     default=_default,

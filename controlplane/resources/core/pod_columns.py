@@ -12,7 +12,7 @@ from controlplane.errors import Object
 from controlplane.meta import conditions
 from controlplane.meta.objects import dig, is_being_deleted, name
 from controlplane.meta.timestamps import age, parse, since
-from controlplane.resources.cells import AGE, NAME, NONE, wide
+from controlplane.resources.cells import AGE, NAME, NONE
 from controlplane.resources.kind import Column
 
 COLUMNS = (
@@ -21,13 +21,14 @@ COLUMNS = (
     Column("Status", description="The aggregate status of the containers in this pod."),
     Column(
         "Restarts",
-        description="The number of times the containers in this pod have been restarted and when the last one was.",
+        description="The number of times the containers in this pod have been restarted and when the last container "
+        "in this pod has restarted.",
     ),
     AGE,
-    wide("IP", "The pod's address inside the cluster."),
-    wide("Node", "The node the pod runs on."),
-    wide("Nominated Node", "The node that will have room once others are evicted."),
-    wide("Readiness Gates", "How many of the conditions the pod's readiness depends on are true."),
+    Column("IP", priority=1, documents="io.k8s.api.core.v1.PodStatus.podIP"),
+    Column("Node", priority=1, documents="io.k8s.api.core.v1.PodSpec.nodeName"),
+    Column("Nominated Node", priority=1, documents="io.k8s.api.core.v1.PodStatus.nominatedNodeName"),
+    Column("Readiness Gates", priority=1, documents="io.k8s.api.core.v1.PodSpec.readinessGates"),
 )
 
 _SUCCEEDED = (

@@ -12,7 +12,7 @@ from controlplane.errors import Object
 from controlplane.meta.names import dns1035_label
 from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import age
-from controlplane.resources.cells import AGE, NAME, NONE, UNKNOWN, format_labels, joined, wide
+from controlplane.resources.cells import AGE, NAME, NONE, UNKNOWN, format_labels, joined
 from controlplane.resources.core import service_rules
 from controlplane.resources.core.service_update import carry_over, synchronise_cluster_ips
 from controlplane.resources.kind import Column, Kind, Subresource
@@ -72,6 +72,21 @@ def _prepare_create(service: Object) -> None:
     synchronise_cluster_ips(service["spec"], {})
 
 
+def _warnings(new: Object, old: Object | None) -> Sequence[str]:
+    """What a Service without a cluster IP of its own ignores."""
+    spec = new.get("spec") or {}
+    if not service_rules.is_headless(spec):
+        return ()
+    found = [
+        f'spec.{field} is ignored when spec.clusterIP is "None"'
+        for field in ("loadBalancerIP", "externalIPs")
+        if spec.get(field)
+    ]
+    if spec.get("sessionAffinity") not in (None, "", "None"):
+        found.append("spec.SessionAffinity is ignored for headless services")
+    return found
+
+
 def _row(service: Object, now: datetime) -> Sequence[object]:
     spec = service.get("spec") or {}
     cluster_ips = spec.get("clusterIPs") or [spec.get("clusterIP") or NONE]
@@ -125,12 +140,12 @@ SERVICE = Kind(
     categories=("all",),
     columns=(
         NAME,
-        Column("Type", description="How the service is exposed."),
-        Column("Cluster-IP", description="The address inside the cluster."),
-        Column("External-IP", description="Addresses or the name outside the cluster."),
-        Column("Port(s)", description="Ports, with node ports behind a colon."),
+        Column("Type", documents="io.k8s.api.core.v1.ServiceSpec.type"),
+        Column("Cluster-IP", documents="io.k8s.api.core.v1.ServiceSpec.clusterIP"),
+        Column("External-IP", documents="io.k8s.api.core.v1.ServiceSpec.externalIPs"),
+        Column("Port(s)", documents="io.k8s.api.core.v1.ServiceSpec.ports"),
         AGE,
-        wide("Selector", "Labels of the pods traffic goes to."),
+        Column("Selector", priority=1, documents="io.k8s.api.core.v1.ServiceSpec.selector"),
     ),
     row=_row,
     default=_default,
@@ -138,6 +153,7 @@ SERVICE = Kind(
     prepare_update=carry_over,
     prepare_status=_default_ingress,
     validate=service_rules.validate,
+    warnings=_warnings,
     validate_update=service_rules.validate_update,
     validate_status=service_rules.validate_status,
     validate_name=dns1035_label,

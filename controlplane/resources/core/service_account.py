@@ -25,7 +25,7 @@ SERVICE_ACCOUNT = Kind(
     singular="serviceaccount",
     namespaced=True,
     short_names=("sa",),
-    columns=(NAME, Column("Secrets", description="The secrets pods of this account may use."), AGE),
+    columns=(NAME, Column("Secrets", documents="io.k8s.api.core.v1.ServiceAccount.secrets"), AGE),
     row=_row,
     subresources=(
         Subresource("token", "TokenRequest", ("create",), group="authentication.k8s.io", version="v1"),

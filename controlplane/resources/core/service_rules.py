@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from controlplane.errors import Cause, Object
 from controlplane.resources.addresses import reachable_ip
 from controlplane.resources.fieldpath import Literal, duplicate, quoted, string_list
-from controlplane.resources.rules import Field
+from controlplane.resources.rules import IMMUTABLE, INVALID_CIDR, Field, is_cidr
 
 KUBELET_PORT = 10250
 AFFINITY_SECONDS_MAX = 86400
 NO_CLUSTER_IP = "None"
+SOURCE_RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _MAY_NOT_CHANGE = "may not change once set"
@@ -62,6 +63,7 @@ def validate(service: Object) -> Sequence[Cause]:
     spec["type"].required().one_of(*_TYPES)
     _node_ports(spec, value)
     _load_balancer(spec, value)
+    _source_ranges_annotation(field["metadata"]["annotations"], value)
     _traffic_policies(spec, value)
     return field.causes
 
@@ -130,12 +132,15 @@ def _cluster_ips(spec: Field, value: Object) -> None:
         shown_ips.invalid("must be empty when `clusterIP` is not specified")
     if len(ips) > 2:
         shown_ips.invalid("may only hold up to 2 values")
+    known = len(spec.causes)
     for position, address in enumerate(ips):
         if address.value == NO_CLUSTER_IP:
             if position or len(ips) > 1:
                 shown_ips.invalid("'None' must be the first and only value")
         else:
             address.ip()
+    if len(spec.causes) == known and not is_headless(value):
+        _families_of_ips(ips, shown_ips, spec["ipFamilies"].value or [])
     spec["ipFamilyPolicy"].one_of("PreferDualStack", "RequireDualStack", "SingleStack")
     families = spec["ipFamilies"]
     if len(families) > 2:
@@ -146,6 +151,16 @@ def _cluster_ips(spec: Field, value: Object) -> None:
         if family.text in seen:
             family.duplicate()
         seen.add(family.text)
+
+
+def _families_of_ips(ips: Field, shown_ips: Field, families: Sequence[str]) -> None:
+    """One address of each family, in the order of the families."""
+    versions = [ipaddress.ip_address(address.text).version for address in ips]
+    if len(versions) > 1 and len(set(versions)) != len(versions):
+        shown_ips.invalid("may specify no more than one IP for each IP family")
+    for position, (address, version, family) in enumerate(zip(ips, versions, families, strict=False)):
+        if family in ("IPv4", "IPv6") and family != f"IPv{version}":
+            address.invalid(f"expected an {family} value as indicated by `ipFamilies[{position}]`")
 
 
 def _node_ports(spec: Field, value: Object) -> None:
@@ -191,16 +206,20 @@ def _load_balancer(spec: Field, value: Object) -> None:
     if not balanced:
         ranges.absent("may only be used when `type` is 'LoadBalancer'")
     for source in ranges:
-        if not _is_range(source.text):
-            source.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+        if not is_cidr(source.text.strip()):
+            source.invalid(INVALID_CIDR)
 
 
-def _is_range(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text.strip(), strict=False)
-    except ValueError:
-        return False
-    return "/" in text
+def _source_ranges_annotation(annotations: Field, spec: Object) -> None:
+    """The older form of `loadBalancerSourceRanges`."""
+    text = (annotations.value or {}).get(SOURCE_RANGES_ANNOTATION)
+    if text is None:
+        return
+    place = Field(text, f"{annotations.path}[{SOURCE_RANGES_ANNOTATION}]", annotations.causes)
+    if spec.get("type") != "LoadBalancer":
+        place.forbidden("may only be used when `type` is 'LoadBalancer'")
+    if text.strip() and not all(is_cidr(part.strip()) for part in text.strip().split(",")):
+        place.invalid("must be a comma separated list of CIDRs e.g. 192.168.0.0/16,10.0.0.0/8")
 
 
 def _traffic_policies(spec: Field, value: Object) -> None:
@@ -239,6 +258,9 @@ def validate_update(new: Object, old: Object) -> Sequence[Cause]:
         "loadBalancerClass"
     ) != after.get("loadBalancerClass"):
         spec["loadBalancerClass"].invalid(_MAY_NOT_CHANGE)
+    checked = needs_health_check_node_port(before) and needs_health_check_node_port(after)
+    if checked and before.get("healthCheckNodePort") != after.get("healthCheckNodePort"):
+        spec["healthCheckNodePort"].of(after.get("healthCheckNodePort") or 0).invalid(IMMUTABLE)
     return field.causes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from controlplane.errors import Object
+from controlplane.resources.podspec.claims import default_claim_spec
 from controlplane.resources.podspec.quantities import canonical, canonical_text, requests_from_limits
 
 GRACE_SECONDS = 30
@@ -141,12 +142,7 @@ def _default_handler(handler: Object) -> None:
 def _default_volume(volume: Object) -> None:
     if not any(value is not None for name, value in volume.items() if name != "name"):
         volume["emptyDir"] = {}
-    for name, defaults in _VOLUME_DEFAULTS.items():
-        source = volume.get(name)
-        if source is not None:
-            for field, value in defaults.items():
-                if source.get(field) is None:
-                    source[field] = value
+    default_sources(volume)
     empty_dir = volume.get("emptyDir")
     if empty_dir is not None and empty_dir.get("sizeLimit") is not None:
         empty_dir["sizeLimit"] = canonical_text(empty_dir["sizeLimit"])
@@ -160,7 +156,18 @@ def _default_volume(volume: Object) -> None:
     claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
     if claim is not None:
         claim.setdefault("metadata", {}).setdefault("creationTimestamp", None)
-        _fill(claim.setdefault("spec", {}), {"volumeMode": "Filesystem"})
+        claim["spec"] = claim.get("spec") or {}
+        default_claim_spec(claim["spec"])
+
+
+def default_sources(holder: Object) -> None:
+    """What the source of a pod's volume or of a PersistentVolume leaves out."""
+    for name, defaults in _VOLUME_DEFAULTS.items():
+        source = holder.get(name)
+        if source is not None:
+            for field, value in defaults.items():
+                if source.get(field) is None:
+                    source[field] = value
 
 
 def _default_field_references(holder: Object) -> None:

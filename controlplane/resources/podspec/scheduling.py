@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from controlplane.meta.names import label_value
+from controlplane.meta.names import dns1123_subdomain, label_value
 from controlplane.resources.rules import Field
 
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -55,9 +55,7 @@ def validate_affinity(affinity: Field) -> None:
     node = affinity["nodeAffinity"]
     needed = node["requiredDuringSchedulingIgnoredDuringExecution"]
     if needed.value is not None:
-        needed["nodeSelectorTerms"].required("must have at least one node selector term")
-        for term in needed["nodeSelectorTerms"]:
-            _node_term(term)
+        validate_node_selector(needed)
     for preference in node["preferredDuringSchedulingIgnoredDuringExecution"]:
         preference["weight"].of(preference["weight"].value or 0).between(1, 100)
         _node_term(preference["preference"])
@@ -67,6 +65,13 @@ def validate_affinity(affinity: Field) -> None:
         for preference in affinity[name]["preferredDuringSchedulingIgnoredDuringExecution"]:
             preference["weight"].of(preference["weight"].value or 0).between(1, 100)
             _pod_term(preference["podAffinityTerm"])
+
+
+def validate_node_selector(selector: Field) -> None:
+    """A `v1.NodeSelector`: one of its terms must match."""
+    selector["nodeSelectorTerms"].required("must have at least one node selector term")
+    for term in selector["nodeSelectorTerms"]:
+        _node_term(term)
 
 
 def _node_term(term: Field) -> None:
@@ -85,6 +90,25 @@ def _node_term(term: Field) -> None:
             case _:
                 expression["operator"].invalid("not a valid selector operator")
         expression["key"].required().qualified_name()
+    for field in term["matchFields"]:
+        _node_field(field)
+
+
+def _node_field(requirement: Field) -> None:
+    """The one field nodes may be selected by is their name."""
+    key, operator, values = requirement["key"], requirement["operator"], requirement["values"]
+    if operator.value not in ("In", "NotIn"):
+        operator.invalid("not a valid selector operator")
+    elif len(values) != 1:
+        values.of(None).required(
+            "must be only one value when `operator` is 'In' or 'NotIn' for node field selector"
+        )
+    if key.value != "metadata.name":
+        key.invalid("not a valid field selector key")
+        return
+    for value in values:
+        for message in dns1123_subdomain(value.text):
+            value.invalid(message)
 
 
 def _pod_term(term: Field) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from controlplane.meta.names import config_map_key
 from controlplane.resources.fieldpath import not_found
+from controlplane.resources.podspec.claims import validate_claim_spec
 from controlplane.resources.podspec.environment import (
     VOLUME_FIELDS,
     validate_field_ref,
     validate_resource_field_ref,
 )
+from controlplane.resources.podspec.volume_sources import POD_SOURCES, relative_path
 from controlplane.resources.rules import Field
 
 _MODE_MAX = 0o777
 _MODE_MESSAGE = "must be a number between 0 and 0777 (octal), both inclusive"
-_HOST_PATH_TYPES = (
-    "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
-)  # fmt: skip
 _PROJECTED = ("clusterTrustBundle", "configMap", "downwardAPI", "secret", "serviceAccountToken")
 
 
@@ -42,13 +41,6 @@ def _source(volume: Field) -> None:
         _SOURCES[given[0]](volume[given[0]])
 
 
-def _host_path(source: Field) -> None:
-    source["path"].required()
-    _no_way_up(source["path"])
-    if source["type"].text not in _HOST_PATH_TYPES:
-        source["type"].one_of(*_HOST_PATH_TYPES)
-
-
 def _empty_dir(source: Field) -> None:
     source["sizeLimit"].quantity()
 
@@ -68,14 +60,14 @@ def _config_map(source: Field) -> None:
 def _key_items(items: Field) -> None:
     for item in items:
         item["key"].required().check(config_map_key)
-        _relative_path(item["path"].required())
+        relative_path(item["path"].required())
         _mode(item["mode"])
 
 
 def _downward_api(source: Field) -> None:
     _mode(source["defaultMode"])
     for item in source["items"]:
-        _relative_path(item["path"].required())
+        relative_path(item["path"].required())
         _mode(item["mode"])
         field, resource = item["fieldRef"], item["resourceFieldRef"]
         if field.value is not None:
@@ -113,34 +105,36 @@ def _token(token: Field) -> None:
     if isinstance(seconds.value, int) and seconds.value < 600:
         seconds.invalid("may not specify a duration less than 10 minutes")
     token["path"].required()
-    _relative_path(token["path"])
+    relative_path(token["path"])
 
 
 def _claim(source: Field) -> None:
     source["claimName"].required()
 
 
-def _nfs(source: Field) -> None:
-    source["server"].required()
-    path = source["path"].required()
-    if path.present and not path.text.startswith("/"):
-        path.invalid("must be an absolute path")
+def _ephemeral(source: Field) -> None:
+    template = source["volumeClaimTemplate"]
+    if template.value is None:
+        template.required()
+    else:
+        validate_claim_spec(template["spec"])
 
 
-def _csi(source: Field) -> None:
-    source["driver"].required()
+def _image(source: Field) -> None:
+    source["reference"].required()
+    source["pullPolicy"].one_of("Always", "IfNotPresent", "Never")
 
 
 _SOURCES = {
-    "hostPath": _host_path,
+    **POD_SOURCES,
     "emptyDir": _empty_dir,
     "secret": _secret,
     "configMap": _config_map,
     "downwardAPI": _downward_api,
     "projected": _projected,
     "persistentVolumeClaim": _claim,
-    "nfs": _nfs,
-    "csi": _csi,
+    "ephemeral": _ephemeral,
+    "image": _image,
 }
 
 
@@ -154,24 +148,13 @@ def validate_mounts(mounts: Field, volumes: set[str]) -> None:
         if path.text in paths:
             path.invalid("must be unique")
         paths.add(path.text)
-        _relative_path(mount["subPath"])
+        relative_path(mount["subPath"])
         expression = mount["subPathExpr"]
         if expression.present and mount["subPath"].present:
             expression.invalid("subPathExpr and subPath are mutually exclusive")
-        _relative_path(expression)
+        relative_path(expression)
         mount["mountPropagation"].one_of("Bidirectional", "HostToContainer", "None")
         mount["recursiveReadOnly"].one_of("Disabled", "Enabled", "IfPossible")
-
-
-def _relative_path(path: Field) -> None:
-    if path.text.startswith("/"):
-        path.invalid("must be a relative path")
-    _no_way_up(path)
-
-
-def _no_way_up(path: Field) -> None:
-    if ".." in path.text.split("/"):
-        path.invalid("must not contain '..'")
 
 
 def _mode(mode: Field) -> None:

@@ -67,7 +67,7 @@ def test_the_field_manager_defaults_to_the_agent() -> None:
 def test_dry_run_is_all_or_nothing() -> None:
     assert write_options(query(dryRun="All"), USER).dry_run
     assert not write_options(Query(()), USER).dry_run
-    with pytest.raises(Invalid, match='Unsupported value: "all"'):
+    with pytest.raises(Invalid, match=r'Unsupported value: \[\]string\{"all"\}'):
         write_options(query(dryRun="all"), USER)
 
 

@@ -13,11 +13,12 @@ from support.client_wait import running, until
 from controlplane import errors
 from controlplane.client.informer import Informers
 from controlplane.controllers.replicaset.controller import ReplicaSetController
+from controlplane.controllers.replicaset.flavours import REPLICATION_CONTROLLERS
 from controlplane.controllers.replicaset.ranking import pods_to_delete
 from controlplane.errors import Cause, Object
 from controlplane.meta.objects import dig, labels, name
 from controlplane.meta.owners import controller_of
-from controlplane.resources.catalog import EVENT, POD, REPLICA_SET
+from controlplane.resources.catalog import EVENT, POD, REPLICA_SET, REPLICATION_CONTROLLER
 
 
 @asynccontextmanager
@@ -237,3 +238,40 @@ def test_order_of_deletion() -> None:
         "fresh",
         "restarted",
     ]
+
+
+async def test_a_replication_controller_is_driven_by_the_same_engine() -> None:
+    api = FakeApi()
+    spec = {"replicas": 2, "selector": {"app": "web"}, "template": replica_set()["spec"]["template"]}
+    owner = {
+        "apiVersion": "v1",
+        "kind": "ReplicationController",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": spec,
+    }
+    await api.client().create(REPLICATION_CONTROLLER, owner)
+    await api.client().create(POD, pod("mine", {"app": "web"}))
+    client = api.client()
+    informers = Informers(client)
+    subject = ReplicaSetController(client, informers, REPLICATION_CONTROLLERS)
+
+    def state() -> Object:
+        return dig(api.get(REPLICATION_CONTROLLER, "web", "default"), "status", default={})
+
+    def refuse(method: str, path: str, body: Object | None) -> errors.StatusError | None:
+        return errors.Forbidden("exceeded quota") if method == "POST" and path.endswith("/pods") else None
+
+    async with running(informers.run(), subject.run(), Kubelet(api).run()):
+        await until(lambda: state().get("availableReplicas") == 2)
+        assert {controller_of(each)["kind"] for each in api.all(POD)} == {"ReplicationController"}
+        assert "mine" in {name(each) for each in api.all(POD)}
+        await until(lambda: api.all(EVENT))
+        assert api.all(EVENT)[0]["source"] == {"component": "replication-controller"}
+        api.reject.append(refuse)
+        api.edit(REPLICATION_CONTROLLER, "web", "default", lambda obj: obj["spec"].update(replicas=3))
+        await until(lambda: state().get("conditions"))
+        [condition] = state()["conditions"]
+        assert (condition["type"], condition["reason"]) == ("ReplicaFailure", "FailedCreate")
+        assert condition["message"] == "exceeded quota"
+        api.edit(REPLICATION_CONTROLLER, "web", "default", lambda obj: obj["spec"].update(replicas=2))
+        await until(lambda: not state().get("conditions"))

@@ -35,6 +35,8 @@ async def test_the_server_fills_in_its_fields_and_drops_what_is_not_the_clients(
     obj = stored.object
     metadata = obj["metadata"]
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", metadata.pop("uid"))
+    (entry,) = metadata.pop("managedFields")
+    assert entry["fieldsV1"] == {"f:spec": {".": {}, "f:colour": {}}}
     assert metadata == {
         "name": "a",
         "namespace": "default",

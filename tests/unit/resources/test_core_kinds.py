@@ -244,8 +244,9 @@ class TestEvent:
         assert faults(EVENT, elsewhere) == [f'involvedObject.namespace: Invalid value: "": {expected}']
 
     def test_new_style_events_say_who_and_what(self):
-        assert faults(EVENT, event(eventTime="2026-01-01T00:00:00.000000Z")) == [
-            "reportingComponent: Required value",
+        found = faults(EVENT, event(eventTime="2026-01-01T00:00:00.000000Z"))
+        assert [fault for fault in found if "name part" not in fault] == [
+            "reportingController: Required value",
             "reportingInstance: Required value",
             "action: Required value",
             "reason: Required value",
@@ -378,3 +379,20 @@ class TestEndpointSlice:
 )
 def test_lease(spec, expected):
     assert faults(LEASE, {"spec": spec}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", []),
+        ("", ["unexpected end of JSON input"]),
+        ("secret", ["invalid character 's' looking for beginning of value"]),
+        ("[]", ["json: cannot unmarshal array into Go value of type map[string]interface {}"]),
+    ],
+)
+def test_docker_configurations_are_json_and_are_not_shown(text, expected):
+    data = {".dockerconfigjson": base64.b64encode(text.encode()).decode()}
+    secret = {"metadata": {"name": "x"}, "type": "kubernetes.io/dockerconfigjson", "data": data}
+    assert faults(SECRET, secret) == [
+        f'data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": {each}' for each in expected
+    ]

@@ -380,3 +380,41 @@ def test_fields_for_selectors():
     assert SERVICE.fields["spec.clusterIP"](obj) == "10.96.0.7"
     assert SERVICE.fields["spec.type"](obj) == "NodePort"
     assert SERVICE.fields["metadata.name"](obj) == "web"
+
+
+def test_addresses_are_of_different_families_in_their_order():
+    two = service(clusterIP="10.0.0.1", clusterIPs=["10.0.0.1", "10.0.0.2"])
+    assert faults(SERVICE, two) == [
+        'spec.clusterIPs: Invalid value: []string{"10.0.0.1", "10.0.0.2"}: may specify no more than one IP for each '
+        "IP family"
+    ]
+    swapped = service(clusterIP="10.0.0.1", clusterIPs=["10.0.0.1", "fd00::1"], ipFamilies=["IPv6", "IPv4"])
+    assert faults(SERVICE, swapped) == [
+        'spec.clusterIPs[0]: Invalid value: "10.0.0.1": expected an IPv6 value as indicated by `ipFamilies[0]`',
+        'spec.clusterIPs[1]: Invalid value: "fd00::1": expected an IPv4 value as indicated by `ipFamilies[1]`',
+    ]
+
+
+def test_source_ranges_by_annotation():
+    key = "service.beta.kubernetes.io/load-balancer-source-ranges"
+    place = f"metadata.annotations[{key}]"
+    obj = {
+        **service(type="LoadBalancer"),
+        "metadata": {"name": "x", "annotations": {key: "10.0.0.0/8, 1.2.3.4/32"}},
+    }
+    assert faults(SERVICE, obj) == []
+    obj["metadata"]["annotations"][key] = "10.0.0.0"
+    assert faults(SERVICE, obj) == [
+        f'{place}: Invalid value: "10.0.0.0": must be a comma separated list of CIDRs e.g. 192.168.0.0/16,10.0.0.0/8'
+    ]
+    obj["metadata"]["annotations"][key] = ""
+    obj["spec"]["type"] = "NodePort"
+    assert faults(SERVICE, obj) == [f"{place}: Forbidden: may only be used when `type` is 'LoadBalancer'"]
+
+
+def test_the_health_check_port_stays():
+    old = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=30001)
+    new = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=30002)
+    assert update_faults(SERVICE, new, old) == [
+        "spec.healthCheckNodePort: Invalid value: 30002: field is immutable"
+    ]

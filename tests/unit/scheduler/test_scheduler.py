@@ -18,6 +18,7 @@ from controlplane.meta import conditions
 from controlplane.meta.objects import dig, name
 from controlplane.meta.owners import owner_reference
 from controlplane.resources.catalog import EVENT, NODE, POD, REPLICA_SET
+from controlplane.scheduler.queue import SchedulingQueue
 from controlplane.scheduler.scheduler import Scheduler
 
 
@@ -143,3 +144,15 @@ async def test_leaves_alone_what_is_not_its_own() -> None:
         await api.client().create(POD, pod("last"))
         await until(lambda: dig(api.get(POD, "last", "default"), "spec", "nodeName"))
     assert places(api) == {"node1": 1, "": 2}
+
+
+async def test_the_more_important_pod_comes_first() -> None:
+    queue = SchedulingQueue()
+    for number, priority in enumerate((0, 1000, None, 2000000000, 1000)):
+        waiting = pod(f"p{number}")
+        waiting["metadata"]["uid"] = f"uid{number}"
+        if priority is not None:
+            waiting["spec"]["priority"] = priority
+        queue.put(waiting)
+    assert [name((await queue.pop()).pod) for _ in range(5)] == ["p3", "p1", "p4", "p0", "p2"]
+    queue.close()

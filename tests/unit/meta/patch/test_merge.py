@@ -49,3 +49,32 @@ def test_patching_with_a_difference_gives_the_target(old, new):
     before = clone(old)
     assert apply_merge_patch(old, merge_diff(old, new)) == new
     assert old == before
+
+
+def rfc7386(target, patch):
+    """The standard's own pseudo-code."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = rfc7386(result.get(name), value)
+    return result
+
+
+patches = st.dictionaries(
+    keys,
+    st.recursive(
+        st.one_of(st.none(), scalars),
+        lambda inner: st.one_of(st.lists(scalars, max_size=2), st.dictionaries(keys, inner, max_size=3)),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@given(documents, patches)
+def test_it_is_the_standards(target, patch):
+    assert apply_merge_patch(target, patch) == rfc7386(target, patch)

@@ -217,7 +217,7 @@ def test_faults(patch, error, message):
 def test_lists_of_lists_are_refused():
     with pytest.raises(Invalid) as caught:
         apply_strategic({"metadata": {"finalizers": ["a"]}}, {"metadata": {"finalizers": [["b"]]}}, POD)
-    assert caught.value.causes[0].message == "lists of lists are not supported"
+    assert caught.value.message == "the server rejected our request due to an error in our request"
 
 
 KEYS = {"containers": "name", "env": "name", "ports": "containerPort", "finalizers": ""}

@@ -1,0 +1,5 @@
+"""The plug-in ValidatingAdmissionPolicy."""
+
+from controlplane.apiserver.admission.policies.plugin import ValidatingAdmissionPolicy
+
+__all__ = ["ValidatingAdmissionPolicy"]

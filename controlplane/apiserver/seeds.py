@@ -1,0 +1,78 @@
+"""The objects every cluster has from its first start, as values. Pure; the bootstrap plants them.
+
+Namespaces, the system's priority classes, the ServiceCIDR of the server's own ranges, the levels and schemas of flow
+control, and one APIService for each version of each group that the server serves itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
+
+from controlplane.apiserver.registry import Seed
+from controlplane.errors import Object
+from controlplane.resources.apiregistration import API_SERVICE, PRIORITIES, local_api_service
+from controlplane.resources.catalog import (
+    FLOW_SCHEMA,
+    NAMESPACE,
+    PRIORITY_CLASS,
+    PRIORITY_LEVEL,
+    SERVICE_CIDR,
+)
+from controlplane.resources.flowcontrol.defaults import LEVEL_SPECS, SCHEMA_SPECS, default_objects
+from controlplane.resources.flowcontrol.flow_schema import DANGLING
+from controlplane.resources.kind import Kind
+from controlplane.resources.networking.service_cidr import DEFAULT_NAME, FINALIZER, READY
+from controlplane.resources.scheduling import SYSTEM_CLASSES
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+def seeds(
+    kinds: Iterable[Kind], service_cidrs: Sequence[IPv4Network | IPv6Network], moment: str
+) -> list[Seed]:
+    """What belongs to these served kinds. Without `service_cidrs` there is no ServiceCIDR. `moment` in RFC 3339."""
+    found = [Seed(NAMESPACE, {"metadata": {"name": name}}) for name in NAMESPACES]
+    found += [Seed(PRIORITY_CLASS, priority_class) for priority_class in SYSTEM_CLASSES.values()]
+    if service_cidrs:
+        found.append(Seed(SERVICE_CIDR, _service_cidr(service_cidrs, moment)))
+    found += [Seed(PRIORITY_LEVEL, level, renew=True) for level in default_objects(LEVEL_SPECS)]
+    found += [
+        Seed(FLOW_SCHEMA, _found(schema, moment), renew=True) for schema in default_objects(SCHEMA_SPECS)
+    ]
+    served = dict.fromkeys(kind.api_version for kind in kinds)
+    found += [
+        Seed(API_SERVICE, local_api_service(version, PRIORITIES[version]), renew=True)
+        for version in served
+        if version in PRIORITIES
+    ]
+    planted = {(kind.group, kind.plural) for kind in kinds}
+    return [seed for seed in found if (seed.kind.group, seed.kind.plural) in planted]
+
+
+def _service_cidr(networks: Sequence[IPv4Network | IPv6Network], moment: str) -> Object:
+    condition = {
+        "type": READY,
+        "status": "True",
+        "lastTransitionTime": moment,
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+    }
+    return {
+        "metadata": {"name": DEFAULT_NAME, "finalizers": [FINALIZER]},
+        "spec": {"cidrs": [str(network) for network in networks]},
+        "status": {"conditions": [condition]},
+    }
+
+
+def _found(schema: Object, moment: str) -> Object:
+    """With what the status says of a schema whose priority level exists."""
+    level = schema["spec"]["priorityLevelConfiguration"]["name"]
+    condition = {
+        "type": DANGLING,
+        "status": "False",
+        "lastTransitionTime": moment,
+        "reason": "Found",
+        "message": f'This FlowSchema references the PriorityLevelConfiguration object named "{level}" and it exists',
+    }
+    return {**schema, "status": {"conditions": [condition]}}

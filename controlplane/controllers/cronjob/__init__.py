@@ -1,0 +1,1 @@
+"""The CronJob controller: `schedule` says which time is due (pure), `controller` makes the Jobs."""

@@ -1,0 +1,123 @@
+"""Creating, deleting and releasing a Job's pods, many at once, with events. Used by the Job controller only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controlplane.client.batches import Failure, slow_start
+from controlplane.client.client import Client
+from controlplane.client.controller import NamespacedName
+from controlplane.client.events import NORMAL, WARNING, EventRecorder
+from controlplane.client.expectations import Expectations
+from controlplane.controllers.job.pods import is_tracked
+from controlplane.errors import Conflict, NotFound, Object, StatusError
+from controlplane.meta.objects import name, namespace, uid
+from controlplane.resources.batch import words
+from controlplane.resources.catalog import JOB, POD
+
+_RELEASE_TRIES = 5
+
+
+async def without_tracking(client: Client, pod: Object) -> Object | None:
+    """Take the finalizer from a pod; returns it as stored, None when it is gone. Raises Conflict after some tries."""
+    for tries_left in reversed(range(_RELEASE_TRIES)):
+        finalizers = [f for f in pod["metadata"].get("finalizers") or () if f != words.TRACKING_FINALIZER]
+        patch = {
+            "metadata": {
+                "resourceVersion": pod["metadata"]["resourceVersion"],
+                "finalizers": finalizers or None,
+            }
+        }
+        try:
+            return await client.patch(POD, name(pod), patch, namespace(pod))
+        except NotFound:
+            return None
+        except Conflict:
+            if not tries_left:
+                raise
+        try:
+            fresh = await client.get(POD, name(pod), namespace(pod))
+        except NotFound:
+            return None
+        if uid(fresh) != uid(pod) or not is_tracked(fresh):
+            return None
+        pod = fresh
+    return None
+
+
+class PodControl:
+    """`writes` is told of everything done, so that the next sync waits for it."""
+
+    def __init__(self, client: Client, events: EventRecorder, writes: Expectations[NamespacedName]) -> None:
+        self._client = client
+        self._events = events
+        self._writes = writes
+
+    async def create(
+        self, key: NamespacedName, job: Object, pods: Sequence[Object]
+    ) -> tuple[int, Sequence[Failure]]:
+        """Create the pods in growing batches; returns how many there are now, and the failures."""
+
+        async def create(number: int) -> None:
+            try:
+                created = await self._client.create(POD, pods[number])
+            except StatusError as error:
+                if not _namespace_is_terminating(error):
+                    self._event(job, WARNING, "FailedCreate", f"Error creating: {error}")
+                raise
+            self._writes.wrote(key, created)
+            self._event(job, NORMAL, "SuccessfulCreate", f"Created pod: {name(created)}")
+
+        done, failures = await slow_start(len(pods), create)
+        return done, [failure for failure in failures if not _namespace_is_terminating(failure)]
+
+    async def delete(
+        self, key: NamespacedName, job: Object, pods: Sequence[Object], *, release: bool = False
+    ) -> tuple[list[Object], Sequence[Failure]]:
+        """Delete pods, with `release` without counting them; returns those deleted, and the failures."""
+        deleted: list[Object] = []
+
+        async def delete(number: int) -> None:
+            pod = pods[number]
+            try:
+                if release and is_tracked(pod):
+                    stored = await without_tracking(self._client, pod)
+                    if stored is not None:
+                        self._writes.wrote(key, stored)
+                await self._client.delete(POD, name(pod), namespace(pod), uid=uid(pod))
+            except NotFound:
+                deleted.append(pod)
+                return
+            except StatusError as error:
+                self._event(job, WARNING, "FailedDelete", f"Error deleting: {error}")
+                raise
+            deleted.append(pod)
+            self._writes.deleted(key, pod)
+            self._event(job, NORMAL, "SuccessfulDelete", f"Deleted pod: {name(pod)}")
+
+        _, failures = await slow_start(len(pods), delete, initial=len(pods))
+        return deleted, failures
+
+    async def release(
+        self, key: NamespacedName, pods: Sequence[Object]
+    ) -> tuple[set[str], Sequence[Failure]]:
+        """Take the finalizers away; returns the uids that have none any more, and the failures."""
+        released: set[str] = set()
+
+        async def one(number: int) -> None:
+            stored = await without_tracking(self._client, pods[number])
+            if stored is not None:
+                self._writes.wrote(key, stored)
+            released.add(uid(pods[number]))
+
+        _, failures = await slow_start(len(pods), one, initial=len(pods))
+        return released, failures
+
+    def _event(self, job: Object, type_: str, reason: str, message: str) -> None:
+        self._events.event(JOB, job, type_, reason, message)
+
+
+def _namespace_is_terminating(error: Failure) -> bool:
+    return isinstance(error, StatusError) and any(
+        cause.reason == "NamespaceTerminating" for cause in error.causes
+    )

@@ -1,0 +1,1 @@
+"""HorizontalPodAutoscaler in its two versions: `v2` is stored, `v1` is converted."""

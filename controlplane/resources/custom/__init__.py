@@ -1,0 +1,1 @@
+"""Custom resources: structural schemas and all that follows from them. Pure; see the README of `resources`."""

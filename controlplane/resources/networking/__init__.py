@@ -1,0 +1,1 @@
+"""The kinds of `networking.k8s.io`: policies, ingresses, and the ranges and addresses of Services."""
