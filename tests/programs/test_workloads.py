@@ -208,6 +208,17 @@ async def test_a_replication_controller_keeps_scales_and_is_shown(kubectl: Kubec
 
 
 @needs_kubectl(27)
+async def test_a_replication_controller_leaves_its_pods_to_clients_that_ask_for_nothing_else(
+    kubectl: Kubectl, world: World, api: Served
+) -> None:
+    await kubectl("create", "-f", kubectl.write("old.yaml", CONTROLLER))
+    await until(lambda: len(world.pods("old")) == 2)
+    await api.json("DELETE", "/api/v1/namespaces/default/replicationcontrollers?labelSelector=app=old")
+    await until(lambda: not world.get(REPLICATION_CONTROLLER, "old"))
+    assert [controller_of(pod) for pod in world.pods("old")] == [None, None]
+
+
+@needs_kubectl(27)
 async def test_deleting_with_every_cascade(kubectl: Kubectl, world: World) -> None:
     path = kubectl.write("both.yaml", f"{DAEMON}---{STATEFUL}")
     await kubectl("apply", "-f", path)

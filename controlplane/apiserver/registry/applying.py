@@ -76,7 +76,7 @@ def _accepted(target: Target, made: Applied, check: Check | None) -> Object:
     obj = clone(made.obj)
     if check is not None:
         obj = check(obj)
-    metadata = obj["metadata"]
+    metadata = obj["metadata"] = obj.get("metadata") or {}
     set_namespace(target.kind, metadata, target.namespace)
     name = metadata.get("name") or target.name
     if name != target.name:

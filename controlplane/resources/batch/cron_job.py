@@ -12,6 +12,7 @@ from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age, since
 from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch.job_rules import validate_spec
+from controlplane.resources.batch.warnings import cron_job_warnings
 from controlplane.resources.cells import (
     AGE,
     CONTAINERS,
@@ -24,7 +25,7 @@ from controlplane.resources.cells import (
     wide,
 )
 from controlplane.resources.fieldpath import not_supported
-from controlplane.resources.kind import Column, Kind
+from controlplane.resources.kind import FREE_METADATA, Column, Kind
 from controlplane.resources.podspec.defaults import default_template
 from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
@@ -190,7 +191,9 @@ CRON_JOB = Kind(
     prepare_create=_prepare_create,
     validate=_validate,
     validate_update=_validate_update,
+    warnings=cron_job_warnings,
     status=True,
+    status_metadata=FREE_METADATA,
     generation=True,
     fields=selectable_fields(),
 )

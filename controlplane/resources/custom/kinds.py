@@ -30,6 +30,9 @@ from controlplane.schema import shapes
 _STEP = re.compile(r"\.([^.\[]+)|\[['\"]([^'\"]+)['\"]\]")
 
 
+_TERMINATING = "create not allowed while custom resource definition is terminating"
+
+
 def kinds_of(definition: Object, converter: Converter, *, terminating: bool = False) -> list[Kind]:
     """The served versions, none while the definition has no accepted names. `terminating`: nothing can be created."""
     names = dig(definition, "status", "acceptedNames", default={})
@@ -38,7 +41,7 @@ def kinds_of(definition: Object, converter: Converter, *, terminating: bool = Fa
     found = _kinds(definition, names, converter, lambda version: bool(version["served"]))
     if terminating:
         verbs = tuple(verb for verb in ALL_VERBS if verb != "create")
-        return [replace(kind, verbs=verbs) for kind in found]
+        return [replace(kind, verbs=verbs, refusals={"create": _TERMINATING}) for kind in found]
     return found
 
 
@@ -160,6 +163,7 @@ def _scale(written: Object | None) -> Scale | None:
         path_of(written["specReplicasPath"]),
         path_of(written["statusReplicasPath"]),
         path_of(selector) if selector else (),
+        required=True,
     )
 
 

@@ -147,3 +147,28 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes, message: str) ->
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "none.yaml")
+
+
+def test_admission_plugins_are_named() -> None:
+    api = {"disableAdmissionPlugins": "PodSecurity, ResourceQuota", "enableAdmissionPlugins": ["AlwaysDeny"]}
+    config = check(parse({"api": api}))
+    assert config.admission.disabled == ("PodSecurity", "ResourceQuota")
+    assert config.admission.enabled == ("AlwaysDeny",)
+
+
+@pytest.mark.parametrize(
+    ("api", "message"),
+    [
+        (
+            {"disableAdmissionPlugins": ["PodSafety"]},
+            "api.disableAdmissionPlugins: 'PodSafety' is not one of",
+        ),
+        (
+            {"disableAdmissionPlugins": ["AlwaysDeny"], "enableAdmissionPlugins": ["AlwaysDeny"]},
+            "api.disableAdmissionPlugins: AlwaysDeny is in api.enableAdmissionPlugins too",
+        ),
+    ],
+)
+def test_admission_plugins_that_are_none(api: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        check(parse({"api": api}))

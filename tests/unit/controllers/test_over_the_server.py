@@ -16,11 +16,16 @@ from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecy
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.union import FirstOf
+from controlplane.apiserver.authz.attributes import Attributes, Authorizer, Decision, refusal
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.server import component_clients
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client, PatchType
 from controlplane.client.informer import Informers
@@ -95,30 +100,55 @@ class Cluster:
         return await until(condition, seconds)
 
 
+class Refusals:
+    """Notes what the controllers were refused."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self.seen: set[str] = set()
+
+    async def authorize(self, attributes: Attributes) -> Decision:
+        decision = await self._authorizer.authorize(attributes)
+        if not decision.allowed:
+            self.seen.add(refusal(attributes))
+        return decision
+
+
 @asynccontextmanager
 async def cluster(nodes: int = 3) -> AsyncIterator[Cluster]:
     store = MemoryStore()
     allocator = ServiceAllocator((IPv4Network("10.96.0.0/12"),), 30000, 32767)
-    admission = (NamespaceLifecycle(), ServiceAccountAdmission(), DefaultTolerations())
+    authorization = Authorization.of(AuthorizationSettings())
+    admission = (
+        NamespaceLifecycle(),
+        ServiceAccountAdmission(),
+        DefaultTolerations(),
+        EscalationCheck(authorization.rbac, authorization.chain),
+    )
     registry = Registry(store, KINDS, admission=admission, allocators=[allocator])
     await registry.start()
+    await authorization.follow(registry)
     await bootstrap(registry, IPv4Address("10.96.0.1"), [IPv4Address("172.18.0.2")], 6443)
+    await bootstrap_policy(registry)
 
     async def no_dial(node: str, port: int) -> Any:
         raise ConnectionError("no kubelets here")
 
-    server = ApiServer(ServerConfig(), registry, CertificateAuthenticator(), ComponentAuthorizer(), no_dial)
+    refusals = Refusals(authorization.chain)
+    server = ApiServer(ServerConfig(), registry, Authentication(FirstOf(())), refusals, no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     kubelet = RemoteKubelet(client, tuple(f"node{number + 1}" for number in range(nodes)))
     world = Cluster(client, kubelet)
     settings = ControllerSettings(pod_gc_quarantine=0.1)
     try:
-        async with running(world.seen.run(), run_controllers(client, settings, "PEM"), kubelet.run()):
+        controllers = run_controllers(component_clients(server), settings, "PEM")
+        async with running(world.seen.run(), controllers, kubelet.run()):
             yield world
     finally:
         await registry.close()
         await server.close()
         await store.close()
+    assert refusals.seen == set(), "a controller lacks rights"
 
 
 def deployment(image: str = "nginx", replicas: int = 3) -> Object:
