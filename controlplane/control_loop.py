@@ -83,10 +83,12 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
     informers = Informers(clients.shared)
     kinds = DiscoveredKinds(clients.shared, informers, [kind for kind in KINDS if "watch" in kind.verbs])
     own = clients.controller
+    kinds = DiscoveredKinds(clients.shared, informers, KINDS)
     cluster_cidr = ipaddress.ip_network(settings.cluster_cidr)
     replication = own("replication-controller")
     mirroring = own("endpointslicemirroring-controller")
     nodes = own("node-controller")
+    claims, volumes = own("pvc-protection-controller"), own("pv-protection-controller")
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "daemonset": DaemonSetController(own("daemon-set-controller"), informers).run,
         "deployment": DeploymentController(own("deployment-controller"), informers).run,
@@ -119,8 +121,8 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
         ).run,
         "service account": ServiceAccountController(own("service-account-controller"), informers).run,
         "service cidr": ServiceCidrController(own("service-cidrs-controller"), informers).run,
-        "ip repair": IPAddressRepairController(clients.shared, informers).run,
-        "storage protection": StorageProtectionController(clients.shared, informers).run,
+        "ip repair": IPAddressRepairController(clients.api_server, informers).run,
+        "storage protection": StorageProtectionController(claims, volumes, informers).run,
         "root ca": RootCaController(own("root-ca-cert-publisher"), informers, ca_pem).run,
         "csr approving": CertificateApprovingController(own("certificate-controller"), informers).run,
         "csr cleaner": CertificateCleaningController(own("certificate-controller"), informers).run,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from controlplane.apiserver import deadline
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.service_account import TokenIssuer
-from controlplane.apiserver.authz import Authorizer, forbidden
+from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
 from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.bodies import warning_header
@@ -153,15 +153,7 @@ class Core:
 
     async def _answer(self, passage: Passage) -> ApiResponse:
         request, query, info = passage.request, passage.query, passage.info
-        attributes = attributes_of(request.user, info, query)
-        decision = await self._authorizer.authorize(attributes)
-        notes = passage.remarks.annotations
-        notes["authorization.k8s.io/decision"] = "allow" if decision.allowed else "forbid"
-        notes["authorization.k8s.io/reason"] = decision.reason
-        if not decision.allowed:
-            if decision.error:
-                raise InternalError(f'Internal Server Error: "{request.path}": {decision.error}')
-            raise forbidden(attributes, decision)
+        await self._authorize(passage, attributes_of(request.user, info, query))
         if len(request.body) > MAX_BODY:
             raise too_large()
         if not info.is_resource:
@@ -175,6 +167,18 @@ class Core:
         )
         response = await handler(call)
         return _deprecated(response, kind) if kind.deprecation else response
+
+    async def _authorize(self, passage: Passage, attributes: Attributes) -> None:
+        """Raises Forbidden, or InternalError when an authorizer failed and none allowed it."""
+        decision = await self._authorizer.authorize(attributes)
+        notes = passage.remarks.annotations
+        notes["authorization.k8s.io/decision"] = "allow" if decision.allowed else "forbid"
+        notes["authorization.k8s.io/reason"] = decision.reason
+        if decision.allowed:
+            return
+        if decision.error:
+            raise InternalError(f'Internal Server Error: "{passage.request.path}": {decision.error}')
+        raise forbidden(attributes, decision)
 
     async def _non_resource(self, passage: Passage) -> ApiResponse:
         request = passage.request

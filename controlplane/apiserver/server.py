@@ -61,7 +61,7 @@ from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.user import LOOPBACK_USER, UserInfo
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
 from controlplane.client.components import Clients
@@ -343,6 +343,7 @@ def component_clients(server: ApiServer) -> Clients:
     return Clients(
         Client(local_transport(server, CONTROLLER_MANAGER), "kube-controller-manager"),
         Client(local_transport(server, SCHEDULER), "kube-scheduler"),
+        Client(local_transport(server, LOOPBACK_USER), "kube-apiserver"),
         controller,
     )
 

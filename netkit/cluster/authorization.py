@@ -16,6 +16,7 @@ from netkit.cluster.profile import Profile
 
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _SECONDS = 10.0
+_CERTIFIED = {"kubernetes-admin": ("system:masters",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ def who_can(profile: str, action: Action) -> dict[str, Any]:
 
 
 def groups_of(user: str, given: list[str]) -> list[str]:
-    """The groups authentication adds by itself, and those `given`."""
+    """The groups authentication adds by itself, those in the certificates `netkit up` made, and those `given`."""
     if user == "system:anonymous":
         own = ["system:unauthenticated"]
     else:
-        own = ["system:authenticated"]
+        own = [*_CERTIFIED.get(user, ()), "system:authenticated"]
         parts = user.split(":")
         if user.startswith("system:serviceaccount:") and len(parts) == 4:
             own = ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}", *own]

@@ -14,6 +14,7 @@ from support.cluster import needs_kubectl
 from support.kubectl import Kubectl
 
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.server import component_clients
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
@@ -98,7 +99,9 @@ async def world(api: Served) -> AsyncIterator[World]:
     client = Client(LocalTransport(api.server.handle, ADMIN, ApiRequest))
     world = World(client, RemoteKubelet(client, ("node1", "node2", "node3")))
     settings = ControllerSettings(pod_gc_quarantine=0.1)
-    async with running(world.seen.run(), run_controllers(client, settings, "PEM"), world.kubelet.run()):
+    async with running(
+        world.seen.run(), run_controllers(component_clients(api.server), settings, "PEM"), world.kubelet.run()
+    ):
         await until(lambda: len(world.seen.of(NODE)) == 3)
         yield world
 

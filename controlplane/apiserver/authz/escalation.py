@@ -89,7 +89,9 @@ class EscalationCheck:
             "not currently held:\n" + "\n".join(lines)
         )
         if errors:
-            text += f"; resolution errors: [{aggregate(errors)}]"
+            # Here the roles are read from storage, which names resources in the plural.
+            plural = [error.replace(f".{GROUP} ", f"s.{GROUP} ", 1) for error in errors]
+            text += f"; resolution errors: [{aggregate(plural)}]"
         raise request.forbid(text)
 
 

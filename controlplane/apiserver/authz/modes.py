@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from controlplane.apiserver.authz.abac import AbacAuthorizer, PolicyFileError
 from controlplane.apiserver.authz.attributes import Authorizer
 from controlplane.apiserver.authz.chain import AlwaysAllow, AlwaysDeny, Chain
+from controlplane.apiserver.authz.follower import CacheSource
 from controlplane.apiserver.authz.node import NodeAuthorizer
 from controlplane.apiserver.authz.node_graph import NodeCaches, NodeGraph
 from controlplane.apiserver.authz.rbac import RbacCaches, RbacPolicy
 from controlplane.apiserver.authz.webhook import WebhookAuthorizer, WebhookSettings
 from controlplane.apiserver.registry.registry import Registry
 from controlplane.client.kubeconfig import KubeconfigError
-from controlplane.resources.catalog import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, POD, ROLE, ROLE_BINDING
+from controlplane.resources.catalog import (
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    PERSISTENT_VOLUME,
+    POD,
+    ROLE,
+    ROLE_BINDING,
+    VOLUME_ATTACHMENT,
+)
+from controlplane.resources.kind import Kind
 
 
 class Mode(StrEnum):
@@ -83,24 +94,15 @@ class Authorization:
         return cls(Chain([(str(mode), makers[mode]()) for mode in settings.modes]), rbac, graph)
 
     async def follow(self, registry: Registry) -> None:
-        """Decide by the objects of a registry that has been started."""
-        self.rbac.follow(
-            RbacCaches(
-                await registry.cache(ROLE),
-                await registry.cache(CLUSTER_ROLE),
-                await registry.cache(ROLE_BINDING),
-                await registry.cache(CLUSTER_ROLE_BINDING),
-            )
-        )
-        volumes = registry.kind_of("", "persistentvolumes")
-        attachments = registry.kind_of("storage.k8s.io", "volumeattachments")
-        self.graph.follow(
-            NodeCaches(
-                await registry.cache(POD),
-                await registry.cache(volumes) if volumes is not None else None,
-                await registry.cache(attachments) if attachments is not None else None,
-            )
-        )
+        """Decide by the objects of a registry that has been started. Raises StoreError."""
+
+        async def caches(*kinds: Kind) -> list[CacheSource]:
+            for kind in kinds:
+                await registry.cache(kind)
+            return [partial(registry.present_cache, kind) for kind in kinds]
+
+        self.rbac.follow(RbacCaches(*await caches(ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING)))
+        self.graph.follow(NodeCaches(*await caches(POD, PERSISTENT_VOLUME, VOLUME_ATTACHMENT)))
 
     async def close(self) -> None:
         """End what authorizers hold open."""

@@ -1,7 +1,7 @@
 """Which objects the pods of each node need: the relations the Node authorizer decides by.
 
-Fed from the watch caches of pods and, where they are served, persistent volumes and volume attachments; brought up
-to date before each use, so a pod's Secrets may be read as soon as its binding was answered. Called by `node.py`.
+Fed from the watch caches of pods, persistent volumes and volume attachments; brought up to date before each use, so a
+pod's Secrets may be read as soon as its binding was answered. Called by `node.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from controlplane.apiserver.authz.follower import CacheSource, Follower
 from controlplane.errors import Object
 from controlplane.meta.objects import dig
-from controlplane.store.cache import WatchCache
-from controlplane.store.protocol import Compacted
 
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
@@ -49,47 +48,26 @@ Edges = Callable[[Object], Iterator[tuple[Vertex, str]]]
 
 @dataclass(frozen=True, slots=True)
 class NodeCaches:
-    """`volumes` and `attachments` are None while those kinds are not served."""
+    """The caches of pods, PersistentVolumes and VolumeAttachments."""
 
-    pods: WatchCache
-    volumes: WatchCache | None = None
-    attachments: WatchCache | None = None
+    pods: CacheSource
+    volumes: CacheSource
+    attachments: CacheSource
 
 
-class _Follower:
-    """Counts how often each vertex is needed by each target, over the objects of one cache."""
+class _Needs:
+    """How often each vertex is needed by each target, over the objects of one cache."""
 
-    def __init__(self, cache: WatchCache, edges: Edges) -> None:
-        self._cache = cache
+    def __init__(self, source: CacheSource, edges: Edges) -> None:
         self._edges = edges
-        self._revision = -1
         self._needs: dict[Vertex, Counter[str]] = {}
+        self._follower = Follower(
+            source, lambda obj: self._count(obj, 1), lambda obj: self._count(obj, -1), self._needs.clear
+        )
 
-    def needed_by(self, vertex: Vertex) -> Counter[str]:
-        self._refresh()
+    def of(self, vertex: Vertex) -> Counter[str]:
+        self._follower.refresh()
         return self._needs.get(vertex, _NOBODY)
-
-    def _refresh(self) -> None:
-        revision = self._cache.revision
-        if revision == self._revision:
-            return
-        try:
-            if self._revision < 0:
-                self._rebuild()
-            else:
-                for event in self._cache.events_after(self._revision):
-                    if event.previous is not None:
-                        self._count(event.previous.object, -1)
-                    if event.current is not None:
-                        self._count(event.current.object, 1)
-        except Compacted:
-            self._rebuild()
-        self._revision = revision
-
-    def _rebuild(self) -> None:
-        self._needs.clear()
-        for _, stored in self._cache.scan():
-            self._count(stored.object, 1)
 
     def _count(self, obj: Object, step: int) -> None:
         for vertex, target in self._edges(obj):
@@ -172,36 +150,35 @@ class NodeGraph:
 
     def __init__(self) -> None:
         self._caches: NodeCaches | None = None
-        self._pods: _Follower | None = None
-        self._volumes: _Follower | None = None
+        self._pods: _Needs | None = None
+        self._volumes: _Needs | None = None
 
     def follow(self, caches: NodeCaches) -> None:
         """Decide by these caches from now on."""
         self._caches = caches
-        self._pods = _Follower(caches.pods, _pod_edges)
-        self._volumes = _Follower(caches.volumes, _volume_edges) if caches.volumes is not None else None
+        self._pods = _Needs(caches.pods, _pod_edges)
+        self._volumes = _Needs(caches.volumes, _volume_edges)
 
     def needs(self, node: str, plural: str, namespace: str, name: str) -> bool:
         """Whether a pod of `node` needs the object, directly or through its claim and volume."""
-        if self._pods is None or self._caches is None:
+        if self._pods is None or self._volumes is None or self._caches is None:
             return False
         if plural == "persistentvolumes":
             return self._needs_volume(node, name)
         if plural == "volumeattachments":
-            found = self._caches.attachments.get("", name) if self._caches.attachments else None
+            found = self._caches.attachments().get("", name)
             return found is not None and dig(found.object, "spec", "nodeName", default="") == node
         vertex = (plural, namespace, name)
-        if node in self._pods.needed_by(vertex):
+        if node in self._pods.of(vertex):
             return True
-        if plural == "secrets" and self._volumes is not None:
-            return any(self._needs_volume(node, volume) for volume in self._volumes.needed_by(vertex))
-        return False
+        if plural != "secrets":
+            return False
+        return any(self._needs_volume(node, volume) for volume in self._volumes.of(vertex))
 
     def _needs_volume(self, node: str, name: str) -> bool:
-        volumes = self._caches.volumes if self._caches is not None else None
-        found = volumes.get("", name) if volumes is not None else None
+        found = self._caches.volumes().get("", name) if self._caches is not None else None
         claim = dig(found.object, "spec", "claimRef", default=None) if found is not None else None
         if not claim or self._pods is None:
             return False
         vertex = ("persistentvolumeclaims", claim.get("namespace", ""), claim.get("name", ""))
-        return node in self._pods.needed_by(vertex)
+        return node in self._pods.of(vertex)

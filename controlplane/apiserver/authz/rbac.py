@@ -18,13 +18,12 @@ from controlplane.apiserver.authz.attributes import (
     Verdict,
     aggregate,
 )
+from controlplane.apiserver.authz.follower import CacheSource, Follower, Held
 from controlplane.apiserver.authz.rules import Rules, wanted
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
 from controlplane.resources.fieldpath import quoted
-from controlplane.store.cache import WatchCache
-from controlplane.store.events import CacheEvent, Stored
-from controlplane.store.protocol import Compacted
+from controlplane.store.events import Stored
 
 GROUP = "rbac.authorization.k8s.io"
 _ACCOUNT_PREFIX = "system:serviceaccount:"
@@ -35,10 +34,10 @@ _NOTHING = Rules(())
 class RbacCaches:
     """The four kinds' caches."""
 
-    roles: WatchCache
-    cluster_roles: WatchCache
-    role_bindings: WatchCache
-    cluster_role_bindings: WatchCache
+    roles: CacheSource
+    cluster_roles: CacheSource
+    role_bindings: CacheSource
+    cluster_role_bindings: CacheSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,49 +51,27 @@ class _Bound:
 class _Bindings:
     """Bindings of one kind by (namespace, subject); namespace is empty for ClusterRoleBindings."""
 
-    def __init__(self, cache: WatchCache) -> None:
-        self._cache = cache
-        self._revision = -1
+    def __init__(self, source: CacheSource) -> None:
         self._by_subject: dict[tuple[str, str], dict[str, _Bound]] = {}
+        self._follower = Follower(source, self._add, self._remove, self._by_subject.clear)
+        self.refresh = self._follower.refresh
 
     def of(self, namespace: str, subject: str) -> Sequence[_Bound]:
         found = self._by_subject.get((namespace, subject))
         return tuple(found.values()) if found else ()
 
-    def refresh(self) -> None:
-        """Take over what changed since the last call."""
-        revision = self._cache.revision
-        if revision == self._revision:
-            return
-        try:
-            if self._revision < 0:
-                self._rebuild()
-            else:
-                for event in self._cache.events_after(self._revision):
-                    self._take(event)
-        except Compacted:
-            self._rebuild()
-        self._revision = revision
-
-    def _rebuild(self) -> None:
-        self._by_subject.clear()
-        for key, stored in self._cache.scan():
-            self._add(key, stored.object)
-
-    def _take(self, event: CacheEvent) -> None:
-        if event.previous is not None:
-            for slot, _ in _slots(event.previous.object):
-                bucket = self._by_subject.get(slot, {})
-                bucket.pop(event.key, None)
-                if not bucket:
-                    self._by_subject.pop(slot, None)
-        if event.current is not None:
-            self._add(event.key, event.current.object)
-
-    def _add(self, key: str, binding: Object) -> None:
+    def _add(self, binding: Object) -> None:
         for slot, subject in _slots(binding):
             reason = f"RBAC: allowed by {_described(binding, subject)}"
-            self._by_subject.setdefault(slot, {}).setdefault(key, _Bound(binding, reason))
+            bucket = self._by_subject.setdefault(slot, {})
+            bucket.setdefault(binding["metadata"]["name"], _Bound(binding, reason))
+
+    def _remove(self, binding: Object) -> None:
+        for slot, _ in _slots(binding):
+            bucket = self._by_subject.get(slot, {})
+            bucket.pop(binding["metadata"]["name"], None)
+            if not bucket:
+                self._by_subject.pop(slot, None)
 
 
 def _slots(binding: Object) -> Iterator[tuple[tuple[str, str], Object]]:
@@ -122,16 +99,17 @@ class _Roles:
     """Compiled rules of roles, kept as long as the role does not change."""
 
     def __init__(self, caches: RbacCaches) -> None:
-        self._caches = caches
+        self._roles = Held(caches.roles)
+        self._cluster_roles = Held(caches.cluster_roles)
         self._compiled: dict[tuple[str, str], tuple[Stored, Rules]] = {}
 
     def of(self, reference: Object, namespace: str) -> Rules | str:
         """The rules a roleRef leads to, or why there are none."""
         name, kind = reference.get("name", ""), reference.get("kind", "")
         if kind == "ClusterRole":
-            namespace, stored = "", self._caches.cluster_roles.get("", name)
+            namespace, stored = "", self._cluster_roles().get("", name)
         elif kind == "Role":
-            stored = self._caches.roles.get(namespace, name)
+            stored = self._roles().get(namespace, name)
         else:
             return f"unsupported role reference kind: {quoted(kind)}"
         key = (namespace, name)
@@ -214,9 +192,9 @@ class RbacPolicy:
         """Every binding that counts for the cluster or in `namespace`, whoever its subjects are."""
         if self._caches is None or self._roles is None:
             return
-        stored = [s for _, s in self._caches.cluster_role_bindings.scan()]
+        stored = [s for _, s in self._caches.cluster_role_bindings().scan()]
         if namespace:
-            stored += [s for _, s in self._caches.role_bindings.scan(namespace)]
+            stored += [s for _, s in self._caches.role_bindings().scan(namespace)]
         for each in stored:
             space = each.object["metadata"].get("namespace", "")
             rules = self._roles.of(each.object["roleRef"], space)

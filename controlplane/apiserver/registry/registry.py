@@ -112,6 +112,10 @@ class Registry:
         await self._storage.ready(kind)
         return self._storage.cache(kind)
 
+    def present_cache(self, kind: Kind) -> WatchCache:
+        """The same once it has been there, without waiting; broken perhaps."""
+        return self._storage.cache(kind)
+
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""
         await self._storage.ready(kind)

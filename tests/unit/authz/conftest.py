@@ -18,7 +18,7 @@ from controlplane.apiserver.registry import LOOPBACK_USER, DeleteOptions, Regist
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
-from controlplane.resources.catalog import KINDS, by_kind
+from controlplane.resources.catalog import SERVED, by_kind
 from controlplane.store.memory import MemoryStore
 
 RBAC = "rbac.authorization.k8s.io"
@@ -119,7 +119,7 @@ async def world() -> AsyncIterator[World]:
     store = MemoryStore()
     authorization = Authorization.of(AuthorizationSettings())
     plugins = [NodeRestriction(), EscalationCheck(authorization.rbac, authorization.chain)]
-    registry = Registry(store, KINDS, admission=plugins)
+    registry = Registry(store, SERVED, admission=plugins)
     await registry.start()
     await authorization.follow(registry)
     made = World(registry, authorization)

@@ -36,6 +36,7 @@ from controlplane.meta import conditions
 from controlplane.meta.objects import annotations as annotations_of
 from controlplane.meta.objects import dig, labels, name
 from controlplane.resources.catalog import (
+    CLUSTER_ROLE,
     CONFIG_MAP,
     DEPLOYMENT,
     ENDPOINT_SLICE,
@@ -327,3 +328,27 @@ async def test_a_hundred_pods() -> None:
         await world.until(lambda: world.rolled_out(100) and len(world.endpoints()) == 100, 20)
         counts = Counter(pod["spec"]["nodeName"] for pod in world.all(POD))
         assert max(counts.values()) - min(counts.values()) <= 1
+
+
+async def test_cluster_roles_aggregate_others() -> None:
+    def role(name_: str, rules: list[Object] | None, label: str = "", **more: Any) -> Object:
+        metadata = {"name": name_, "labels": {label: "true"} if label else {}}
+        return {"metadata": metadata, "rules": rules, **more}
+
+    async with cluster() as world:
+        selector = {"clusterRoleSelectors": [{"matchLabels": {"to-all": "true"}}]}
+        await world.client.create(CLUSTER_ROLE, role("all", None, aggregationRule=selector))
+        pods = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
+        await world.client.create(CLUSTER_ROLE, role("part", [pods], "to-all"))
+
+        def rules(name_: str = "all") -> Any:
+            return (world.seen.of(CLUSTER_ROLE).get("", name_) or {}).get("rules")
+
+        await world.until(lambda: rules() == [pods])
+        # The default roles take what is labelled for them.
+        things = {"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["things"]}
+        label = "rbac.authorization.k8s.io/aggregate-to-view"
+        await world.client.create(CLUSTER_ROLE, role("crd", [things], label))
+        await world.until(lambda: all(things in (rules(n) or ()) for n in ("view", "edit", "admin")))
+        await world.client.delete(CLUSTER_ROLE, "part")
+        await world.until(lambda: rules() == [])

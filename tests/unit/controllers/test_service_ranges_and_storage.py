@@ -85,7 +85,7 @@ async def world() -> AsyncIterator[World]:
     parts: list[Callable[[], Awaitable[None]]] = [
         ServiceCidrController(client, informers).run,
         IPAddressRepairController(client, informers).run,
-        StorageProtectionController(client, informers).run,
+        StorageProtectionController(client, client, informers).run,
     ]
     try:
         async with running(informers.run(), found.seen.run(), *(part() for part in parts)):  # type: ignore[arg-type]
