@@ -17,8 +17,7 @@ from support.cluster import kubectl_minor, kubectl_program
 from support.kubectl import Kubectl
 from support.stories import Narrator, load
 
-from controlplane.apiserver.server import CONTROLLER_USER, local_transport
-from controlplane.client.client import Client
+from controlplane.apiserver.server import component_clients
 from controlplane.control_loop import ControllerSettings, run_controllers
 from controlplane.resources.catalog import NODE
 
@@ -45,13 +44,14 @@ def others() -> list[tuple[str, int]]:
 @asynccontextmanager
 async def world(directory: Path) -> AsyncIterator[Served]:
     """A server with all controllers and two nodes whose pods run by word only."""
-    async with cluster(directory) as served:
-        client = Client(local_transport(served.server, CONTROLLER_USER), "kube-controller-manager")
-        kubelet = RemoteKubelet(client, ("node1", "node2"))
+    async with cluster(directory, disabled_admission=()) as served:
+        clients = component_clients(served.server)
+        kubelet = RemoteKubelet(clients.api_server, ("node1", "node2"))
         ca_pem = served.authority.certificate_pem.decode()
-        async with running(run_controllers(client, ControllerSettings(), ca_pem), kubelet.run()):
+        settings = ControllerSettings(pki_dir=directory / "pki")
+        async with running(run_controllers(clients, settings, ca_pem), kubelet.run()):
             async with asyncio.timeout(LIMIT):
-                async for event in client.watch(NODE):
+                async for event in clients.api_server.watch(NODE):
                     conditions = event.object.get("status", {}).get("conditions", ())
                     if event.object["metadata"]["name"] == "node2" and conditions:
                         break

@@ -2,6 +2,7 @@
 
     story: one sentence
     needs: 27                     # the oldest kubectl's minor version; left out = any
+    everywhere: true              # with every kubectl there is, not only the one tests use
     files: {web.yaml: |...}       # written into the directory the commands run in
     steps:
     - run: get pods -o wide       # arguments of kubectl, split as a shell does
@@ -11,7 +12,8 @@
       has: [texts in the output]  # also not: [...], err_has: [...]
       words: [[NAME, READY], ...] # the output as rows of words; `*` is any word
       eventually: true            # run it again until it fits
-      stdin: text   env: {KUBE_EDITOR: ...}   needs: 30
+      stdin: text   env: {KUBE_EDITOR: ...}
+      needs: 30   before: 33      # only kubectls from 1.30 on, and older than 1.33
 
 What is not said is not checked, but the exit code always is. Commands run one after another.
 """
@@ -48,6 +50,7 @@ class Step:
     stdin: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     needs: int = 0
+    before: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Story:
     name: str
     sentence: str
     needs: int
+    everywhere: bool
     files: Mapping[str, str]
     steps: Sequence[Step]
 
@@ -68,10 +72,17 @@ class Outcome:
 
 def load(path: Path) -> Story:
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    unknown = document.keys() - {"story", "needs", "files", "steps"}
+    unknown = document.keys() - {"story", "needs", "everywhere", "files", "steps"}
     assert not unknown, f"{path.name}: unknown {unknown}"
     steps = [_step(step, f"{path.name}: step {number}") for number, step in enumerate(document["steps"], 1)]
-    return Story(path.stem, document["story"], document.get("needs", 0), document.get("files") or {}, steps)
+    return Story(
+        path.stem,
+        document["story"],
+        document.get("needs", 0),
+        document.get("everywhere", False),
+        document.get("files") or {},
+        steps,
+    )
 
 
 def _step(document: dict[str, Any], where: str) -> Step:
@@ -88,6 +99,7 @@ def _step(document: dict[str, Any], where: str) -> Step:
         "stdin",
         "env",
         "needs",
+        "before",
     }
     unknown = document.keys() - known
     assert not unknown, f"{where}: unknown {unknown}"
@@ -119,7 +131,7 @@ class Narrator:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         for number, step in enumerate(story.steps, 1):
-            if self._minor < step.needs:
+            if not step.needs <= self._minor < step.before:
                 continue
             await self._take(story, number, step)
 
