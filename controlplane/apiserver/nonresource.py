@@ -74,7 +74,7 @@ class NonResources:
         self._discovery = discovery
         self._checks = dict(checks)
         self._openapi_index = b""
-        self._version = orjson.dumps(version())
+        self._version = orjson.dumps(version(), option=orjson.OPT_INDENT_2)
         self._paths = [*(documents or ()), "/openapi/v2", "/openapi/v3", "/version"]
         self._paths += [
             f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))

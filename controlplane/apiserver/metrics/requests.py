@@ -64,6 +64,7 @@ class RequestMetrics:
         self._tallies: dict[_Key, _Tally] = {}
         self._streams: dict[Labels, float] = {}
         self._long_running: dict[Labels, float] = {}
+        self._open: dict[int, Labels] = {}
         self._in_flight = {"mutating": 0, "readOnly": 0}
         self._users: dict[str, int] = {}
         self._waits = Histogram(
@@ -82,10 +83,12 @@ class RequestMetrics:
     def begun(self, passage: Passage) -> None:
         labels = self._labels(passage)
         self._long_running[labels] = self._long_running.get(labels, 0) + 1
+        # The kind may be served no longer when the stream ends.
+        self._open[id(passage)] = labels
 
     def ended(self, passage: Passage, response: ApiResponse) -> None:
         if passage.is_long_running:
-            self._end_stream(passage, response)
+            self._end_stream(passage)
             return
         self._in_flight[_request_kind(passage)] -= 1
         tally = self._tally(passage)
@@ -133,9 +136,11 @@ class RequestMetrics:
         users.values.update({(name,): float(count) for name, count in self._users.items()})
         return long_running, in_flight, users
 
-    def _end_stream(self, passage: Passage, response: ApiResponse) -> None:
-        labels = self._labels(passage)
-        if not isinstance(response.body, bytes) or response.tunnel is not None:
+    def _end_stream(self, passage: Passage) -> None:
+        labels = self._open.pop(id(passage), None)
+        if labels is None:
+            labels = self._labels(passage)
+        else:
             self._long_running[labels] -= 1
         counted = (*labels, str(passage.code))
         self._streams[counted] = self._streams.get(counted, 0) + 1
