@@ -116,6 +116,7 @@ POD = Kind(
     validate_update=validate_pod_update,
     validate_status=_validate_status,
     status=True,
+    status_metadata=("annotations", "finalizers", "labels"),
     graceful=True,
     subresources=(
         Subresource("attach", "PodAttachOptions", ("create", "get")),

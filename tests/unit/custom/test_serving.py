@@ -9,11 +9,13 @@ from typing import Any
 from support.apiserver import Served
 from support.custom import CRDS, GROUP, WIDGETS, definition, schema, version, widget
 from support.definitions import made, wait_for
+from support.protobuf import envelope, length, number
 
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.meta import conditions
 
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 BETA = WIDGETS.replace("/v1/", "/v1beta1/")
 
 
@@ -344,3 +346,17 @@ async def test_versions_have_api_services_while_they_are_served(api: Served) -> 
             f"v1.{GROUP}"
         }:
             """The definition goes a moment later."""
+
+
+async def test_a_definition_in_protobuf(api: Served) -> None:
+    schema = length(1, length(5, b"object") + number(38, 1))
+    version = length(1, b"v1") + number(2, 1) + number(3, 1) + length(4, schema)
+    names = length(1, b"gears") + length(4, b"Gear")
+    spec = length(1, b"example.com") + length(3, names) + length(4, b"Cluster") + length(7, version)
+    body = length(1, length(1, b"gears.example.com")) + length(2, spec)
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    data = envelope(body, "apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    made = await api.json("POST", path, 201, data=data, headers={"Content-Type": PROTOBUF})
+    assert made["spec"]["names"] == {
+        "plural": "gears", "singular": "gear", "kind": "Gear", "listKind": "GearList",
+    }  # fmt: skip
