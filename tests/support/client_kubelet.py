@@ -123,4 +123,19 @@ class RemoteKubelet:
             status["podIPs"] = [{"ip": status["podIP"]}]
             ready = {"type": "Ready", "status": "True", "lastTransitionTime": now()}
             status["conditions"] = conditions.with_condition(status.get("conditions"), ready)
+            status["startTime"] = now()
+            status["containerStatuses"] = [
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "containerID": f"test://{number}-{container['name']}",
+                    "ready": True,
+                    "started": True,
+                    "restartCount": 0,
+                    "state": {"running": {"startedAt": now()}},
+                    "lastState": {},
+                }
+                for container in pod["spec"]["containers"]
+            ]
             await self.client.update_status(POD, {**pod, "status": status})

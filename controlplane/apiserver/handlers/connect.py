@@ -16,7 +16,7 @@ from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
 from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, proxied_answer
-from controlplane.errors import BadRequest, Object, ServiceUnavailable
+from controlplane.errors import BadRequest, Object, ServiceUnavailable, Unclassified
 from controlplane.meta.objects import dig
 from controlplane.resources.catalog import ENDPOINTS, NODE, SERVICE
 
@@ -124,7 +124,8 @@ class Connector:
         }
         address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
         if not address:
-            raise ServiceUnavailable(f'no preferred addresses found for node "{node_name}"')
+            known = " ".join(f"{{{kind} {value}}}" for kind, value in addresses.items())
+            raise Unclassified(f"no preferred addresses found; known addresses: [{known}]")
         port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
         return Backend(address, port, self.kubelet_tls)
 
