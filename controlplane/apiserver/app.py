@@ -19,7 +19,8 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from multidict import CIMultiDict
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.apiserver import deadline
 from controlplane.apiserver.aggregation import Aggregation
@@ -45,6 +46,7 @@ from controlplane.apiserver.operation import Operation, OperationSettings
 from controlplane.apiserver.passage import Observer
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.stalled import StalledConnections
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.user import UserInfo
@@ -54,10 +56,12 @@ from controlplane.resources.kind import Kind
 
 log = logging.getLogger(__name__)
 
+_WireHeaders = CIMultiDict[str] | CIMultiDictProxy[str]
 _GZIP_FROM = 128 * 1024
 _GZIP_LEVEL = 1
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_KEEP_ALIVE_SECONDS = 180.0
+_KEEP_ALIVE_SECONDS = 90.0
+"""How long a connection may say nothing, or only part of a request's head."""
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
@@ -85,6 +89,23 @@ class ServerConfig:
     operation: OperationSettings = field(default_factory=OperationSettings)
     aggregation: Aggregation | None = None
     observers: Sequence[Observer] = ()
+
+
+class _WithoutBytes(logging.Filter):
+    """Requests that are not HTTP are worth a line, but not their bytes: there may be a token among them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            record.exc_info = None
+        return True
+
+
+def wire_log() -> logging.Logger:
+    """Where aiohttp tells of connections' faults."""
+    wire = log.getChild("wire")
+    if not any(isinstance(each, _WithoutBytes) for each in wire.filters):
+        wire.addFilter(_WithoutBytes())
+    return wire
 
 
 class ApiServer:
@@ -145,6 +166,7 @@ class ApiServer:
             aggregation=config.aggregation,
         )
         self._runner: web.ServerRunner | None = None
+        self._stalled: StalledConnections | None = None
         self._sites: list[web.SockSite] = []
         self._endless: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -159,12 +181,16 @@ class ApiServer:
         server = web.Server(
             self._respond,
             access_log=None,
+            logger=wire_log(),
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
             handler_cancellation=True,
             lingering_time=1.0,
+            # Bodies are taken as they are: upstream unpacks none, and what is passed on must not change.
+            auto_decompress=False,
             max_field_size=64 * 1024,
             max_line_size=64 * 1024,
         )
+        self._stalled = StalledConnections(lambda: server.connections)
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         for sock in sockets:
@@ -192,6 +218,8 @@ class ApiServer:
             _, late = await asyncio.wait(self._watches, timeout=_WATCH_END_SECONDS)
             for task in late:
                 task.cancel()
+        if self._stalled is not None:
+            self._stalled.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -258,7 +286,7 @@ class ApiServer:
 
     async def _user(self, request: web.BaseRequest, path: str) -> tuple[UserInfo, UserInfo | None]:
         """As whom is asked, and who asks where that is another. Raises Unauthorized, Forbidden, BadRequest."""
-        transport, headers = request.transport, request.headers
+        transport, headers = request.transport, _readable(request.headers)
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         certificate = tls.getpeercert(True) if tls is not None else None
         credentials = Credentials(certificate or b"", bearer_token(headers), headers)
@@ -271,7 +299,7 @@ class ApiServer:
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
         headers: dict[str, str] = {}
-        for name, value in request.headers.items():
+        for name, value in _readable(request.headers).items():
             name = name.lower()
             if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
                 continue
@@ -297,16 +325,30 @@ class _Detached(web.StreamResponse):
         return None
 
 
+def _readable(headers: _WireHeaders) -> _WireHeaders:
+    """`headers` as text that can be written down again: what is not UTF-8 becomes U+FFFD, as in Go's JSON."""
+    if all(value.isascii() for value in headers.values()):
+        return headers
+    made: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        made.add(name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return made
+
+
 async def _body(request: web.BaseRequest) -> bytes:
+    """Raises BadRequest when the body breaks off or its chunks make no sense."""
     if not request.body_exists:
         return b""
     pieces: list[bytes] = []
     size = 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-        if size > MAX_BODY:
-            raise too_large()
-        pieces.append(piece)
+    try:
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > MAX_BODY:
+                raise too_large()
+            pieces.append(piece)
+    except (web.PayloadAccessError, web.RequestPayloadError, HttpProcessingError) as error:
+        raise BadRequest("the body of the request is broken") from error
     return b"".join(pieces)
 
 
