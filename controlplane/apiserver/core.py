@@ -168,6 +168,7 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
         ("", "pods", "portforward"): streams(connector.port_forward),
         ("", "pods", "proxy"): every(connector.proxy_pod),
         ("", "pods", "binding"): {"create": subresources.bind},
+        ("", "pods", "ephemeralcontainers"): _STATUS,
         ("", "pods", "eviction"): {"create": subresources.evict},
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),

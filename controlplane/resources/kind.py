@@ -44,11 +44,17 @@ class Scale:
     selector: tuple[str, ...] = ("spec", "selector")
 
 
+def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Subresource:
     """A subresource besides status and scale: what discovery says of it.
 
     `verbs` e.g. `("create", "get")` for exec; `group`/`version`/`kind` of what its body is.
+    A subresource that writes a part of its object names that part: `part(new, old)` is the old object with what
+    the subresource may write taken from the new one, `validate(new, old)` all that is wrong with the change.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Subresource:
     verbs: tuple[str, ...]
     group: str = ""
     version: str = ""
+    part: Callable[[Object, Object], Object] | None = None
+    validate: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
 
 
 class Checked(Protocol):
@@ -94,10 +102,6 @@ def _no_causes(obj: Object) -> Sequence[Cause]:
 
 
 def _no_warnings(new: Object, old: Object | None) -> Sequence[str]:
-    return ()
-
-
-def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
     return ()
 
 
@@ -200,6 +204,10 @@ class Kind:
     def prefix(self) -> str:
         """Where its objects live in the store, with the closing slash."""
         return f"/registry/{self.storage or self.plural}/"
+
+    def written_part(self, subresource: str) -> Subresource | None:
+        """The subresource of that name if it writes a part of its object."""
+        return next((sub for sub in self.subresources if sub.name == subresource and sub.part), None)
 
     def update_causes(self, new: Object, old: Object) -> Sequence[Cause]:
         """All that is wrong with an update, apart from the metadata."""

@@ -288,6 +288,8 @@ def _served(registry: Registry, group: str, plural: str) -> Kind:
 
 
 def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:
+    if subresource and kind.written_part(subresource) is not None:
+        return Target(kind, namespace, name, Scope.PART, subresource)
     served = (
         subresource == ""
         or (subresource == "status" and kind.status)

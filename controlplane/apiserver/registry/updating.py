@@ -47,12 +47,15 @@ Propose = Callable[[Object], Object]
 
 
 class Scope(StrEnum):
-    """Which part of the proposed state counts. BINDING is the server's own change and not validated."""
+    """Which part of the proposed state counts. BINDING is the server's own change and not validated; what PART
+    lets through the kind says (`Kind.written_part`).
+    """
 
     MAIN = ""
     STATUS = "status"
     FINALIZE = "finalize"
     BINDING = "binding"
+    PART = "part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ async def _combined(
     set_namespace(kind, proposed["metadata"], target.namespace)
     dedupe_owners(proposed["metadata"], opts.remarks.warnings)
     claimed = proposed["metadata"].pop("managedFields", None)
-    new = _SCOPES[target.scope](kind, proposed, old)
+    new = _part(target, proposed, old) if target.scope is Scope.PART else _SCOPES[target.scope](kind, proposed, old)
     metadata = new["metadata"]
     carry_over(metadata, old)
     metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -215,6 +218,14 @@ def _finalize(kind: Kind, proposed: Object, old: Object) -> Object:
     return {**old, "metadata": {**old["metadata"]}, "spec": spec}
 
 
+def _part(target: Target, proposed: Object, old: Object) -> Object:
+    sub = target.kind.written_part(target.subresource)
+    assert sub is not None
+    assert sub.part is not None
+    target.kind.default(proposed)
+    return sub.part(proposed, old)
+
+
 def _binding(kind: Kind, proposed: Object, old: Object) -> Object:
     return proposed
 
@@ -236,6 +247,10 @@ def _causes(target: Target, new: Object, old: Object) -> Sequence[Cause]:
             return [*validate_metadata_update(kind, new, old), *kind.validate_status(new, old)]
         case Scope.FINALIZE:
             return kind.validate(new)
+        case Scope.PART:
+            sub = kind.written_part(target.subresource)
+            assert sub is not None
+            return [*validate_metadata_update(kind, new, old), *kind.validate(new), *sub.validate(new, old)]
         case _:
             return ()
 
