@@ -33,6 +33,7 @@ from controlplane.apiserver.core import MAX_BODY, Core, subresource_handlers, to
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.metrics import Metrics
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import HealthCheck, NonResources
@@ -40,6 +41,7 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
+from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
 from controlplane.apiserver.watching import WatchStream
 from controlplane.errors import BadRequest, StatusError, Unauthorized
@@ -92,9 +94,12 @@ class ApiServer:
         self._authenticator = authenticator
         self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
+        metrics = Metrics(Kubelets(kubelet_dial, config.kubelet_tls))
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+            ("metrics.k8s.io", "nodes", ""): {"get": metrics.get_node, "list": metrics.list_nodes},
+            ("metrics.k8s.io", "pods", ""): {"get": metrics.get_pod, "list": metrics.list_pods},
         }
         kinds = ServedKinds.of(config.kinds)
         discovery = Discovery(kinds, config.server_address, subresources)

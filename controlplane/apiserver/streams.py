@@ -16,7 +16,8 @@ from multidict import CIMultiDict
 
 from controlplane.apiserver.http1 import Exchange, Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
-from controlplane.errors import BadRequest, InternalError, NotFound, ServiceUnavailable, StatusError
+from controlplane.errors import BadRequest, InternalError, NotFound, Object, ServiceUnavailable, StatusError
+from controlplane.meta.objects import dig
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
 """Address and port -> a connected, non-blocking socket. Raises OSError."""
@@ -45,6 +46,20 @@ class Backend:
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
+
+
+KUBELET_PORT = 10250
+_ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
+
+
+def kubelet_backend(node: Object, tls: ssl.SSLContext | None) -> Backend:
+    """Where a node's kubelet listens. Raises ServiceUnavailable."""
+    addresses = {entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())}
+    address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
+    if not address:
+        raise ServiceUnavailable(f'no preferred addresses found for node "{node["metadata"]["name"]}"')
+    port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
+    return Backend(address, port, tls)
 
 
 def is_upgrade(headers: Mapping[str, str]) -> bool:

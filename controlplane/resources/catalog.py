@@ -47,6 +47,7 @@ from controlplane.resources.events import EVENTS_EVENT
 from controlplane.resources.flowcontrol.flow_schema import FLOW_SCHEMA
 from controlplane.resources.flowcontrol.priority_level import PRIORITY_LEVEL
 from controlplane.resources.kind import Kind
+from controlplane.resources.metrics import NODE_METRICS, POD_METRICS
 from controlplane.resources.networking.ingress import INGRESS
 from controlplane.resources.networking.ingress_class import INGRESS_CLASS
 from controlplane.resources.networking.network_policy import NETWORK_POLICY
@@ -88,10 +89,12 @@ __all__ = [
     "NAMESPACE",
     "NETWORK_POLICY",
     "NODE",
+    "NODE_METRICS",
     "PERSISTENT_VOLUME",
     "PERSISTENT_VOLUME_CLAIM",
     "POD",
     "POD_DISRUPTION_BUDGET",
+    "POD_METRICS",
     "POD_TEMPLATE",
     "PRIORITY_CLASS",
     "PRIORITY_LEVEL",
@@ -163,6 +166,8 @@ KINDS: tuple[Kind, ...] = (
     VALIDATING_ADMISSION_POLICY,
     VALIDATING_ADMISSION_POLICY_BINDING,
     VALIDATING_WEBHOOK_CONFIGURATION,
+    NODE_METRICS,
+    POD_METRICS,
 )
 
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {

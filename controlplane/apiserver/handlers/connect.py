@@ -15,16 +15,14 @@ from urllib.parse import quote, urlencode
 from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
-from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, proxied_answer
+from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, kubelet_backend, proxied_answer
 from controlplane.errors import BadRequest, Object, ServiceUnavailable
 from controlplane.meta.objects import dig
 from controlplane.resources.catalog import ENDPOINTS, NODE, SERVICE
 
-KUBELET_PORT = 10250
 _LOG_FLAGS = ("follow", "previous", "timestamps")
 _LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
 _STREAM_FLAGS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
-_ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
 TEXT = "text/plain"
 
 
@@ -119,14 +117,7 @@ class Connector:
 
     async def _kubelet(self, call: Call, node_name: str) -> Backend:
         node = (await call.registry.get(NODE, "", node_name)).object
-        addresses = {
-            entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())
-        }
-        address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
-        if not address:
-            raise ServiceUnavailable(f'no preferred addresses found for node "{node_name}"')
-        port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
-        return Backend(address, port, self.kubelet_tls)
+        return kubelet_backend(node, self.kubelet_tls)
 
 
 async def _admit(call: Call, kind: str) -> None:

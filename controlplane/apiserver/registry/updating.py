@@ -153,7 +153,11 @@ async def _combined(
     set_namespace(kind, proposed["metadata"], target.namespace)
     dedupe_owners(proposed["metadata"], opts.remarks.warnings)
     claimed = proposed["metadata"].pop("managedFields", None)
-    new = _part(target, proposed, old) if target.scope is Scope.PART else _SCOPES[target.scope](kind, proposed, old)
+    new = (
+        _part(target, proposed, old)
+        if target.scope is Scope.PART
+        else _SCOPES[target.scope](kind, proposed, old)
+    )
     metadata = new["metadata"]
     carry_over(metadata, old)
     metadata["resourceVersion"] = old["metadata"]["resourceVersion"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controlplane.errors import Cause, Object
-from controlplane.meta.objects import annotations
+from controlplane.meta import objects
 from controlplane.resources.podspec.update import differences
 from controlplane.resources.rules import Field, same
 
@@ -27,7 +27,7 @@ def with_ephemeral_containers(new: Object, old: Object) -> Object:
 def validate_ephemeral_update(new: Object, old: Object) -> Sequence[Cause]:
     """What is wrong with the change, given that the new pod is valid by itself."""
     pod = Field.root(new)
-    if _MIRROR in annotations(old):
+    if _MIRROR in objects.annotations(old):
         pod.forbidden("static pods do not support ephemeral containers")
         return pod.causes
     containers = pod["spec"]["ephemeralContainers"]

@@ -51,7 +51,8 @@ async def test_containers_are_added_by_every_kind_of_patch(api: Served) -> None:
     two = {"name": "two", "image": "busybox:1"}
     await api.json("PATCH", SUB, json=adding({**two, "stdin": True}), headers=SMP)
     path = "/spec/ephemeralContainers/-"
-    await api.json("PATCH", SUB, json=[{"op": "add", "path": path, "value": {**two, "name": "three"}}], headers=JSON_PATCH)  # fmt: skip
+    operation = {"op": "add", "path": path, "value": {**two, "name": "three"}}
+    await api.json("PATCH", SUB, json=[operation], headers=JSON_PATCH)
     found = await api.json("GET", SUB)
     every = [*found["spec"]["ephemeralContainers"], {**two, "name": "four"}]
     found = await api.json("PATCH", SUB, json=adding(*every), headers=MERGE)
@@ -60,11 +61,22 @@ async def test_containers_are_added_by_every_kind_of_patch(api: Served) -> None:
     found["spec"]["containers"][0]["image"] = "other"
     found["status"] = {"phase": "Failed"}
     stored = await api.json("PUT", SUB, json=found)
-    assert {each["name"] for each in stored["spec"]["ephemeralContainers"]} == {"one", "two", "three", "four", "five"}
+    assert {each["name"] for each in stored["spec"]["ephemeralContainers"]} == {
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+    }
     assert stored["spec"]["containers"][0]["image"] == "nginx:1"
     assert "labels" not in stored["metadata"]
     assert stored["status"]["phase"] == "Pending"
-    applied = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, **adding({**two, "name": "six"})}
+    applied = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        **adding({**two, "name": "six"}),
+    }
     stored = await api.json("PATCH", f"{SUB}?fieldManager=me", json=applied, headers=APPLY)
     (entry,) = (each for each in stored["metadata"]["managedFields"] if each["manager"] == "me")
     assert (entry["operation"], entry["subresource"]) == ("Apply", "ephemeralcontainers")
@@ -76,15 +88,21 @@ async def test_what_is_there_stays(api: Served) -> None:
     changed = {"name": "one", "image": "alpine", "command": ["sh"]}
     refused = await api.json("PATCH", SUB, 422, json=adding(changed), headers=SMP)
     (said,) = causes(refused)
-    assert said.startswith('spec.ephemeralContainers: Forbidden: existing ephemeral containers "one" may not be changed')
+    assert said.startswith(
+        'spec.ephemeralContainers: Forbidden: existing ephemeral containers "one" may not be changed'
+    )
     refused = await api.json("PATCH", SUB, 422, json={"spec": {"ephemeralContainers": None}}, headers=MERGE)
     assert causes(refused) == [
         'spec.ephemeralContainers: Forbidden: existing ephemeral containers "one" may not be removed\n'
     ]
     # The pod itself does not let them in or out.
-    refused = await api.json("PATCH", f"{PODS}/web", 422, json=adding({"name": "b", "image": "b"}), headers=SMP)
+    refused = await api.json(
+        "PATCH", f"{PODS}/web", 422, json=adding({"name": "b", "image": "b"}), headers=SMP
+    )
     assert "pod updates may not change fields other than" in refused["message"]
-    refused = await api.json("POST", PODS, 422, json=pod("born", ephemeralContainers=[{"name": "a", "image": "a"}]))
+    refused = await api.json(
+        "POST", PODS, 422, json=pod("born", ephemeralContainers=[{"name": "a", "image": "a"}])
+    )
     assert causes(refused) == ["spec.ephemeralContainers: Forbidden: cannot be set on create"]
 
 
@@ -117,7 +135,8 @@ async def test_what_is_there_stays(api: Served) -> None:
     ],
 )
 async def test_bad_containers(api: Served, container: Any, said: str) -> None:
-    refused = await api.json("PATCH", SUB, 422, json=adding({"name": "d", "image": "busybox", **container}), headers=SMP)  # fmt: skip
+    added = {"name": "d", "image": "busybox", **container}
+    refused = await api.json("PATCH", SUB, 422, json=adding(added), headers=SMP)
     assert said in causes(refused)
     assert "ephemeralContainers" not in (await api.json("GET", SUB))["spec"]
 
