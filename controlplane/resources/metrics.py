@@ -90,16 +90,17 @@ _COLUMNS = (
 
 
 def _node_row(metrics: Object, now: datetime) -> Sequence[object]:
-    usage = metrics["usage"]
-    return name(metrics), usage["cpu"], usage["memory"], metrics["window"]
+    usage = metrics.get("usage") or {}
+    return name(metrics), usage.get("cpu", "0"), usage.get("memory", "0"), metrics.get("window", "0s")
 
 
 def _pod_row(metrics: Object, now: datetime) -> Sequence[object]:
     cells = []
     for resource, form in (("cpu", Format.DECIMAL_SI), ("memory", Format.BINARY_SI)):
-        total = sum(Quantity.parse(each["usage"][resource]).nanos for each in metrics["containers"])
+        amounts = [each["usage"][resource] for each in metrics.get("containers") or ()]
+        total = sum(Quantity.parse(amount).nanos for amount in amounts)
         cells.append(str(Quantity(total, form)))
-    return name(metrics), *cells, metrics["window"]
+    return name(metrics), *cells, metrics.get("window", "0s")
 
 
 def _of(schema: str, description: str = "") -> Object:
@@ -159,6 +160,7 @@ NODE_METRICS = Kind(
     kind="NodeMetrics",
     plural="nodes",
     singular="",
+    storage=f"{GROUP}/nodes",
     namespaced=False,
     verbs=("get", "list"),
     columns=_COLUMNS,
@@ -175,6 +177,7 @@ POD_METRICS = Kind(
     kind="PodMetrics",
     plural="pods",
     singular="",
+    storage=f"{GROUP}/pods",
     namespaced=True,
     verbs=("get", "list"),
     columns=_COLUMNS,

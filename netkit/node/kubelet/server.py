@@ -1,7 +1,7 @@
 """The kubelet's HTTPS server, listening inside the node's network namespace. Made by `agent`.
 
 Only client certificates of the cluster's CA with an allowed name or group get in. Paths are kubelet's:
-/containerLogs, /exec, /attach, /portForward, /pods, /healthz.
+/containerLogs, /exec, /attach, /portForward, and what `inspection` shows.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
-import orjson
 from aiohttp import web
 
 from netkit.kernel.netns import socket_in
 from netkit.node.kubelet import logs
 from netkit.node.kubelet.byte_stream import UpgradedConnection, WebSocketBytes
 from netkit.node.kubelet.commands import SpdyCommand, WebSocketCommand, join
+from netkit.node.kubelet.inspection import Inspection
 from netkit.node.kubelet.port_forward import SpdyForward, WebSocketForward
 from netkit.node.kubelet.refusal import Refusal
 from netkit.node.kubelet.spdy_session import SpdySession
@@ -34,6 +34,7 @@ from netkit.node.streams.exec_protocol import (
     choose,
     failure_status,
 )
+from netkit.node.usage_meter import UsageMeter
 from netkit.node.worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -49,19 +50,19 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class KubeletServer:
     """Serves the pods of one node."""
 
-    def __init__(self, settings: NodeSettings, pods: Pods, runtime: RuntimeClient) -> None:
+    def __init__(self, settings: NodeSettings, pods: Pods, runtime: RuntimeClient, meter: UsageMeter) -> None:
         assert settings.tls is not None
         self._settings = settings
         self._tls: KubeletTls = settings.tls
         self._pods = pods
         self._runtime = runtime
+        self._inspection = Inspection(settings, pods, meter)
         self._listening = asyncio.Event()
 
     def application(self) -> web.Application:
         """The routes."""
         app = web.Application(middlewares=[self._guard])
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/pods", self._list_pods)
+        self._inspection.add_routes(app.router)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb in ("exec", "attach"):
             app.router.add_route("*", f"/{verb}/{{namespace}}/{{pod}}/{{container}}", self._command)
@@ -133,13 +134,6 @@ class KubeletServer:
             return
         user = next(iter(names), "system:anonymous")
         raise Refusal(403, f"Forbidden (user={user}, verb=get, resource=nodes, subresource=proxy)")
-
-    async def _healthz(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(text="ok")
-
-    async def _list_pods(self, request: web.Request) -> web.StreamResponse:
-        body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods.all()}
-        return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         return await logs.serve(request, self._worker(request))

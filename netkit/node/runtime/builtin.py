@@ -21,6 +21,7 @@ from netkit.node.runtime.behaviours import ANSWERS, Facts
 from netkit.node.runtime.child import Child
 from netkit.node.runtime.http_server import HttpServer
 from netkit.node.runtime.log_writer import LogWriter
+from netkit.node.runtime.meter import Spent
 from netkit.node.runtime.neighbours import Neighbours, quiet_process
 from netkit.node.runtime.process import Listener
 from netkit.node.runtime.settings import RuntimeSettings
@@ -47,6 +48,7 @@ class BuiltinContainer:
         self._on_exit = on_exit
         self._log = LogWriter(config.log_path)
         self._listeners: set[Listener] = set()
+        self._spent = Spent()
         self._datagrams: list[asyncio.DatagramTransport] = []
         self._http: HttpServer | None = None
         self._holder: Child | None = None
@@ -72,7 +74,7 @@ class BuiltinContainer:
         files = None
         if self._builtin.behaviour in DOCUMENT_ROOTS:
             files = StaticFiles(self._builtin.behaviour, config.binds, self._holder_root)
-        self._http = HttpServer(answer, facts, self._access, files)
+        self._http = HttpServer(answer, facts, self._access, files, self._spent)
         try:
             for port in self._builtin.ports:
                 await self._listen_on(port, self._http, facts)
@@ -132,7 +134,9 @@ class BuiltinContainer:
             try:
                 if port.protocol == "UDP":
                     bound = self._bound(family, socket.SOCK_DGRAM, port.number)
-                    self._datagrams.append(await serve_datagrams(bound, self._builtin.behaviour, facts))
+                    self._datagrams.append(
+                        await serve_datagrams(bound, self._builtin.behaviour, facts, self._spent)
+                    )
                 elif port.protocol == "TCP":
                     await http.serve(self._bound(family, socket.SOCK_STREAM, port.number))
             except OSError as error:
@@ -162,6 +166,11 @@ class BuiltinContainer:
         self._log.line("stdout", line)
         for listener in list(self._listeners):
             listener("stdout", line.encode("utf-8", "replace") + b"\n")
+
+    @property
+    def handling_nanos(self) -> int:
+        """CPU time of the runtime's thread that went into answering for this container."""
+        return self._spent.nanos
 
     def mount_namespaces(self) -> tuple[int, ...]:
         """Where the process that stands in for it is, and what was executed beside it."""

@@ -45,6 +45,9 @@ class Container(Protocol):
 
     def mount_namespaces(self) -> tuple[int, ...]: ...
 
+    @property
+    def handling_nanos(self) -> int: ...
+
 
 class UnknownContainer(LookupError):
     """No container of that id."""
@@ -100,6 +103,9 @@ class Containers:
             return self._containers[container_id]
         except KeyError:
             raise UnknownContainer(f'container "{container_id}" not found') from None
+
+    def running(self) -> list[Container]:
+        return [each for each in self._containers.values() if each.state.phase is Phase.RUNNING]
 
     def states(self) -> list[ContainerState]:
         return [container.state for container in self._containers.values()]

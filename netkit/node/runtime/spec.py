@@ -127,6 +127,31 @@ class ContainerState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerUsage:
+    """What a running container uses. `cpu_nanos` is the CPU time since its start, and never falls; memory in bytes.
+
+    The memory of a builtin container is its equal share of the runtime's own, as nothing tells what of it is whose.
+    """
+
+    id: str
+    cpu_nanos: int
+    memory: int
+    shared_memory: int = 0
+    faults: int = 0
+    major_faults: int = 0
+    processes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeUsage:
+    """All running containers, and what the runtime uses besides them."""
+
+    containers: tuple[ContainerUsage, ...]
+    own_cpu_nanos: int
+    own_memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
     """Run a program in a container (`attach` = join its main process instead)."""
 
@@ -168,6 +193,13 @@ def state_from_json(data: Mapping[str, Any]) -> ContainerState:
     """The state its JSON form stands for."""
     return ContainerState(
         **{**data, "config": config_from_json(data["config"]), "phase": Phase(data["phase"])}
+    )
+
+
+def usage_from_json(data: Mapping[str, Any]) -> RuntimeUsage:
+    """The usage its JSON form stands for."""
+    return RuntimeUsage(
+        **{**data, "containers": tuple(ContainerUsage(**each) for each in data["containers"])}
     )
 
 
