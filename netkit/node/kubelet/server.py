@@ -7,6 +7,7 @@ Only client certificates of the cluster's CA with an allowed name or group get i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -20,7 +21,7 @@ from netkit.node.kubelet import logs
 from netkit.node.kubelet.byte_stream import UpgradedConnection, WebSocketBytes
 from netkit.node.kubelet.commands import SpdyCommand, WebSocketCommand, join
 from netkit.node.kubelet.inspection import Inspection
-from netkit.node.kubelet.port_forward import SpdyForward, WebSocketForward
+from netkit.node.kubelet.port_forward import SpdyForward, WebSocketForward, parse_port
 from netkit.node.kubelet.refusal import Refusal
 from netkit.node.kubelet.spdy_session import SpdySession
 from netkit.node.pods import Pods
@@ -182,6 +183,8 @@ class KubeletServer:
         except RuntimeRefused as error:
             await client.finish(failure_status(str(error)))
             return response
+        with contextlib.suppress(ConnectionError):
+            await client.begin(options)
         await join(client, program, options)
         await response.close()
         return response
@@ -290,6 +293,6 @@ def _ports(request: web.Request) -> list[int]:
     if not texts:
         raise Refusal(400, 'query parameter "port" is required')
     for text in texts:
-        if not text.isdigit() or not 0 < int(text) < 65536:
+        if parse_port(text) is None:
             raise Refusal(400, f'unable to parse "{text}" as a port')
     return [int(text) for text in texts]
