@@ -159,7 +159,7 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
         return {"get": handler, "create": handler}
 
     def every(handler: Handler) -> Mapping[str, Handler]:
-        return dict.fromkeys(("create", "delete", "get", "patch", "update"), handler)
+        return dict.fromkeys(("create", "delete", "get", "patch", "update", ""), handler)
 
     return {
         ("", "pods", "log"): {"get": connector.log},

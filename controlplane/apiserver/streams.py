@@ -7,9 +7,11 @@ it gets there. An upgrade (WebSocket, SPDY) is accepted by the far side and beco
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from multidict import CIMultiDict
@@ -23,6 +25,9 @@ Dial = Callable[[str, int], Awaitable[socket.socket]]
 """Address and port -> a connected, non-blocking socket. Raises OSError."""
 
 CONNECT_SECONDS = 10.0
+_NOT_CONNECTED = frozenset(
+    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET}
+)
 _ERROR_TEXT = 10_240
 _HOP_BY_HOP = frozenset(
     {
@@ -67,16 +72,19 @@ def is_upgrade(headers: Mapping[str, str]) -> bool:
     return "upgrade" in tokens and bool(headers.get("upgrade"))
 
 
-async def exchange(dial: Dial, backend: Backend, request: ApiRequest, target: str) -> Exchange:
+async def exchange(
+    dial: Dial, backend: Backend, request: ApiRequest, target: str, more: Sequence[tuple[str, str]] = ()
+) -> Exchange:
     """Send `request` to the backend as `target` (path and query) and wait for the answer's head.
 
-    Raises OSError or Http1Error.
+    `more` are further headers. Raises OSError or Http1Error.
     """
     async with asyncio.timeout(CONNECT_SECONDS):
         sock = await dial(backend.address, backend.port)
         far = await Exchange.open(sock, backend.tls, backend.server_name or backend.address)
     try:
-        await far.send(request.method, target, _forwarded(request, backend), request.body)
+        lines = [*_forwarded(request, backend), *more]
+        await far.send(request.method, target, lines, request.body)
         await far.read_head()
     except BaseException:
         await far.close()
@@ -123,7 +131,7 @@ async def kubelet_answer(
     try:
         far = await exchange(dial, backend, request, target)
     except (OSError, Http1Error) as error:  # TimeoutError is an OSError
-        raise InternalError(f"error dialing backend: {backend}: {_reason(error)}") from error
+        raise InternalError(f"error dialing backend: {_reason(error, backend)}") from error
     if far.status != 101 and not 200 <= far.status <= 206:
         raise await _refusal(far)
     response = answer(far)
@@ -132,8 +140,14 @@ async def kubelet_answer(
     return ApiResponse(response.status, {"Content-Type": content_type}, response.body)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or ("i/o timeout" if isinstance(error, TimeoutError) else type(error).__name__)
+def _reason(error: Exception, backend: Backend | None = None) -> str:
+    """As Go says it. Without `backend` the connection stood already."""
+    if backend is not None and isinstance(error, TimeoutError) and not error.errno:
+        return f"dial tcp {backend}: i/o timeout"
+    if backend is not None and isinstance(error, OSError) and error.errno in _NOT_CONNECTED:
+        return f"dial tcp {backend}: connect: {os.strerror(error.errno).lower()}"
+    text = str(error) or ("i/o timeout" if isinstance(error, TimeoutError) else type(error).__name__)
+    return f"{backend}: {text}" if backend is not None else text
 
 
 async def _refusal(far: Exchange) -> StatusError:
@@ -168,9 +182,10 @@ async def proxied_answer(
     `prefix` is the path of the proxy subresource, put before absolute paths in redirects.
     """
     try:
-        far = await exchange(dial, backend, request, target)
+        uri = prefix + target.partition("?")[0]
+        far = await exchange(dial, backend, request, target, [("X-Forwarded-Uri", uri)])
     except (OSError, Http1Error) as error:
-        raise ServiceUnavailable(f"error trying to reach service: {backend}: {_reason(error)}") from error
+        raise ServiceUnavailable(f"error trying to reach service: {_reason(error, backend)}") from error
     far.headers = [
         (name, prefix + value if name == "location" and value.startswith("/") else value)
         for name, value in far.headers

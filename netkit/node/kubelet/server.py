@@ -178,13 +178,13 @@ class KubeletServer:
         response = web.WebSocketResponse(protocols=WEBSOCKET_VERSIONS, max_msg_size=_LARGEST_MESSAGE)
         await response.prepare(request)
         client = WebSocketCommand(response)
+        with contextlib.suppress(ConnectionError):
+            await client.begin(options)
         try:
             program = await self._open(wanted)
         except RuntimeRefused as error:
             await client.finish(failure_status(str(error)))
             return response
-        with contextlib.suppress(ConnectionError):
-            await client.begin(options)
         await join(client, program, options)
         await response.close()
         return response
