@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 KEPT_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
 _LARGEST_SUMMARY = 32 << 20
+_LONGEST_WINDOW = 1e9
 _AT_ONCE = 16
 
 
@@ -113,24 +114,32 @@ async def _whole(pieces: AsyncGenerator[bytes, None]) -> bytes:
 
 def parse(summary: Any) -> NodeUsage:
     """A kubelet's `/stats/summary`. What has no CPU rate yet is left out. Raises KeyError, TypeError, ValueError."""
-    node = summary["node"]
+    found = _object(summary)
     pods = {}
-    for pod in summary.get("pods") or ():
-        reference = pod["podRef"]
-        listed = pod.get("containers") or ()
-        measured = {each["name"]: found for each in listed if (found := _usage(each)) is not None}
+    for pod in found.get("pods") or ():
+        reference, listed = _object(_object(pod)["podRef"]), pod.get("containers") or ()
+        measured = {str(_object(each)["name"]): used for each in listed if (used := _usage(each)) is not None}
         # As metrics-server: a pod of which one container is not measured yet is not measured.
         if measured and len(measured) == len(listed):
             key = str(reference["namespace"]), str(reference["name"]), str(reference["uid"])
-            window = max((found[0] for found in measured.values()), key=lambda one: one.window)
-            pods[key] = PodUsage(window, {name: usage for name, (_, usage) in measured.items()})
-    return NodeUsage(_usage(node), pods)
+            longest = max((at for at, _ in measured.values()), key=lambda each: each.window)
+            pods[key] = PodUsage(longest, {name: usage for name, (_, usage) in measured.items()})
+    return NodeUsage(_usage(found["node"]), pods)
 
 
 def _usage(part: Any) -> tuple[Measured, Usage] | None:
-    cpu, memory = part.get("cpu") or {}, part.get("memory") or {}
+    of = _object(part)
+    cpu, memory = _object(of.get("cpu") or {}), _object(of.get("memory") or {})
     rate, bytes_used = cpu.get("usageNanoCores"), memory.get("workingSetBytes")
     if rate is None or bytes_used is None:
         return None
-    measured = Measured(str(cpu["time"]), float(cpu.get("windowSeconds") or 0))
-    return measured, Usage(max(int(rate), 0), max(int(bytes_used), 0))
+    window = float(cpu.get("windowSeconds") or 0)
+    if not 0 <= window < _LONGEST_WINDOW:
+        raise ValueError(f"a window of {window} seconds")
+    return Measured(str(cpu["time"]), window), Usage(max(int(rate), 0), max(int(bytes_used), 0))
+
+
+def _object(value: Any) -> Object:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where an object belongs")
+    return value

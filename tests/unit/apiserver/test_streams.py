@@ -451,3 +451,44 @@ async def received(sent: bytes) -> bytes:
                 return b"".join([piece async for piece in exchange.body()])
         finally:
             await exchange.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+        ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+        ("stream=Stdout", "stream: Forbidden: may not be specified"),
+        (
+            "sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z",
+            "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+    ],
+)
+async def test_log_options_that_make_no_sense(
+    served: Served, kubelet: FakeKubelet, query: str, said: str
+) -> None:
+    body = await served.json("GET", f"{POD}/log?{query}", 422)
+    assert body["details"]["kind"] == "PodLogOptions"
+    assert body["message"].startswith('PodLogOptions "p" is invalid: ')
+    assert said in body["message"]
+    assert kubelet.heads == []
+
+
+@pytest.mark.parametrize("what", ["exec?command=ls&stdout=true", "attach?stdout=true", "portforward"])
+async def test_streams_need_an_upgrade(served: Served, kubelet: FakeKubelet, what: str) -> None:
+    for method in ("GET", "POST"):
+        body = await served.json(method, f"{POD}/{what}", 400)
+        assert (body["reason"], body["message"]) == ("BadRequest", "Upgrade request required")
+    assert kubelet.heads == []
+
+
+async def test_every_method_is_proxied(served: Served, kubelet: FakeKubelet) -> None:
+    kubelet.reply = text("200 OK", b"")
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        async with served.session.request(method, f"{served.url}{POD}/proxy/a%20b?q=1") as answer:
+            assert answer.status == 200
+        assert kubelet.request_line == f"{method} /a%20b?q=1 HTTP/1.1"
+        assert f"X-Forwarded-Uri: {POD}/proxy/a%20b\r\n" in kubelet.heads[-1]
+    await served.json("OPTIONS", POD, 405)
