@@ -159,7 +159,7 @@ async def test_what_is_not_measured(api: Served, kubelet: Kubelet, path: str, me
     [
         b"", b"no json", b"[]", b"{}", b"null", b'{"node": 5}', b'{"node": {"cpu": 7}}',
         b'{"node": {"cpu": {"usageNanoCores": "x", "time": 1}, "memory": {"workingSetBytes": 1}}}',
-        b'{"node": {"cpu": {"usageNanoCores": 1, "windowSeconds": 1e300, "time": 1}, "memory": {"workingSetBytes": 1}}}',
+        b'{"node": {"cpu": {"usageNanoCores": 1, "windowSeconds": 1e99, "time": 1}, "memory": {"workingSetBytes": 1}}}',
         b'{"node": {}, "pods": [{}]}', b'{"node": {}, "pods": 5}', b'{"node": {}, "pods": [{"podRef": []}]}',
     ],
 )  # fmt: skip
