@@ -13,7 +13,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,31 +21,34 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from controlplane.apiserver.authn import (
-    Authenticator,
-    Credentials,
-    bearer_token,
-    impersonate,
-    subject,
-)
+from controlplane.apiserver import deadline
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.bearer import bearer_token
+from controlplane.apiserver.authn.credentials import Credentials
+from controlplane.apiserver.authn.impersonation import PREFIX as IMPERSONATE
+from controlplane.apiserver.authn.impersonation import impersonate
+from controlplane.apiserver.authn.service_account import TokenIssuer
+from controlplane.apiserver.authn.settings import STANDARD_NAMES, HeaderNames
 from controlplane.apiserver.authz import Authorizer
-from controlplane.apiserver.core import MAX_BODY, Core, subresource_handlers, too_large
+from controlplane.apiserver.authz.chain import as_chain
+from controlplane.apiserver.authz.explain import EXPLAIN, WHO_CAN, Explainer
+from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.handlers.metrics import Metrics
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
-from controlplane.apiserver.nonresource import HealthCheck, NonResources
+from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
+from controlplane.apiserver.operation import Operation, OperationSettings
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
-from controlplane.apiserver.watching import WatchStream
-from controlplane.errors import BadRequest, StatusError, Unauthorized
-from controlplane.resources.catalog import KINDS
+from controlplane.errors import BadRequest, StatusError
+from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
 log = logging.getLogger(__name__)
@@ -57,19 +60,27 @@ _KEEP_ALIVE_SECONDS = 180.0
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
+_BODY_SECONDS = 60.0
+"""How long a client may take to send a request's body."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
-    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`."""
+    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
+    ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
+    speaks in: they go no further than authentication."""
 
     server_address: str = "127.0.0.1:6443"
-    kinds: ServedKinds | Sequence[Kind] = KINDS
+    kinds: ServedKinds | Sequence[Kind] = SERVED
     kubelet_tls: ssl.SSLContext | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
     components: Mapping[str, HealthCheck] = field(default_factory=dict)
+    token_issuer: TokenIssuer | None = None
+    documents: Mapping[str, ApiResponse] = field(default_factory=dict)
+    proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
+    operation: OperationSettings = field(default_factory=OperationSettings)
 
 
 class ApiServer:
@@ -79,7 +90,7 @@ class ApiServer:
         self,
         config: ServerConfig,
         registry: Registry,
-        authenticator: Authenticator,
+        authentication: Authentication,
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
@@ -91,19 +102,35 @@ class ApiServer:
             return ""
 
         checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
-        self._authenticator = authenticator
+        self._authentication = authentication
+        self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
         metrics = Metrics(Kubelets(kubelet_dial, config.kubelet_tls))
         subresources = {
-            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls)),
+            **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer),
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
             ("metrics.k8s.io", "nodes", ""): {"get": metrics.get_node, "list": metrics.list_nodes},
             ("metrics.k8s.io", "pods", ""): {"get": metrics.get_pod, "list": metrics.list_pods},
         }
         kinds = ServedKinds.of(config.kinds)
         discovery = Discovery(kinds, config.server_address, subresources)
-        self._core = Core(registry, kinds, authorizer, NonResources(kinds, discovery, checks), subresources)
+        explainer = Explainer(as_chain(authorizer))
+        non_resources = NonResources(kinds, discovery, checks, config.documents)
+        self.operation = Operation(config.operation, registry)
+        pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
+        non_resources.add_pages({**pages, **self.operation.pages(non_resources.healthy)})
+        self._core = Core(
+            registry,
+            kinds,
+            authorizer,
+            non_resources,
+            subresources,
+            review_handlers(authentication, authorizer),
+            gate=self.operation.gate,
+            observers=self.operation.observers,
+            request_timeout=config.operation.request_timeout,
+        )
         self._runner: web.ServerRunner | None = None
         self._sites: list[web.SockSite] = []
         self._endless: set[asyncio.Task[Any]] = set()
@@ -144,6 +171,7 @@ class ApiServer:
         Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
         """
         await self.stop_listening()
+        await self._authentication.close()
         for task in self._endless:
             task.cancel()
         if self._watches:
@@ -157,6 +185,7 @@ class ApiServer:
             _, late = await asyncio.wait(self._writes, timeout=_WRITES_SECONDS)
             for task in late:
                 task.cancel()
+        self.operation.close()
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -167,7 +196,7 @@ class ApiServer:
             return await _complete(request, response, response.body)
         task = asyncio.current_task()
         assert task is not None
-        group = self._watches if isinstance(response.body, WatchStream) else self._endless
+        group = self._watches if response.is_watch else self._endless
         group.add(task)
         try:
             return await _endless(request, response)
@@ -178,16 +207,22 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        user = await self._user(request)
-        body = await _body(request)
-        api_request = ApiRequest(
+        bare = ApiRequest(
             "GET" if request.method == "HEAD" else request.method,
             path,
             parse_qsl(query, keep_blank_values=True) if query else (),
-            _headers(request),
-            body,
-            user,
+            self._headers(request),
+            remote=request.remote or "",
         )
+        try:
+            user, impersonator = await self._user(request, path)
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _body(request)
+        except TimeoutError:
+            return self._core.refuse(bare, deadline.exceeded())
+        except StatusError as error:
+            return self._core.refuse(bare, error)
+        api_request = replace(bare, body=body, user=user, impersonator=impersonator)
         if request.method in _SAFE_METHODS:
             return await self._core.handle(api_request)
         # A client that goes away must not stop a write half way.
@@ -207,20 +242,27 @@ class ApiServer:
             self._writes.add(closing)
             closing.add_done_callback(self._writes.discard)
 
-    async def _user(self, request: web.BaseRequest) -> UserInfo:
-        transport = request.transport
-        peer = transport.get_extra_info("peercert") if transport is not None else None
-        common_name, organizations = subject(peer)
-        credentials = Credentials(
-            common_name, organizations, bearer_token(request.headers.get("Authorization", ""))
-        )
-        user = await self._authenticator.authenticate(credentials)
-        if user is None:
-            raise Unauthorized("Unauthorized")
-        if not any(name.lower().startswith("impersonate-") for name in request.headers):
-            return user
-        pairs = [(name.lower(), value) for name, value in request.headers.items()]
-        return await impersonate(user, pairs, self.authorizer)
+    async def _user(self, request: web.BaseRequest, path: str) -> tuple[UserInfo, UserInfo | None]:
+        """As whom is asked, and who asks where that is another. Raises Unauthorized, Forbidden, BadRequest."""
+        transport, headers = request.transport, request.headers
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        certificate = tls.getpeercert(True) if tls is not None else None
+        credentials = Credentials(certificate or b"", bearer_token(headers), headers)
+        user = (await self._authentication.identify(credentials, path)).user
+        if not any(name.lower().startswith(IMPERSONATE) for name in headers):
+            return user, None
+        pairs = [(name.lower(), value) for name, value in headers.items()]
+        return await impersonate(user, pairs, self.authorizer), user
+
+    def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
+        """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            name = name.lower()
+            if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
+                continue
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
 
 
 async def _close(response: ApiResponse) -> None:
@@ -239,15 +281,6 @@ class _Detached(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None
-
-
-def _headers(request: web.BaseRequest) -> Mapping[str, str]:
-    """Lower-case names; repeated headers are joined by commas."""
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        name = name.lower()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 async def _body(request: web.BaseRequest) -> bytes:

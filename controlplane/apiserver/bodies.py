@@ -110,8 +110,13 @@ for that names no kind."""
 def decode(content_type: str, body: bytes, target: Target) -> Decoded:
     """The body of a POST or PUT. Raises UnsupportedMediaType and BadRequest."""
     decoder = DECODERS.get(media_type(content_type))
+    types = ["application/json", "application/yaml", protobuf.CONTENT_TYPE]
+    if not target.strategic_merge:
+        # Custom resources have no messages.
+        types.remove(protobuf.CONTENT_TYPE)
+        decoder = None if decoder is _decode_protobuf else decoder
     if decoder is None:
-        raise _unsupported(("application/json", "application/yaml", protobuf.CONTENT_TYPE))
+        raise _unsupported(types)
     try:
         decoded = decoder(body, target)
     except ValueError as error:
@@ -210,12 +215,12 @@ def decode_patch(content_type: str, body: bytes, target: Target) -> PatchBody:
     try:
         value, doubled = duplicates.parse(body)
     except ValueError as error:
-        raise BadRequest(f"error decoding patch: {error}") from error
+        raise BadRequest(f"{_patch_fault(patch_type)}{error}") from error
     faults = [f'duplicate field "{path}"' for path in doubled]
     if patch_type is not PatchType.JSON:
         if not isinstance(value, dict):
             raise BadRequest(
-                f"error decoding patch: json: cannot unmarshal {_go_kind(value)} into Go value of type "
+                f"{_patch_fault(patch_type)}json: cannot unmarshal {_go_kind(value)} into Go value of type "
                 "map[string]interface {}"
             )
         return PatchBody(patch_type, value, faults)
@@ -232,6 +237,10 @@ def decode_patch(content_type: str, body: bytes, target: Target) -> PatchBody:
         if name not in _OPERATION
     ]
     return PatchBody(patch_type, value, [f"json patch {fault}" for fault in faults])
+
+
+def _patch_fault(patch_type: PatchType) -> str:
+    return "" if patch_type is PatchType.STRATEGIC else "error decoding patch: "
 
 
 def _apply_body(body: bytes) -> PatchBody:

@@ -1,25 +1,35 @@
 """The API server without any transport: one `ApiRequest` in, one `ApiResponse` out.
 
-Called by the HTTP shell and, in the same process, by the in-process client. Authorizes, finds the handler, and turns
-every failure into a Status.
+Called by the HTTP shell and, in the same process, by the in-process client. Waits for a place, authorizes, finds the
+handler, keeps to the deadline, and turns every failure into a Status. Observers see each request come and go.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
+from controlplane.apiserver import deadline
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
+from controlplane.apiserver.authz.chain import as_chain
+from controlplane.apiserver.authz.selectors import attributes_of
 from controlplane.apiserver.bodies import warning_header
-from controlplane.apiserver.handlers import reads, subresources, writes
+from controlplane.apiserver.flowcontrol.gate import Gate, OpenGate
+from controlplane.apiserver.handlers import reads, reviews, subresources, writes
+from controlplane.apiserver.handlers.access_reviews import AccessReviews
+from controlplane.apiserver.handlers.authentication_reviews import TokenReviews, review_self
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.token_request import TokenRequests
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.nonresource import NonResources
-from controlplane.apiserver.options import Query
+from controlplane.apiserver.passage import Observer, Passage, begin, observed
 from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.routing import RequestInfo, resolve, split
+from controlplane.apiserver.routing import RequestInfo, split
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.watching import FrameCache
 from controlplane.errors import (
@@ -62,7 +72,7 @@ _NO_METHOD = "the server does not allow this method on the requested resource"
 
 
 class Core:
-    """Answers requests over `registry` for `kinds`, a live set."""
+    """Answers requests over `registry` for `kinds`, a live set. `gate` says when a request's turn is."""
 
     def __init__(
         self,
@@ -71,7 +81,18 @@ class Core:
         authorizer: Authorizer,
         non_resources: NonResources,
         subresources: SubresourceHandlers,
+        reviewers: reviews.ReviewHandlers | None = None,
+        *,
+        gate: Gate | None = None,
+        observers: Sequence[Observer] = (),
+        request_timeout: float = deadline.DEFAULT_SECONDS,
     ) -> None:
+        self._gate = gate or OpenGate()
+        self._observers = tuple(observers)
+        self._deadlines = deadline.Deadlines(request_timeout)
+        self._reviews: dict[tuple[str, str], Mapping[str, Handler]] = {
+            key: {"create": reviews.handler(answer)} for key, answer in (reviewers or {}).items()
+        }
         self._registry = registry
         self._kinds = kinds
         self._authorizer = authorizer
@@ -81,8 +102,25 @@ class Core:
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """The answer; never raises but for cancellation."""
+        passage = begin(request)
+        for observer in self._observers:
+            observer.received(passage)
+        response = await self._guarded(passage)
+        return observed(passage, response, self._observers)
+
+    def refuse(self, request: ApiRequest, error: StatusError) -> ApiResponse:
+        """The answer to a request that gets no further, told to the observers as any other."""
+        passage = begin(request)
+        for observer in self._observers:
+            observer.received(passage)
+        return observed(passage, error_response(error), self._observers)
+
+    async def _guarded(self, passage: Passage) -> ApiResponse:
+        request = passage.request
         try:
-            return await self._answer(request)
+            if passage.fault is not None:
+                raise passage.fault
+            return await self._in_time(passage)
         except StatusError as error:
             return error_response(error)
         except Exception:
@@ -91,34 +129,68 @@ class Core:
                 InternalError("an internal error occurred; the server's log has the details")
             )
 
-    async def _answer(self, request: ApiRequest) -> ApiResponse:
-        query = Query(request.query)
-        info = resolve(request.method, request.path, watch=query.flag("watch"))
-        attributes = Attributes(request.user, info)
-        decision = await self._authorizer.authorize(attributes)
-        if not decision.allowed:
-            raise forbidden(attributes, decision)
+    async def _in_time(self, passage: Passage) -> ApiResponse:
+        """The answer before the deadline; what goes on for as long as the client wants has none."""
+        if passage.is_long_running:
+            return await self._in_turn(passage)
+        seconds = deadline.seconds(passage.query, self._deadlines.limit)
+        if seconds is None:
+            return await self._deadlines.keep(lambda: self._in_turn(passage))
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await self._in_turn(passage)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise deadline.exceeded() from None
+
+    async def _in_turn(self, passage: Passage) -> ApiResponse:
+        seat = await self._gate.enter(passage)
+        try:
+            return await self._answer(passage)
+        finally:
+            seat.leave()
+
+    async def _answer(self, passage: Passage) -> ApiResponse:
+        request, query, info = passage.request, passage.query, passage.info
+        await self._authorize(passage, attributes_of(request.user, info, query))
         if len(request.body) > MAX_BODY:
             raise too_large()
         if not info.is_resource:
-            return await self._non_resource(request, query)
+            return await self._non_resource(passage)
         kind = self._kinds.find(info.group, info.version, info.resource)
         if kind is None or not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
-        call = Call(request, info, kind, query, self._registry, self._frames, self._authorizer)
+        call = Call(
+            request, info, kind, query, self._registry, self._frames, self._authorizer, passage.remarks
+        )
         response = await handler(call)
         return _deprecated(response, kind) if kind.deprecation else response
 
-    async def _non_resource(self, request: ApiRequest, query: Query) -> ApiResponse:
+    async def _authorize(self, passage: Passage, attributes: Attributes) -> None:
+        """Raises Forbidden, or InternalError when an authorizer failed and none allowed it."""
+        decision = await self._authorizer.authorize(attributes)
+        notes = passage.remarks.annotations
+        notes["authorization.k8s.io/decision"] = "allow" if decision.allowed else "forbid"
+        notes["authorization.k8s.io/reason"] = decision.reason
+        if decision.allowed:
+            return
+        if decision.error:
+            raise InternalError(f'Internal Server Error: "{passage.request.path}": {decision.error}')
+        raise forbidden(attributes, decision)
+
+    async def _non_resource(self, passage: Passage) -> ApiResponse:
+        request = passage.request
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(_NO_METHOD)
-        return await self._non_resources.answer(request, split(request.path), query)
+        return await self._non_resources.answer(request, split(request.path), passage.query)
 
     def _handler(self, kind: Kind, info: RequestInfo) -> Handler:
         """Raises NotFound for a subresource the kind does not have, MethodNotAllowed for a verb it does not take."""
         if not info.subresource:
-            chosen = self._subresources.get((kind.group, kind.plural, ""), _OBJECTS)
+            key = kind.group, kind.plural
+            chosen = self._reviews.get(key) or self._subresources.get((*key, ""), _OBJECTS)
             handlers: Mapping[str, Handler] | None = chosen if _takes(kind, info) else {}
         elif info.subresource == "status" and kind.status:
             handlers = _STATUS
@@ -130,7 +202,8 @@ class Core:
             raise NotFound(_NO_RESOURCE)
         handler = handlers.get(info.verb)
         if handler is None:
-            raise MethodNotAllowed(_NO_METHOD, name=info.name, group=kind.group, kind=kind.plural)
+            text = kind.refusals.get(info.verb, _NO_METHOD)
+            raise MethodNotAllowed(text, name=info.name, group=kind.group, kind=kind.plural)
         return handler
 
 
@@ -152,8 +225,11 @@ def _takes(kind: Kind, info: RequestInfo) -> bool:
     return bool(info.name) or info.verb in _COLLECTION_VERBS
 
 
-def subresource_handlers(connector: Connector) -> SubresourceHandlers:
-    """The handlers of all subresources but status and scale, which every kind has alike."""
+def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None) -> SubresourceHandlers:
+    """The handlers of all subresources but status and scale, which every kind has alike.
+
+    Without an `issuer` nobody is given tokens.
+    """
 
     def streams(handler: Handler) -> Mapping[str, Handler]:
         return {"get": handler, "create": handler}
@@ -161,7 +237,11 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
     def every(handler: Handler) -> Mapping[str, Handler]:
         return dict.fromkeys(("create", "delete", "get", "patch", "update", ""), handler)
 
+    tokens: SubresourceHandlers = {}
+    if issuer is not None:
+        tokens = {("", "serviceaccounts", "token"): {"create": TokenRequests(issuer).create}}
     return {
+        **tokens,
         ("", "pods", "log"): {"get": connector.log},
         ("", "pods", "exec"): streams(connector.execute),
         ("", "pods", "attach"): streams(connector.attach),
@@ -173,6 +253,16 @@ def subresource_handlers(connector: Connector) -> SubresourceHandlers:
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),
         ("", "namespaces", "finalize"): {"update": writes.update},
+        ("certificates.k8s.io", "certificatesigningrequests", "approval"): _STATUS,
+    }
+
+
+def review_handlers(authentication: Authentication, authorizer: Authorizer) -> reviews.ReviewHandlers:
+    """Who answers each kind of `catalog.REVIEW_KINDS`."""
+    return {
+        **AccessReviews(as_chain(authorizer)).handlers(),
+        ("authentication.k8s.io", "tokenreviews"): TokenReviews(authentication).review,
+        ("authentication.k8s.io", "selfsubjectreviews"): review_self,
     }
 
 

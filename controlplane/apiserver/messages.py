@@ -24,6 +24,7 @@ class ApiRequest:
 
     `path` is the path as it was sent, still percent-encoded, without the query. `query` holds decoded pairs in order
     (names may repeat). `headers` have lower-case names. `user` is who asks; authentication is done by then.
+    `impersonator` is who really asks when `user` is impersonated, `remote` the client's address ("" = this process).
     """
 
     method: str
@@ -32,6 +33,8 @@ class ApiRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: UserInfo = ANONYMOUS
+    impersonator: UserInfo | None = None
+    remote: str = ""
 
 
 class Tunnel(Protocol):
@@ -52,13 +55,15 @@ class ApiResponse:
     """What the server answers.
 
     `body` is either complete or a stream of pieces to be sent as they come; who consumes a stream must close it
-    (`aclose`) when it stops early. With status 101 `tunnel` is set and there is no body.
+    (`aclose`) when it stops early. With status 101 `tunnel` is set and there is no body. `is_watch` marks streams that
+    end by themselves, with a last line, when the server stops.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | AsyncGenerator[bytes, None] = b""
     tunnel: Tunnel | None = None
+    is_watch: bool = False
 
 
 def typed(status: int, body: bytes, content_type: str = JSON_TYPE) -> ApiResponse:

@@ -26,6 +26,9 @@ HEALTH_PATHS = ("healthz", "livez", "readyz")
 FOREVER = "public, max-age=31536000, immutable"
 """OpenAPI documents are asked for with their hash in the query: what is cached stays right."""
 
+Page = Callable[[ApiRequest, Query], Awaitable[ApiResponse]]
+"""Answers a GET of one further path, such as /metrics."""
+
 HealthCheck = Callable[[], Awaitable[str]]
 """Empty text = healthy, else the reason (for the log; clients are not told)."""
 
@@ -48,22 +51,45 @@ _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class NonResources:
-    """Answers for everything outside /api/v1/... and /apis/G/V/...; `checks` by name, in the order they are told."""
+    """Answers for everything outside /api/v1/... and /apis/G/V/...
 
-    def __init__(self, kinds: ServedKinds, discovery: Discovery, checks: Mapping[str, HealthCheck]) -> None:
+    `checks` by name, in the order they are told; `documents` are fixed answers by path. `healthy` holds the last result
+    of each check, by kind (`livez`) and name.
+    """
+
+    def __init__(
+        self,
+        kinds: ServedKinds,
+        discovery: Discovery,
+        checks: Mapping[str, HealthCheck],
+        documents: Mapping[str, ApiResponse] | None = None,
+    ) -> None:
+        self._pages: dict[tuple[str, ...], Page] = {}
+        self.healthy: dict[str, dict[str, bool]] = {}
+        self._fixed = {
+            tuple(path.strip("/").split("/")): answer for path, answer in (documents or {}).items()
+        }
         self._kinds = kinds
         self._edition = 0
         self._discovery = discovery
         self._checks = dict(checks)
         self._openapi_index = b""
         self._version = orjson.dumps(version())
-        self._paths = ["/openapi/v2", "/openapi/v3", "/version"]
+        self._paths = [*(documents or ()), "/openapi/v2", "/openapi/v3", "/version"]
         self._paths += [
             f"/{path}{check}" for path in HEALTH_PATHS for check in ("", *(f"/{n}" for n in self._checks))
         ]
 
+    def add_pages(self, pages: Mapping[tuple[str, ...], Page]) -> None:
+        """Answer further paths, named by their segments."""
+        self._pages.update(pages)
+        self._paths += ["/" + "/".join(segments) for segments in pages]
+
     async def answer(self, request: ApiRequest, segments: tuple[str, ...], query: Query) -> ApiResponse:
         """The answer to a GET of these path segments. Raises NotFound."""
+        page = self._pages.get(segments)
+        if page is not None:
+            return await page(request, query)
         match segments:
             case ("version",):
                 return typed(200, self._version)
@@ -79,6 +105,9 @@ class NonResources:
                 return await self._health(path, names, query)
             case ("",):
                 return json_response(200, {"paths": sorted([*self._discovery.paths, *self._paths])})
+        fixed = self._fixed.get(segments)
+        if fixed is not None:
+            return fixed
         document = self._discovery.document(segments)
         if document is None:
             raise NotFound("the server could not find the requested resource")
@@ -124,6 +153,7 @@ class NonResources:
                 lines.append(f"[+]{name} excluded: ok")
                 continue
             reason = await self._check(name)
+            self.healthy.setdefault(path, {})[name] = not reason
             if reason:
                 failed.append(name)
                 log.warning("%s: check %s failed: %s", path, name, reason)

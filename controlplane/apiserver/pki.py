@@ -226,7 +226,8 @@ def _names_of(certificate: x509.Certificate) -> set[str]:
 
 
 def service_account_key(directory: Path) -> bytes:
-    """The PEM key that signs ServiceAccount tokens (`sa.key`), made at the first call.
+    """The PEM key that signs ServiceAccount tokens (`sa.key`, EC or RSA), made at the first call with its public
+    half (`sa.pub`).
 
     Raises PkiError when the file is there but is no key.
     """
@@ -234,7 +235,16 @@ def service_account_key(directory: Path) -> bytes:
     if not path.exists():
         write_private(path, new_key_pem())
     pem = path.read_bytes()
-    _load_key(pem, path)
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError) as error:
+        raise PkiError(f"{path}: not a private key ({error})") from error
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    beside = directory / "sa.pub"
+    if not beside.exists() or beside.read_bytes() != public:
+        write_private(beside, public)
     return pem
 
 

@@ -82,7 +82,9 @@ def _proxy_position(raw: Sequence[str]) -> int:
 def _resolve(
     method: str, path: str, segments: Sequence[str], rest: tuple[str, ...], *, watch: bool
 ) -> RequestInfo:
-    other = RequestInfo(method.lower(), path)
+    # Rules about paths see what is served, not how it was spelled.
+    decoded = "/" + "/".join(segments) + ("/" if path.endswith("/") and segments != ("",) else "")
+    other = RequestInfo(method.lower(), decoded if "%" in path else path)
     if len(segments) >= 3 and segments[0] == "api":
         group, version, tail = "", segments[1], list(segments[2:])
     elif len(segments) >= 4 and segments[0] == "apis":

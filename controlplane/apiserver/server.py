@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.apiserver.admission.always_deny import AlwaysDeny
+from controlplane.apiserver.admission.certificates import (
+    CertificatePermissions,
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from controlplane.apiserver.admission.chain import Chain, Plugin, assemble
 from controlplane.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from controlplane.apiserver.admission.default_tolerations import DefaultTolerations
@@ -25,6 +30,7 @@ from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.admission.pod_security import PodSecurity
 from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
 from controlplane.apiserver.admission.priority import Priority
@@ -38,30 +44,30 @@ from controlplane.apiserver.admission.storage_objects import (
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
-from controlplane.apiserver.admission.webhooks import WebhookClient as AdmissionWebhookClient
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import (
-    Authenticator,
-    CertificateAuthenticator,
-    FirstOf,
-    TokenFileAuthenticator,
-)
-from controlplane.apiserver.authz import AUTHENTICATED, MASTERS, ComponentAuthorizer
+from controlplane.apiserver.authn.build import build, client_authorities
+from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
+from controlplane.apiserver.authz import AUTHENTICATED, MASTERS
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.nonresource import HealthCheck
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.user import LOOPBACK_USER, UserInfo
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.client.client import Client
+from controlplane.client.components import Clients
 from controlplane.client.local import LocalTransport
-from controlplane.resources.catalog import KINDS
+from controlplane.errors import Object
+from controlplane.resources.catalog import SERVED
 from controlplane.store.sqlite import SQLiteStore
 
 log = logging.getLogger(__name__)
@@ -69,11 +75,15 @@ log = logging.getLogger(__name__)
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-Controllers = Callable[[Client, str], Coroutine[Any, Any, None]]
-"""Runs all controllers and the scheduler until it is cancelled; gets a client and the CA's certificate (PEM)."""
+Controllers = Callable[[Clients, str], Coroutine[Any, Any, None]]
+"""Runs all controllers and the scheduler until it is cancelled; gets clients and the CA's certificate (PEM)."""
 
 ADMIN_STEM = "admin"
-CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS, AUTHENTICATED))
+_DEFAULT_AUTHORIZATION = AuthorizationSettings()
+_ACCOUNTS = "system:serviceaccount:kube-system"
+_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHENTICATED)
+CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(AUTHENTICATED,))
+SCHEDULER = UserInfo("system:kube-scheduler", groups=(AUTHENTICATED,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +93,11 @@ class ControlPlaneSettings:
     `data_dir` holds the store, `pki_dir` the certificates. `advertise_address` and `advertise_port` are where pods
     reach the API server behind the Service `kubernetes`; without an address that Service has no endpoints.
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
-    `server_names` are further names and addresses that clients call the server by. `token_file` is a CSV of static
-    bearer tokens. `event_ttl_seconds`: how long an Event lives after its last write.
-    `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that is lost.
-    `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
+    `server_names` are further names and addresses that clients call the server by. `event_ttl_seconds`: how long an
+    Event lives after its last write. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that
+    is lost. `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
+    `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts beside
+    Kubernetes' defaults.
     """
 
     data_dir: Path
@@ -97,7 +108,9 @@ class ControlPlaneSettings:
     node_ports: tuple[int, int] = (30000, 32767)
     cluster_domain: str = "cluster.local"
     server_names: tuple[str, ...] = ()
-    token_file: Path | None = None
+    authentication: AuthenticationSettings = DEFAULTS
+    authorization: AuthorizationSettings = _DEFAULT_AUTHORIZATION
+    policy: tuple[Object, ...] = ()
     event_ttl_seconds: float = 3600.0
     not_ready_seconds: int = 300
     unreachable_seconds: int = 300
@@ -145,11 +158,21 @@ def prepare_pki(settings: ControlPlaneSettings, addresses: Iterable[IPAddress] =
     )
 
 
-def server_tls(certificates: ServerCertificates) -> ssl.SSLContext:
-    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well)."""
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl.VerifyFlags` has no name for."""
+
+
+def server_tls(certificates: ServerCertificates, client_authorities: Iterable[Path]) -> ssl.SSLContext:
+    """TLS for clients of the API server; a client certificate is welcome, not required (tokens do as well).
+
+    Certificates of authorities unknown here end the handshake: Python's `ssl` offers no way to let them through to
+    a 401, as Go's servers do. Dates are left to authentication, which answers 401.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server.cert, certificates.server.key)
-    context.load_verify_locations(certificates.authority.certificate_path)
+    for path in client_authorities:
+        context.load_verify_locations(path)
+    context.verify_flags |= _NO_CHECK_TIME
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -181,9 +204,10 @@ async def serve_control_plane(
     store = SQLiteStore(settings.data_dir / "store.db")
     try:
         with full_collections_by_the_clock():
-            kinds = ServedKinds(KINDS)
-            objects, seat = StoredObjects(), AuthorizerSeat()
-            chain = admission_chain(settings, kinds, seat, objects, dial)
+            authorization = Authorization.of(settings.authorization)
+            kinds, objects, resolver = ServedKinds(SERVED), StoredObjects(), EndpointResolver()
+            webhooks = WebhookClient(resolver, dial)
+            chain = admission_chain(settings, kinds, authorization, objects, webhooks)
             registry = Registry(
                 store,
                 kinds,
@@ -193,11 +217,12 @@ async def serve_control_plane(
                 lifetimes={("", "events"): settings.event_ttl_seconds},
             )
             objects.attach(registry)
+            resolver.attach(registry)
             await registry.start()
-            custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+            await authorization.follow(registry)
+            custom = CustomResources(registry, webhooks)
             components = _components(running=controllers is not None)
-            server = _api_server(settings, sockets, registry, certificates, dial, components)
-            seat.authorizer = server.authorizer
+            server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
             try:
                 await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
@@ -208,7 +233,9 @@ async def serve_control_plane(
                     settings.advertise_port,
                     settings.service_cidrs,
                 )
-                await server.serve(sockets, server_tls(certificates))
+                await bootstrap_policy(registry, settings.policy)
+                authorities = client_authorities(settings.authentication, settings.pki_dir)
+                await server.serve(sockets, server_tls(certificates, authorities))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
                 if on_ready is not None:
                     on_ready()
@@ -216,6 +243,7 @@ async def serve_control_plane(
             finally:
                 await custom.close()
                 await _close(server, registry)
+                await authorization.close()
     finally:
         await store.close()
 
@@ -226,19 +254,24 @@ def _api_server(
     registry: Registry,
     certificates: ServerCertificates,
     dial: Dial,
+    authorization: Authorization,
     components: Mapping[str, HealthCheck],
 ) -> ApiServer:
-    authenticators: list[Authenticator] = [CertificateAuthenticator()]
-    if settings.token_file is not None:
-        authenticators.append(TokenFileAuthenticator(settings.token_file))
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
+    address = f"{host}:{port}"
+    parts = build(
+        settings.authentication, settings.pki_dir, settings.cluster_domain, address, registry.lookup
+    )
     config = ServerConfig(
-        server_address=f"{host}:{port}",
+        server_address=address,
         kinds=registry.kinds,
         kubelet_tls=kubelet_tls(certificates),
         components=components,
+        token_issuer=parts.issuer,
+        documents=parts.documents,
+        proxy_headers=parts.header_names,
     )
-    return ApiServer(config, registry, FirstOf(authenticators), ComponentAuthorizer(), dial)
+    return ApiServer(config, registry, parts.authentication, authorization.chain, dial)
 
 
 def _components(*, running: bool) -> Mapping[str, HealthCheck]:
@@ -253,16 +286,18 @@ def _components(*, running: bool) -> Mapping[str, HealthCheck]:
 def admission_chain(
     settings: ControlPlaneSettings,
     kinds: ServedKinds,
-    seat: AuthorizerSeat,
+    authorization: Authorization,
     objects: StoredObjects,
-    dial: Dial,
+    webhooks: WebhookClient,
 ) -> Chain:
-    """All admission plug-ins. `seat` is given the authorizer when there is one. Raises ValueError for bad names."""
-    client = AdmissionWebhookClient(dial)
+    """All admission plug-ins and what always runs after them. Raises ValueError for bad names."""
+    authorizer = authorization.chain
+    seat = AuthorizerSeat(authorizer)
     plugins: dict[str, Plugin] = {
         "NamespaceLifecycle": NamespaceLifecycle(),
         "LimitRanger": LimitRanger(objects),
         "ServiceAccount": ServiceAccountAdmission(),
+        "NodeRestriction": NodeRestriction(),
         "TaintNodesByCondition": TaintNodesByCondition(),
         "PodSecurity": PodSecurity(),
         "Priority": Priority(),
@@ -273,15 +308,18 @@ def admission_chain(
         "DefaultStorageClass": DefaultStorageClass(),
         "StorageObjectInUseProtection": StorageObjectInUseProtection(),
         "RuntimeClass": RuntimeClassAdmission(),
+        "CertificateApproval": CertificatePermissions(authorizer),
+        "CertificateSubjectRestriction": CertificateSubjectRestriction(),
         "DefaultIngressClass": DefaultIngressClass(),
-        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(client, seat, kinds),
+        "MutatingAdmissionWebhook": MutatingAdmissionWebhook(webhooks, seat, kinds),
         "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(seat, kinds),
-        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(client, seat, kinds),
+        "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(webhooks, seat, kinds),
         "ResourceQuota": ResourceQuotaAdmission(objects),
         "AlwaysDeny": AlwaysDeny(),
     }
     chain = assemble(plugins, disabled=settings.disabled_admission, enabled=settings.enabled_admission)
-    return replace(chain, validating=(*chain.validating, KindWarnings()))
+    always = (EscalationCheck(authorization.rbac, authorizer), CertificateRequester())
+    return replace(chain, mutating=(*chain.mutating, *always), validating=(*chain.validating, KindWarnings()))
 
 
 def _allocator(settings: ControlPlaneSettings) -> ServiceAllocator:
@@ -292,8 +330,22 @@ async def _run(server: ApiServer, controllers: Controllers | None, ca_pem: str) 
     if controllers is None:
         await asyncio.get_running_loop().create_future()
         return
-    client = Client(local_transport(server, CONTROLLER_USER), "kube-controller-manager")
-    await controllers(client, ca_pem)
+    await controllers(component_clients(server), ca_pem)
+
+
+def component_clients(server: ApiServer) -> Clients:
+    """Clients in this process for the controller manager, the scheduler, and each controller as itself."""
+
+    def controller(name: str) -> Client:
+        user = UserInfo(f"{_ACCOUNTS}:{name}", groups=_ACCOUNT_GROUPS)
+        return Client(local_transport(server, user), f"kube-controller-manager/{name}")
+
+    return Clients(
+        Client(local_transport(server, CONTROLLER_MANAGER), "kube-controller-manager"),
+        Client(local_transport(server, SCHEDULER), "kube-scheduler"),
+        Client(local_transport(server, LOOPBACK_USER), "kube-apiserver"),
+        controller,
+    )
 
 
 def local_transport(server: ApiServer, user: UserInfo) -> LocalTransport:

@@ -45,7 +45,7 @@ class FrameCache:
         """One line. A table's cells hold ages, so tables are shared within one second only."""
         second = int(self._clock().timestamp()) if wanted.shape is Shape.TABLE else 0
         key = (
-            kind.prefix, frame.type.value, frame.revision, f"{kind.version}/{wanted.shape}/{wanted.version}",
+            kind.prefix, frame.type.value, frame.revision, f"{kind.api_version}/{wanted.shape}/{wanted.version}",
             include, with_columns, second,
         )  # fmt: skip
         shared = frame.type is not FrameType.BOOKMARK

@@ -26,6 +26,21 @@ ANSWER_MAX = 32 * 1024 * 1024
 """Bytes of an answer that are read."""
 
 
+_PLAIN_ANSWERS = {
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    403: "forbidden",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    409: "the server reported a conflict",
+    413: "Request entity too large",
+    422: "the server rejected our request due to an error in our request",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+    504: "the server was unable to return a response in the time allotted, but may still be processing the request",
+}
+
+
 class WebhookError(Exception):
     """The webhook could not be asked, or answered with no success."""
 
@@ -36,10 +51,22 @@ class ServiceResolver(Protocol):
 
 
 class EndpointResolver:
-    """Chooses a ready endpoint of the Service, as the stored Endpoints tell."""
+    """Chooses a ready endpoint of the Service, as the stored Endpoints tell.
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    The registry may come later (`attach`): admission, which asks webhooks, is made before it.
+    """
+
+    def __init__(self, registry: Registry | None = None) -> None:
+        self._attached = registry
+
+    def attach(self, registry: Registry) -> None:
+        self._attached = registry
+
+    @property
+    def _registry(self) -> Registry:
+        if self._attached is None:
+            raise WebhookError("the API server is starting")
+        return self._attached
 
     async def resolve(self, namespace: str, name: str, port: int) -> tuple[str, int]:
         try:
@@ -93,11 +120,8 @@ class WebhookClient:
             raise WebhookError(f'Post "{place.url}": {fault}') from fault
         except (OSError, Http1Error) as fault:
             raise WebhookError(f'Post "{place.url}": {_reason(fault, place)}') from fault
-        if status == 404:
-            raise WebhookError("the server could not find the requested resource")
         if not 200 <= status < 300:
-            text = answer[:2048].decode("utf-8", "replace").strip() or "unknown"
-            raise WebhookError(f'an error on the server ("{text}") has prevented the request from succeeding')
+            raise WebhookError(_refusal(status, answer))
         return answer
 
     async def _exchange(self, place: _Place, bundle: str, body: bytes) -> tuple[int, bytes]:
@@ -126,16 +150,23 @@ class WebhookClient:
             address, port = await self._resolver.resolve(*place.service, place.port)
             return await self._dial(address, port)
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address_info = found[0]
-        sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
-        try:
-            await loop.sock_connect(sock, address_info)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        last: OSError | None = None
+        for family, kind, protocol, _, where in await loop.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM
+        ):
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, where)
+            except OSError as fault:
+                sock.close()
+                last = fault
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise last or OSError(f"no address for {place.host}")
 
 
 def _place(config: Object, timeout_seconds: float) -> _Place:
@@ -164,6 +195,17 @@ def _tls(bundle: str) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=pem)
     except (ValueError, ssl.SSLError) as fault:
         raise WebhookError("unable to load root certificates: unable to parse bytes as PEM block") from fault
+
+
+def _refusal(status: int, body: bytes) -> str:
+    """What client-go makes of an answer other than success; redirects are not followed."""
+    if status in _PLAIN_ANSWERS:
+        return _PLAIN_ANSWERS[status]
+    if status < 500:
+        return f"the server responded with the status code {status} but did not return more information"
+    text = body[:2048].decode("utf-8", "replace").strip() or "unknown"
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'an error on the server ("{quoted}") has prevented the request from succeeding'
 
 
 def _reason(fault: Exception, place: _Place) -> str:

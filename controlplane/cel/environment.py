@@ -43,6 +43,8 @@ _WELL_KNOWN = {
     "list": ".google.protobuf.ListValue",
     "map": ".google.protobuf.Struct",
 }
+_RESERVED = (19000, 1000)
+"""The first field number that is protobuf's own, and how many there are."""
 _TYPE = cel.Type
 _RUNTIME_TYPES = {
     "bool": _TYPE.BOOL, "int": _TYPE.INT, "uint": _TYPE.UINT, "double": _TYPE.DOUBLE, "string": _TYPE.STRING,
@@ -203,14 +205,18 @@ def _declare(kinds: Iterable[CelType]) -> tuple[Any, Mapping[CelType, str]]:
         known = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(known)
         pool.Add(known)
-    file = descriptor_pb2.FileDescriptorProto(name="objects.proto", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name="objects.proto", syntax="proto2")
     file.dependency.extend(
         ["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/protobuf/duration.proto"]
     )
     for kind, name in objects.items():
         message = file.message_type.add(name=name)
-        for number, (field, inner) in enumerate(kind.fields or (), start=1):
+        for at, (field, inner) in enumerate(kind.fields or (), start=1):
+            number = at if at < _RESERVED[0] else at + _RESERVED[1]
             _add_field(message, name, number, field, inner, objects)
+        for described in message.field:
+            # Else protobuf makes one up, and finds it twice in `foo_bar` and `fooBar`.
+            described.json_name = f"field{described.number}"
     pool.Add(file)
     return pool, objects
 
@@ -236,7 +242,12 @@ def _add_field(
     if kind.name == "list":
         label, element = _FIELD.LABEL_REPEATED, kind.params[0]
     elif kind.name == "map" and kind.params[0].name == "string":
-        entry_name = f"{''.join(part.title() for part in name.split('_'))}Entry"
+        entry_name = _entry_name(name)
+        if any(nested.name == entry_name for nested in message.nested_type):
+            # Two names that differ in underscores only: protobuf has one word for both.
+            field = message.field.add(name=name, number=number, label=_FIELD.LABEL_OPTIONAL)
+            field.type, field.type_name = _FIELD.TYPE_MESSAGE, ".google.protobuf.Value"
+            return
         entry = message.nested_type.add(name=entry_name)
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
@@ -249,6 +260,11 @@ def _add_field(
     else:
         label, element = _FIELD.LABEL_OPTIONAL, kind
     _describe(message.field.add(name=name, number=number, label=label), element, objects)
+
+
+def _entry_name(field: str) -> str:
+    """What protobuf wants a map's entries to be called."""
+    return "".join(part[:1].upper() + part[1:] for part in field.split("_")) + "Entry"
 
 
 def _describe(field: Any, kind: CelType, objects: Mapping[CelType, str]) -> None:

@@ -31,6 +31,9 @@ _TYPE_CONVERSION = re.compile(r"^Type conversion error from '(\w+)' to '(\w+)'$"
 _UNDEFINED = re.compile(r"(undefined field '[^']*') not found in struct '[^']*'")
 _NO_SELECTION = re.compile(r"expression of type ('.*?') cannot be the operand of a select operation")
 _RECURSION = re.compile(r"Exceeded max recursion depth of (\d+) when parsing\.")
+_UNDECLARED = re.compile(
+    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)((?:\.\w+)+)' (\(in container '[^']*'\)\n \| .*\n \| )\.*\^"
+)
 _FIXED = {
     "divide by zero": "division by zero",
     "String to Timestamp conversion failed": "type conversion error from 'string' to 'google.protobuf.Timestamp'",
@@ -45,11 +48,20 @@ def compile_fault(text: str) -> CelCompileError:
     text = _SUFFIX.sub("", _STATUS.sub("", text).rstrip())
     text = _UNDEFINED.sub(r"\1", text)
     text = _NO_SELECTION.sub(r"type \1 does not support field selection", text)
+    text = _UNDECLARED.sub(_first_name, text)
     text = _RECURSION.sub(r"expression recursion limit exceeded: \1", text)
     text = text.replace("Expression recursion limit exceeded. limit", "expression recursion limit exceeded")
     if not text.startswith("ERROR:"):
         text = f"ERROR: <input>:1:1: {text}"
     return CelCompileError(f"compilation failed: {text}")
+
+
+def _first_name(match: re.Match[str]) -> str:
+    """Of `params.x` it is `params` that is not known, and the place is where that begins."""
+    line, column, name, rest, middle = match.groups()
+    before = name + rest.rpartition(".")[0]
+    start = max(1, int(column) - len(before))
+    return f"<input>:{line}:{start}: undeclared reference to '{name}' {middle}{'.' * (start - 1)}^"
 
 
 def runtime_fault(text: str) -> CelRuntimeError:

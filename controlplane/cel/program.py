@@ -79,6 +79,10 @@ def compile_expression(
             "compilation failed: ERROR: <input>:1:1: expression code point size exceeds limit: "
             f"size: {len(text)}, limit {MAX_TEXT}"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError as fault:
+        raise CelCompileError("compilation failed: ERROR: <input>:1:1: the text is not UTF-8") from fault
     environment = _environment()
     checked = environment.check(text, tuple(sorted(variables.items(), key=lambda item: item[0])))
     environment.verify(checked, text)

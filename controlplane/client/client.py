@@ -246,6 +246,15 @@ class Client:
         """Any request as it is, e.g. `GET /version` or a pod's log. Raises the StatusError of a refusal."""
         return await self._send(method, path, query, {**self._headers, **(headers or {})}, body)
 
+    async def raw_lines(self, path: str, query: Query = ()) -> AsyncGenerator[bytes, None]:
+        """The lines of an endless answer as they come. Raises as `watch`; close the generator when leaving early."""
+        async with self._transport.stream("GET", path, query, self._headers) as stream:
+            if stream.status >= 400:
+                raise await _stream_error(stream)
+            async with aclosing(lines(stream.chunks)) as found:
+                async for line in found:
+                    yield line
+
     async def _call(
         self,
         method: str,

@@ -171,7 +171,12 @@ class Informer:
             self._put(namespace, name, obj)
 
     def _put(self, namespace: str, name: str, obj: Object) -> None:
-        """Store a new state; an unchanged one (after a re-list) is no news, a new uid is a death and a birth."""
+        """Store a new state; an unchanged one (after a re-list) is no news, a new uid is a death and a birth.
+
+        Field owners are left out: they are a good part of an object, no reader here asks for them, and the server takes
+        an update without them as one that leaves them alone.
+        """
+        obj["metadata"].pop("managedFields", None)
         old = self.get(namespace, name)
         if old is not None:
             then, now = old["metadata"], obj["metadata"]

@@ -33,7 +33,7 @@ def _no_removal(kind: Kind) -> None:
 
 
 class KnownKinds:
-    """A fixed set. The first kind of a resource is its preferred version."""
+    """A fixed set. The first kind of a resource is its preferred version. What cannot be watched is left out."""
 
     def __init__(self, kinds: Iterable[Kind] = ()) -> None:
         self._preferred: dict[tuple[str, str], Kind] = {}
@@ -64,6 +64,7 @@ class KnownKinds:
         """Make sure that the set is up to date. Raises StatusError, ConnectionFailed."""
 
     def _replace(self, kinds: Sequence[Kind]) -> None:
+        kinds = [kind for kind in kinds if {"list", "watch"} <= set(kind.verbs)]
         preferred: dict[tuple[str, str], Kind] = {}
         for kind in kinds:
             preferred.setdefault((kind.group, kind.plural), kind)
@@ -116,7 +117,7 @@ class DiscoveredKinds(KnownKinds):
 
 
 def _kinds(document: Mapping[str, object]) -> list[Kind]:
-    """The kinds of an APIGroupDiscoveryList that can be listed and watched, in its order."""
+    """The kinds of an APIGroupDiscoveryList, in its order."""
     found: list[Kind] = []
     groups = document.get("items")
     for group in groups if isinstance(groups, list) else ():
@@ -125,8 +126,7 @@ def _kinds(document: Mapping[str, object]) -> list[Kind]:
             if version.get("freshness") == "Stale":
                 continue
             for resource in version.get("resources") or ():
-                if {"list", "watch"} <= set(resource["verbs"]):
-                    found.append(_kind(name, version["version"], resource))
+                found.append(_kind(name, version["version"], resource))
     return found
 
 

@@ -82,10 +82,8 @@ class PodGarbageController:
 
     async def _mark_failed(self, pod: Object) -> None:
         """Say why it ends, for controllers that count failures."""
-        status = dict(pod.get("status") or {})
-        status["phase"] = "Failed"
-        status["conditions"] = conditions.with_condition(
-            status.get("conditions"),
+        listed = conditions.with_condition(
+            (pod.get("status") or {}).get("conditions"),
             {
                 "type": "DisruptionTarget",
                 "status": "True",
@@ -95,4 +93,6 @@ class PodGarbageController:
                 "message": "PodGC: node no longer exists",
             },
         )
-        await self._client.update_status(POD, {**pod, "status": status})
+        metadata = {"uid": uid(pod), "resourceVersion": pod["metadata"]["resourceVersion"]}
+        patch = {"metadata": metadata, "status": {"phase": "Failed", "conditions": listed}}
+        await self._client.patch(POD, name(pod), patch, namespace(pod), subresource="status")

@@ -16,7 +16,7 @@ from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.informer import Informers
 from controlplane.client.known_kinds import KnownKinds
-from controlplane.errors import NotFound, Object
+from controlplane.errors import Object
 from controlplane.meta.objects import dig, name, namespace
 from controlplane.meta.pods import is_finished
 from controlplane.meta.quantity import Quantity
@@ -102,10 +102,11 @@ class ResourceQuotaController:
     async def _reconcile(self, key: NamespacedName) -> None:
         if self._quotas.get(*key) is None:
             return
-        try:
-            quota = await self._client.get(RESOURCE_QUOTA, key[1], key[0])
-        except NotFound:
+        # The controller may list and watch everything, and get nothing.
+        listed = await self._client.list(RESOURCE_QUOTA, key[0], field_selector=f"metadata.name={key[1]}")
+        if not listed.items:
             return
+        (quota,) = listed.items
         await asyncio.sleep(self._settle)
         hard = parsed(dig(quota, "spec", "hard", default={}))
         status = quota.get("status") or {}

@@ -37,10 +37,12 @@ def _claim_keys(pod: Object) -> list[str]:
 
 
 class StorageProtectionController:
-    """Keys are (namespace, name) of claims, and ("", name) of volumes."""
+    """Keys are (namespace, name) of claims, and ("", name) of volumes. Two identities, as upstream has two
+    controllers: `claims` may let claims go, `volumes` volumes."""
 
-    def __init__(self, client: Client, informers: Informers) -> None:
-        self._client = client
+    def __init__(self, claims: Client, volumes: Client, informers: Informers) -> None:
+        self._claim_client = claims
+        self._volume_client = volumes
         self._claims = informers.of(PERSISTENT_VOLUME_CLAIM)
         self._volumes = informers.of(PERSISTENT_VOLUME)
         self._pods = informers.of(POD)
@@ -74,12 +76,13 @@ class StorageProtectionController:
         if await self._is_used(key) if is_claim else dig(found, "status", "phase") == "Bound":
             return
         left = [other for other in finalizers if other != finalizer]
-        await self._client.update(kind, {**found, "metadata": {**found["metadata"], "finalizers": left}})
+        client = self._claim_client if is_claim else self._volume_client
+        await client.update(kind, {**found, "metadata": {**found["metadata"], "finalizers": left}})
 
     async def _is_used(self, key: NamespacedName) -> bool:
         claim = "/".join(key)
         if self._pods.lookup(_BY_CLAIM, claim):
             return True
         # The cache may not have the newest pod yet, and what is let go once is gone.
-        newest = await self._client.list(POD, key[0])
+        newest = await self._claim_client.list(POD, key[0])
         return any(claim in _claim_keys(pod) for pod in newest.items)

@@ -36,6 +36,7 @@ _EVERY = "@every "
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _YEARS_AHEAD = 5
+_LONGEST = (2**63 - 1) / 1e9
 _HOUR, _MINUTE = 3600, 60
 
 
@@ -274,4 +275,6 @@ def _every(text: str) -> int:
     if not parts or "".join(part[0] for part in parts) != given.lstrip("+-"):
         raise ValueError(f'failed to parse duration {text}: time: invalid duration "{given}"')
     seconds = sum(float(part[1]) * _UNITS[part[2]] for part in parts)
+    if seconds > _LONGEST:
+        raise ValueError(f'failed to parse duration {text}: time: invalid duration "{given}"')
     return max(1, int(-seconds if given.startswith("-") else seconds))

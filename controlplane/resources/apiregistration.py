@@ -180,5 +180,6 @@ API_SERVICE = Kind(
     validate_status=_validate_status,
     validate_name=path_segment,
     status=True,
+    status_metadata=(),
     fields=selectable_fields(),
 )

@@ -22,9 +22,17 @@ from controlplane.resources.apps.daemon_set import DAEMON_SET
 from controlplane.resources.apps.deployment import DEPLOYMENT
 from controlplane.resources.apps.replica_set import REPLICA_SET
 from controlplane.resources.apps.stateful_set import STATEFUL_SET
+from controlplane.resources.authentication import SELF_SUBJECT_REVIEW, TOKEN_REVIEW
+from controlplane.resources.authorization import (
+    LOCAL_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
+    SUBJECT_ACCESS_REVIEW,
+)
 from controlplane.resources.autoscaling.kinds import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
 from controlplane.resources.batch.cron_job import CRON_JOB
 from controlplane.resources.batch.job import JOB
+from controlplane.resources.certificates import CERTIFICATE_SIGNING_REQUEST
 from controlplane.resources.coordination import LEASE
 from controlplane.resources.core.component_status import COMPONENT_STATUS
 from controlplane.resources.core.config import CONFIG_MAP, SECRET
@@ -53,6 +61,7 @@ from controlplane.resources.networking.ingress_class import INGRESS_CLASS
 from controlplane.resources.networking.network_policy import NETWORK_POLICY
 from controlplane.resources.networking.service_cidr import IP_ADDRESS, SERVICE_CIDR
 from controlplane.resources.policy import POD_DISRUPTION_BUDGET
+from controlplane.resources.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 from controlplane.resources.runtime_class import RUNTIME_CLASS
 from controlplane.resources.scheduling import PRIORITY_CLASS
 from controlplane.resources.storage.csi import CSI_DRIVER, CSI_NODE, CSI_STORAGE_CAPACITY
@@ -61,6 +70,9 @@ from controlplane.resources.storage.volume_attachment import VOLUME_ATTACHMENT
 
 __all__ = [
     "API_SERVICE",
+    "CERTIFICATE_SIGNING_REQUEST",
+    "CLUSTER_ROLE",
+    "CLUSTER_ROLE_BINDING",
     "COMPONENT_STATUS",
     "CONFIG_MAP",
     "CONTROLLER_REVISION",
@@ -85,6 +97,7 @@ __all__ = [
     "KINDS",
     "LEASE",
     "LIMIT_RANGE",
+    "LOCAL_SUBJECT_ACCESS_REVIEW",
     "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
     "NETWORK_POLICY",
@@ -101,13 +114,22 @@ __all__ = [
     "REPLICATION_CONTROLLER",
     "REPLICA_SET",
     "RESOURCE_QUOTA",
+    "REVIEW_KINDS",
+    "ROLE",
+    "ROLE_BINDING",
     "RUNTIME_CLASS",
     "SECRET",
+    "SELF_SUBJECT_ACCESS_REVIEW",
+    "SELF_SUBJECT_REVIEW",
+    "SELF_SUBJECT_RULES_REVIEW",
+    "SERVED",
     "SERVICE",
     "SERVICE_ACCOUNT",
     "SERVICE_CIDR",
     "STATEFUL_SET",
     "STORAGE_CLASS",
+    "SUBJECT_ACCESS_REVIEW",
+    "TOKEN_REVIEW",
     "VALIDATING_ADMISSION_POLICY",
     "VALIDATING_ADMISSION_POLICY_BINDING",
     "VALIDATING_WEBHOOK_CONFIGURATION",
@@ -162,18 +184,36 @@ KINDS: tuple[Kind, ...] = (
     POD_DISRUPTION_BUDGET,
     EVENTS_EVENT,
     CUSTOM_RESOURCE_DEFINITION,
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    ROLE,
+    ROLE_BINDING,
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_ADMISSION_POLICY,
     VALIDATING_ADMISSION_POLICY_BINDING,
     VALIDATING_WEBHOOK_CONFIGURATION,
+    CERTIFICATE_SIGNING_REQUEST,
     NODE_METRICS,
     POD_METRICS,
 )
 
+REVIEW_KINDS: tuple[Kind, ...] = (
+    TOKEN_REVIEW,
+    SELF_SUBJECT_REVIEW,
+    LOCAL_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
+    SUBJECT_ACCESS_REVIEW,
+)
+"""Kinds that are only created, answered at once and never stored."""
+
+SERVED: tuple[Kind, ...] = (*KINDS, *REVIEW_KINDS)
+"""All that discovery tells."""
+
 _BY_PLURAL: Mapping[tuple[str, str, str], Kind] = {
-    (kind.group, kind.version, kind.plural): kind for kind in KINDS
+    (kind.group, kind.version, kind.plural): kind for kind in SERVED
 }
-_BY_KIND: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.kind): kind for kind in KINDS}
+_BY_KIND: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.kind): kind for kind in SERVED}
 
 
 def by_plural(group: str, version: str, plural: str) -> Kind | None:

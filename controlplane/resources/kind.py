@@ -16,6 +16,9 @@ from controlplane.errors import Cause, Object
 from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.managed.tracking import Versions
 
+FREE_METADATA = ("annotations", "finalizers", "labels", "ownerReferences")
+"""The metadata that clients may change as they like."""
+
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
@@ -37,15 +40,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where the scale subresource finds its numbers in the object, as paths of keys."""
+    """Where the scale subresource finds its numbers in the object, as paths of keys.
+
+    `required`: without a number there is no Scale; else a missing one is 0.
+    """
 
     spec_replicas: tuple[str, ...] = ("spec", "replicas")
     status_replicas: tuple[str, ...] = ("status", "replicas")
     selector: tuple[str, ...] = ("spec", "selector")
-
-
-def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
-    return ()
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,6 @@ class Subresource:
     """A subresource besides status and scale: what discovery says of it.
 
     `verbs` e.g. `("create", "get")` for exec; `group`/`version`/`kind` of what its body is.
-    A subresource that writes a part of its object names that part: `part(new, old)` is the old object with what
-    the subresource may write taken from the new one, `validate(new, old)` all that is wrong with the change.
     """
 
     name: str
@@ -62,8 +63,6 @@ class Subresource:
     verbs: tuple[str, ...]
     group: str = ""
     version: str = ""
-    part: Callable[[Object, Object], Object] | None = None
-    validate: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
 
 
 class Checked(Protocol):
@@ -93,6 +92,17 @@ class Conversion(Protocol):
         """An object of this version as it is to be stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subresource that writes a part of the object itself, such as a certificate request's `approval`.
+
+    `take(proposed, old)` makes the new state of the old one and what is proposed; `validate(new, old)` judges it.
+    """
+
+    take: Callable[[Object, Object], Object]
+    validate: Callable[[Object, Object], Sequence[Cause]]
+
+
 def _nothing(obj: Object) -> None:
     """Default when a kind has no defaults of its own."""
 
@@ -102,6 +112,10 @@ def _no_causes(obj: Object) -> Sequence[Cause]:
 
 
 def _no_warnings(new: Object, old: Object | None) -> Sequence[str]:
+    return ()
+
+
+def _no_update_causes(new: Object, old: Object) -> Sequence[Cause]:
     return ()
 
 
@@ -124,7 +138,7 @@ class Kind:
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
     and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
-    of the status must not change.
+    of the status must not change; of the metadata such a write changes only `status_metadata`.
 
     `columns` are all printer columns and `row(obj, now)` the cells in the same order; the column of format
     `name` comes first but for kinds whose name says little. `row_conditions(obj)` are the table row's
@@ -132,7 +146,8 @@ class Kind:
     name (None = a DNS-1123 subdomain). `storage` names the folder in the store when it is not the plural
     (kinds served in several groups share one).
 
-    `orphans` keeps what an object owns when it is deleted without a word about that (Background is the rule).
+    `orphans` keeps what an object owns when it is deleted without a word about that (Background is the rule);
+    `orphans_warning` is what such a client is told.
 
     A kind served in several versions is stored in one of them, the hub; the others name it (`hub`, a plural looked up
     by group and version: `("", "v1")`, `("autoscaling", "v2")`) and convert whole objects, pure and without loss:
@@ -145,7 +160,8 @@ class Kind:
     the type; None = a built-in type, found by its name), and `strategic_merge`: whether such patches are taken.
     `validate_ratcheting(new, old)` stands for both `validate` and `validate_update` where an update does not judge
     again what it does not change. `versions` is set where entries of field owners may be of several versions.
-    `deprecation` is what clients of a deprecated version are warned with.
+    `deprecation` is what clients of a deprecated version are warned with, `refusals` the texts for verbs that are not
+    served now.
     """
 
     group: str
@@ -171,14 +187,17 @@ class Kind:
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
     warnings: Callable[[Object, Object | None], Sequence[str]] = _no_warnings
     status: bool = False
+    status_metadata: tuple[str, ...] = FREE_METADATA
     prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     scale: Scale | None = None
     subresources: tuple[Subresource, ...] = ()
+    parts: Mapping[str, Part] = field(default_factory=dict)
     fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     generation: bool = False
     graceful: bool = False
     orphans: bool = False
+    orphans_warning: str = ""
     unconditional_update: bool = True
     create_on_update: bool = False
     generate_name: bool = True
@@ -193,6 +212,7 @@ class Kind:
     versions: Versions | None = None
     strategic_merge: bool = True
     deprecation: str = ""
+    refusals: Mapping[str, str] = field(default_factory=dict)
     list_kind: str = ""
 
     @property
@@ -204,10 +224,6 @@ class Kind:
     def prefix(self) -> str:
         """Where its objects live in the store, with the closing slash."""
         return f"/registry/{self.storage or self.plural}/"
-
-    def written_part(self, subresource: str) -> Subresource | None:
-        """The subresource of that name if it writes a part of its object."""
-        return next((sub for sub in self.subresources if sub.name == subresource and sub.part), None)
 
     def update_causes(self, new: Object, old: Object) -> Sequence[Cause]:
         """All that is wrong with an update, apart from the metadata."""

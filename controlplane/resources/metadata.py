@@ -14,6 +14,9 @@ from controlplane.resources.rules import Field
 
 ANNOTATIONS_MAX = 256 * 1024
 """Bytes of all annotation keys and values of one object together."""
+MANAGER_MAX = 128
+SUBRESOURCE_MAX = 256
+"""Bytes of a field manager's name, and of the subresource it wrote through."""
 
 
 def validate_metadata(kind: Kind, obj: Object) -> list[Cause]:
@@ -67,10 +70,22 @@ def _always(meta: Field) -> None:
     validate_annotations(meta["annotations"])
     _owners(meta["ownerReferences"])
     _finalizers(meta["finalizers"])
-    for entry in meta["managedFields"]:
-        entry["operation"].one_of("Apply", "Update")
-        entry["fieldsType"].one_of("FieldsV1")
-        entry["manager"].max_bytes(128)
+    _entries(meta["managedFields"])
+
+
+def _entries(entries: Field) -> None:
+    """Limits of what clients may put there; all else the tracking of owners has seen to. Mostly there is nothing."""
+    texts = [
+        len(str(entry.get(name) or ""))
+        for entry in entries.value or ()
+        if isinstance(entry, dict)
+        for name in ("manager", "subresource")
+    ]
+    if max(texts, default=0) <= MANAGER_MAX // 4:
+        return
+    for entry in entries:
+        entry["manager"].max_bytes(MANAGER_MAX)
+        entry["subresource"].max_bytes(SUBRESOURCE_MAX)
 
 
 def validate_annotations(annotations: Field) -> None:

@@ -92,9 +92,10 @@ def paths(kind: Kind) -> Iterator[tuple[str, Object]]:
     if kind.namespaced and "list" in kind.verbs:
         listing = _operation(kind, "list", _LISTING, scope="ForAllNamespaces")
         yield kind.path(), {"get": listing, "parameters": [_query(*_PRETTY)]}
-    yield item, _item(kind)
+    if len(operations := _item(kind)) > 1:
+        yield item, operations
     for name, verbs, body in _subresources(kind):
-        operations: Object = {}
+        operations = {}
         for verb in verbs:
             if method := _SUBRESOURCE_METHODS.get(verb):
                 options = _WRITING if method in ("post", "put", "patch") else ()

@@ -143,6 +143,7 @@ def custom(schema: Object | None) -> Shape:
         fields=lambda: fields,
         element=declared.element,
         always={"metadata": {}},
+        may_change=True,
     )
 
 

@@ -106,6 +106,12 @@ class WatchCache:
         space = self._spaces.get(namespace)
         return space.objects.get(name) if space else None
 
+    def events_after(self, revision: int) -> Sequence[CacheEvent]:
+        """What changed since the cache held `revision`. Raises Compacted when that is too long ago."""
+        if revision < self.floor:
+            raise Compacted(revision, self.floor)
+        return self._history.after(revision)
+
     async def wait_for(self, revision: int) -> None:
         """Return when the cache holds that revision, which the store must have reached already."""
         if self._revision >= revision:

@@ -11,6 +11,7 @@ from enum import StrEnum
 import orjson
 
 from controlplane.errors import Object
+from controlplane.meta.managed.sets import shared
 from controlplane.store.protocol import Record, StoreError
 
 
@@ -83,8 +84,11 @@ def decoded(record: Record) -> Stored:
     """A store's record as served object. Raises StoreError when it holds no object with metadata."""
     try:
         obj = orjson.loads(record.value)
-        obj["metadata"]["resourceVersion"] = str(record.mod_revision)
-    except (ValueError, KeyError, TypeError) as fault:
+        metadata = obj["metadata"]
+        metadata["resourceVersion"] = str(record.mod_revision)
+        for entry in metadata.get("managedFields") or ():
+            entry["fieldsV1"] = shared(entry.get("fieldsV1"))
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise StoreError(f"{record.key}: the stored value is no object: {fault}") from fault
     return Stored(obj, encoded(obj), record.mod_revision)
 

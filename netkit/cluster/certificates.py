@@ -7,31 +7,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controlplane.apiserver.authn.build import check
+from controlplane.apiserver.authn.settings import DEFAULTS
 from controlplane.apiserver.pki import CertificatePaths, service_account_key
 from controlplane.apiserver.server import prepare_pki
 from netkit.cluster.control_plane import control_plane_settings
 from netkit.cluster.plan import Plan
+from netkit.cluster.policy import POD_NETWORK_USER
 from netkit.cluster.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCertificates:
-    """One node's identities: its agent as a client of the API, its kubelet server, its proxy."""
+    """One node's identities: its agent as a client of the API, its kubelet server, its proxy, its pod network."""
 
     agent: CertificatePaths
     kubelet: CertificatePaths
     proxy: CertificatePaths
+    pod_network: CertificatePaths
 
 
 def certify(plan: Plan, profile: Profile) -> dict[str, NodeCertificates]:
     """Make what is missing, for the control plane and every node; quick when all is there.
 
-    Raises PkiError and OSError.
+    Raises PkiError, OSError, and AuthenticationConfigError for files that authentication cannot be set up by.
     """
     profile.pki.mkdir(mode=0o700, exist_ok=True)
-    authority = prepare_pki(control_plane_settings(plan, profile)).authority
+    settings = control_plane_settings(plan, profile)
+    authority = prepare_pki(settings).authority
     service_account_key(profile.pki)
+    if settings.authentication != DEFAULTS:
+        check(settings.authentication, profile.pki, settings.cluster_domain)
     proxy = authority.ensure("kube-proxy", "system:kube-proxy")
+    pod_network = authority.ensure("pod-network", POD_NETWORK_USER)
     return {
         name: NodeCertificates(
             agent=authority.ensure(name, f"system:node:{name}", ["system:nodes"]),
@@ -39,6 +47,7 @@ def certify(plan: Plan, profile: Profile) -> dict[str, NodeCertificates]:
                 f"{name}-kubelet", f"system:node:{name}", (), [name], [address], server=True
             ),
             proxy=proxy,
+            pod_network=pod_network,
         )
         for name, address in plan.nodes.items()
     }

@@ -16,6 +16,8 @@ from typing import Final
 import yaml
 
 from controlplane.apiserver.admission.chain import ORDER as ADMISSION_PLUGINS
+from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
+from netkit.cluster.api_config import authentication
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 
@@ -62,6 +64,18 @@ class NodeMonitorConfig:
     eviction_after: int = 300
 
 
+AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "ABAC", "Webhook", "RBAC", "Node")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationConfig:
+    """Who decides what users may do, in order. `webhook` is a kubeconfig that names the server to ask."""
+
+    modes: tuple[str, ...] = ("Node", "RBAC")
+    abac_policy_file: Path | None = None
+    webhook: Path | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class AdmissionConfig:
     """Admission plug-ins switched off, and on where they are off by default, by Kubernetes' names."""
@@ -81,6 +95,8 @@ class ClusterConfig:
     proxy: ProxyConfig = ProxyConfig()
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
     admission: AdmissionConfig = AdmissionConfig()
+    authorization: AuthorizationConfig = AuthorizationConfig()
+    authentication: AuthenticationSettings = DEFAULTS
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -166,6 +182,12 @@ def parse(document: object) -> ClusterConfig:
         disabled=api.texts("disableAdmissionPlugins", (), ADMISSION_PLUGINS),
         enabled=api.texts("enableAdmissionPlugins", (), ADMISSION_PLUGINS),
     )
+    authorization = AuthorizationConfig(
+        modes=api.texts("authorizationMode", base.authorization.modes, AUTHORIZATION_MODES),
+        abac_policy_file=api.path("abacPolicyFile"),
+        webhook=api.path("authorizationWebhook"),
+    )
+    authenticators = authentication(api)
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -175,6 +197,8 @@ def parse(document: object) -> ClusterConfig:
         proxy=proxy,
         node_monitor=monitor,
         admission=admission,
+        authorization=authorization,
+        authentication=authenticators,
     )
     top.finish()
     return config
@@ -212,4 +236,26 @@ def check(config: ClusterConfig) -> ClusterConfig:
             f"network.podSubnet: {network.pod_subnet} has room for {available if available > 1 else 'not even one'}"
             f" node range(s) of /{network.node_mask}, {config.nodes} needed"
         )
+    _check_authorization(config.authorization)
     return config
+
+
+def _check_authorization(config: AuthorizationConfig) -> None:
+    if not config.modes:
+        raise ConfigError("api.authorizationMode: at least one mode is needed", "write [Node, RBAC]")
+    for mode in config.modes:
+        if config.modes.count(mode) > 1:
+            raise ConfigError(f"api.authorizationMode: {mode} is given twice")
+    for mode, field, path in (
+        ("ABAC", "api.abacPolicyFile", config.abac_policy_file),
+        ("Webhook", "api.authorizationWebhook", config.webhook),
+    ):
+        if mode in config.modes and path is None:
+            raise ConfigError(f"{field}: is needed with authorizationMode {mode}")
+        if mode not in config.modes and path is not None:
+            raise ConfigError(
+                f"{field}: is given, but {mode} is not in authorizationMode",
+                f"add {mode} to api.authorizationMode",
+            )
+        if path is not None and not path.is_file():
+            raise ConfigError(f"{field}: {path} is not a file")

@@ -10,10 +10,14 @@ import asyncio
 import socket
 from collections.abc import Sequence
 
+from controlplane.apiserver.authz.modes import AuthorizationSettings, Mode
+from controlplane.apiserver.authz.webhook import WebhookSettings
 from controlplane.apiserver.server import ControlPlaneSettings, serve_control_plane
-from controlplane.client.client import Client
+from controlplane.client.components import Clients
 from controlplane.control_loop import ControllerSettings, keep_running, run_controllers
+from netkit.cluster.config import AuthorizationConfig
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
+from netkit.cluster.policy import policy
 from netkit.cluster.profile import Profile
 from netkit.kernel.netns import Namespace, socket_in
 from netkit.podnet.direct_agent import DirectRoutes
@@ -34,6 +38,17 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         unreachable_seconds=monitor.eviction_after,
         disabled_admission=plan.config.admission.disabled,
         enabled_admission=plan.config.admission.enabled,
+        authorization=_authorization(plan.config.authorization),
+        policy=policy(),
+        authentication=plan.config.authentication,
+    )
+
+
+def _authorization(config: AuthorizationConfig) -> AuthorizationSettings:
+    return AuthorizationSettings(
+        tuple(Mode(mode) for mode in config.modes),
+        config.abac_policy_file,
+        WebhookSettings(config.webhook) if config.webhook is not None else None,
     )
 
 
@@ -56,16 +71,17 @@ async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket],
             raise
         return sock
 
-    async def controllers(client: Client, ca_pem: str) -> None:
+    async def controllers(clients: Clients, ca_pem: str) -> None:
         settings = ControllerSettings(
             cluster_cidr=str(network.pod_subnet),
             node_cidr_mask=network.node_mask,
             node_monitor_grace=monitor.grace_period,
+            pki_dir=profile.pki,
         )
         # What the API server proxies to (pods, Services) is reached through the nodes.
-        routes = DirectRoutes(client, ns, plan.control_plane)
+        routes = DirectRoutes(clients.shared, ns, plan.control_plane)
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_running("routes to pods", routes.run), name="routes to pods")
-            group.create_task(run_controllers(client, settings, ca_pem), name="controllers")
+            group.create_task(run_controllers(clients, settings, ca_pem), name="controllers")
 
     await serve_control_plane(control_plane_settings(plan, profile), sockets, dial, controllers)

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from netkit.cluster.errors import ConfigError
@@ -61,6 +62,45 @@ class Fields:
             if item not in choices:
                 raise ConfigError(f"{self._at(key)}: {item!r} is not one of {', '.join(choices)}")
         return tuple(value)
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        """A list of texts, empty when absent; one text stands for a list of one."""
+        value = self._take(key)
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            raise ConfigError(f"{self._at(key)}: expected a list, got {_kind(value)}")
+        for item in value:
+            if not isinstance(item, str) or not item:
+                raise ConfigError(f"{self._at(key)}: expected a list of texts, got {_kind(item)} in it")
+        return tuple(value)
+
+    def pairs(self, key: str) -> dict[str, str]:
+        """A mapping of texts, empty when absent."""
+        value = self._take(key)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{self._at(key)}: expected a mapping, got {_kind(value)}")
+        for name, item in value.items():
+            if not isinstance(item, str):
+                raise ConfigError(f"{self._at(key)}.{name}: expected text, got {_kind(item)}")
+        return {str(name): item for name, item in value.items()}
+
+    def paths(self, key: str) -> tuple[Path, ...]:
+        """Files, as absolute paths."""
+        return tuple(Path(text).expanduser().absolute() for text in self.strings(key))
+
+    def path(self, key: str) -> Path | None:
+        """A file, as an absolute path: relative ones count from where the command runs."""
+        value = self._take(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{self._at(key)}: expected a file's name, got {_kind(value)}")
+        return Path(value).expanduser().absolute()
 
     def number(self, key: str, default: int, low: int, high: int) -> int:
         value = self._take(key)

@@ -13,6 +13,8 @@ from pathlib import Path
 from controlplane.apiserver.pki import CertificatePaths
 from controlplane.client.client import Client
 from controlplane.client.https import HttpsTransport
+from controlplane.errors import Object
+from controlplane.resources.catalog import NODE
 from netkit import VERSION
 from netkit.cluster.certificates import NodeCertificates
 from netkit.cluster.plan import KUBELET_PORT, Plan
@@ -47,9 +49,10 @@ async def _run(
     iptables = IPTables(ns, lock_file=state / "xtables.lock")
     kubelet = _client(plan, profile, ns, certificates.agent, "kubelet")
     proxy = _client(plan, profile, ns, certificates.proxy, "kube-proxy")
+    network = _client(plan, profile, ns, certificates.pod_network, "pod-network")
     config = plan.config
     pods = PodNetworkAgent(
-        kubelet,
+        network,
         name,
         ns,
         plan.nodes[name],
@@ -59,7 +62,13 @@ async def _run(
         cluster=config.name,
         iptables=iptables,
     )
-    node = NodeAgent(_node_settings(plan, profile, name, ns, certificates), kubelet, pods.network, ledger)
+
+    async def all_nodes() -> list[Object]:
+        # A kubelet sees its own node only.
+        return (await network.list(NODE)).items
+
+    settings = _node_settings(plan, profile, name, ns, certificates)
+    node = NodeAgent(settings, kubelet, pods.network, ledger, all_nodes)
     rules = ProxyAgent(
         proxy,
         name,
@@ -80,6 +89,7 @@ async def _run(
     finally:
         await kubelet.close()
         await proxy.close()
+        await network.close()
 
 
 def _client(plan: Plan, profile: Profile, ns: Namespace, paths: CertificatePaths, agent: str) -> Client:

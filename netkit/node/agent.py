@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from controlplane.client.client import Client
 from controlplane.client.events import EventRecorder
 from controlplane.client.informer import Informer
 from controlplane.client.leases import NodeLease
+from controlplane.errors import Object
 from controlplane.resources.catalog import POD, SERVICE
 from netkit.kernel.ledger import Ledger
 from netkit.node.heartbeat import NodeHeartbeat
@@ -26,10 +28,18 @@ from netkit.node.usage_meter import UsageMeter
 
 
 class NodeAgent:
-    """One node's agent. All it makes lies in `settings.state_dir`, which the ledger's owner has recorded."""
+    """One node's agent. All it makes lies in `settings.state_dir`, which the ledger's owner has recorded.
+
+    `all_nodes` reads every Node, which the kubelet's own `client` may not.
+    """
 
     def __init__(
-        self, settings: NodeSettings, client: Client, network: PodNetworkDriver, ledger: Ledger
+        self,
+        settings: NodeSettings,
+        client: Client,
+        network: PodNetworkDriver,
+        ledger: Ledger,
+        all_nodes: Callable[[], Awaitable[list[Object]]],
     ) -> None:
         self._settings = settings
         self._events = EventRecorder(client, "kubelet", settings.node_name)
@@ -48,7 +58,7 @@ class NodeAgent:
         )
         self._pods = Pods(context, self._pods_informer)
         self._heartbeat = NodeHeartbeat(
-            settings, read_facts(), client, self._events, self._problem, self._runtime.connected
+            settings, read_facts(), client, self._events, self._problem, self._runtime.connected, all_nodes
         )
         self._lease = NodeLease(
             client, settings.node_name, settings.lease_seconds, lambda: self._heartbeat.node

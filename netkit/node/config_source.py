@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 from controlplane.client.client import Client
 from controlplane.errors import NotFound, Object, StatusError
+from controlplane.meta import timestamps
 from controlplane.resources.catalog import CONFIG_MAP, SECRET, SERVICE_ACCOUNT
 from netkit.node.podspec.references import ConfigError, Reference, Sources
 
 _FRESH_SECONDS = 2.0
-_TOKEN_SECONDS = 3607
 
 
 class ConfigSource:
@@ -32,8 +32,11 @@ class ConfigSource:
             sources.objects[reference] = await self._one(namespace, reference)
         return sources
 
-    async def token(self, pod: Object, audience: str, seconds: int = _TOKEN_SECONDS) -> tuple[str, float]:
-        """A token of the pod's service account and when it ends (seconds since the epoch). Raises ConfigError."""
+    async def token(self, pod: Object, audience: str, seconds: int) -> tuple[str, float]:
+        """A token of the pod's account, bound to the pod, and when it ends (seconds since the epoch).
+
+        Raises ConfigError when the API server refuses it.
+        """
         metadata = pod["metadata"]
         request: Object = {
             "apiVersion": "authentication.k8s.io/v1",
@@ -56,7 +59,8 @@ class ConfigSource:
             )
         except StatusError as error:
             raise ConfigError(f"failed to fetch token: {error}") from error
-        return answer["status"]["token"], time.time() + seconds
+        status = answer["status"]
+        return status["token"], timestamps.parse(status["expirationTimestamp"]).timestamp()
 
     async def _one(self, namespace: str, reference: Reference) -> Object | None:
         key = (namespace, reference)
@@ -66,9 +70,10 @@ class ConfigSource:
             return known[1]
         kind = CONFIG_MAP if reference.kind == "configmap" else SECRET
         try:
-            found: Object | None = await self._client.get(kind, reference.name, namespace)
+            found = await self._client.get(kind, reference.name, namespace)
         except NotFound:
-            found = None
+            # It may be made any moment (a new namespace's `kube-root-ca.crt`), so this is not remembered.
+            return None
         if len(self._objects) > 1000:
             self._objects.clear()
         self._objects[key] = (now, found)

@@ -35,6 +35,7 @@ class NodeHeartbeat:
         self, settings: NodeSettings, facts: MachineFacts, client: Client, events: EventRecorder,
         problem: Callable[[], str],
         settled: Callable[[], Awaitable[None]],
+        all_nodes: Callable[[], Awaitable[list[Object]]],
     ) -> None:  # fmt: skip
         self.node: Object | None = None
         self._settings = settings
@@ -43,6 +44,7 @@ class NodeHeartbeat:
         self._events = events
         self._problem = problem
         self._settled = settled
+        self._all_nodes = all_nodes
         self._pod_ranges: Object = {}
         self._poked = asyncio.Event()
         self._registered = asyncio.Event()
@@ -103,7 +105,7 @@ class NodeHeartbeat:
 
     async def _are_taken(self, ranges: Object) -> bool:
         """Whether another node was given one of the pod ranges meanwhile."""
-        given = {text for node in (await self._client.list(NODE)).items for text in _pod_ranges(node)}
+        given = {text for node in await self._all_nodes() for text in _pod_ranges(node)}
         return not given.isdisjoint(_pod_ranges({"spec": ranges}))
 
     async def _write(self, node: Object) -> None:

@@ -12,16 +12,16 @@ from netkit.kernel import netns
 from netkit.node.config_source import ConfigSource
 from netkit.node.container_start import PodSetting
 from netkit.node.pod_directory import PodDirectory
+from netkit.node.pod_tokens import PodTokens
 from netkit.node.podspec.container_config import PodFiles
 from netkit.node.podspec.environment import PodPlace
 from netkit.node.podspec.network_files import ClusterDns, hostname
-from netkit.node.podspec.references import ConfigError, volume_references
-from netkit.node.podspec.volumes import MountError, prepare
+from netkit.node.podspec.references import volume_references
+from netkit.node.podspec.volumes import prepare
 from netkit.node.settings import NodeContext
 from netkit.podnet.pod import PodRef, Sandbox
 
 _REFRESH_SECONDS = 60.0
-_TOKEN_MARGIN_SECONDS = 600.0
 
 
 class PodSetup:
@@ -37,7 +37,7 @@ class PodSetup:
         self._setting: PodSetting | None = None
         self._fresh_until = 0.0
         self._notes: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
-        self._tokens: dict[str, tuple[str, float]] = {}
+        self._tokens = PodTokens(source)
 
     @property
     def setting(self) -> PodSetting:
@@ -84,7 +84,7 @@ class PodSetup:
         if wanted:
             references = {reference for volume in wanted for reference in volume_references(volume)}
             sources = await self._source.fetch(objects.namespace(pod), references)
-            tokens = await self._fetch_tokens(pod)
+            tokens = await self._tokens.fetch(pod)
             volumes = await asyncio.to_thread(prepare, pod, self._directory.volumes, place, sources, tokens)
         self._setting = PodSetting(self.sandbox.netns, place, PodFiles(volumes, etc))
         self._fresh_until, self._notes = time.monotonic() + _REFRESH_SECONDS, notes
@@ -94,24 +94,6 @@ class PodSetup:
         await self._context.network.remove(uid)
         self.sandbox = None
         self._setting = None
-
-    async def _fetch_tokens(self, pod: Object) -> dict[str, str]:
-        for volume in pod["spec"].get("volumes") or ():
-            for source in (volume.get("projected") or {}).get("sources") or ():
-                wanted = source.get("serviceAccountToken")
-                if not wanted:
-                    continue
-                audience = wanted.get("audience") or ""
-                known = self._tokens.get(audience)
-                if known is not None and known[1] - time.time() > _TOKEN_MARGIN_SECONDS:
-                    continue
-                seconds = int(wanted.get("expirationSeconds") or 3607)
-                try:
-                    self._tokens[audience] = await self._source.token(pod, audience, seconds)
-                except ConfigError as error:
-                    name = volume["name"]
-                    raise MountError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
-        return {audience: token for audience, (token, _) in self._tokens.items()}
 
 
 def _read(path: object) -> str:

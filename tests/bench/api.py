@@ -231,6 +231,46 @@ def updates(present: Sequence[dict[str, Any]], count: int) -> Callable[[str], It
     return requests
 
 
+def patches(names: Sequence[str], namespace: str, count: int) -> Callable[[str], Iterator[bytes]]:
+    """Each pod in turn gets another label by a merge patch."""
+
+    def requests(run: str) -> Iterator[bytes]:
+        for number in range(count):
+            path = f"{pods_of(namespace)}/{names[number % len(names)]}"
+            patch = {"metadata": {"labels": {"run": f"{run}-{number}"}}}
+            kind = "application/merge-patch+json"
+            yield request("PATCH", path, json.dumps(patch).encode(), content_type=kind)
+
+    return requests
+
+
+def applies(count: int, changing: bool) -> Callable[[str], Iterator[bytes]]:
+    """Server-side applies of 100 Deployments in turn; when `changing` each time with another image."""
+
+    def requests(namespace: str) -> Iterator[bytes]:
+        template = json.loads(pod("x"))
+        for number in range(count):
+            name = f"frontend-{number % 100}"
+            spec = {**template["spec"]}
+            image = f"registry.example/shop/frontend:{number // 100 if changing else 1}"
+            spec["containers"] = [{**spec["containers"][0], "image": image}]
+            obj = {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name, "labels": {"app": "frontend"}},
+                "spec": {
+                    "replicas": 3,
+                    "selector": {"matchLabels": {"app": "frontend"}},
+                    "template": {"metadata": {"labels": {"app": "frontend"}}, "spec": spec},
+                },
+            }
+            path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}?fieldManager=bench&force=true"
+            kind = "application/apply-patch+yaml"
+            yield request("PATCH", path, json.dumps(obj).encode(), content_type=kind)
+
+    return requests
+
+
 def same(data: bytes, count: int) -> Callable[[str], Iterator[bytes]]:
     return lambda _: itertools.repeat(data, count)
 
@@ -277,6 +317,9 @@ async def cases(bench: Bench, connection: Connection) -> list[Case]:
         Case("create pod, 1 client", "/s", 1, 300, creates(300), bare_write),
         Case(f"create pod, {many}", "/s", CLIENTS, 800, creates(800), bare_write),
         Case(f"update pod, {many}", "/s", CLIENTS, 800, updates(items, 800), bare_write),
+        Case(f"merge patch of pod, {many}", "/s", CLIENTS, 800, patches(names, namespace, 800), bare_write),
+        Case(f"server-side apply, {many}", "/s", CLIENTS, 800, applies(800, True), bare_write),
+        Case(f"  of nothing new, {many}", "/s", CLIENTS, 800, applies(800, False), bare_write),
         Case(f"LIST {LISTED} pods, {few}", "/s", LISTERS, 80, same(every, 80), request("GET", "/list")),
         Case(f"Table of {LISTED} pods, {few}", "/s", LISTERS, 60, same(table, 60), request("GET", "/table")),
     ]

@@ -18,14 +18,19 @@ EVENT_END = b"}\n"
 
 
 def request(
-    method: str, path: str, body: bytes = b"", accept: str = "application/json", encoding: str = "identity"
+    method: str,
+    path: str,
+    body: bytes = b"",
+    accept: str = "application/json",
+    encoding: str = "identity",
+    content_type: str = "application/json",
 ) -> bytes:
     """One request as it goes over the wire."""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nAccept-Encoding: {encoding}\r\n"
     )
     if body:
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body
 
 

@@ -243,9 +243,7 @@ async def test_warnings_and_dry_runs(kubectl: Kubectl) -> None:
     )
 
 
-async def test_what_is_not_served_yet_says_so(kubectl: Kubectl) -> None:
-    pod = kubectl.write("pod.yaml", POD)
-    assert "accepted media types include" in await kubectl.fails("apply", "--server-side", "-f", pod)
+async def test_what_is_refused_says_so(kubectl: Kubectl) -> None:
     assert 'resource type "nonsense"' in await kubectl.fails("get", "nonsense")
     assert "cannot list resource" in await kubectl.fails("get", "pods", "--as", "bob")
 

@@ -163,3 +163,21 @@ async def test_fields_that_are_not_there(kubectl: Kubectl) -> None:
     assert strict == (
         "The request is invalid: the server rejected our request due to an error in our request\n"
     )
+
+
+@needs_kubectl(27)
+async def test_apply_sets(kubectl: Kubectl) -> None:
+    def maps(*names: str) -> str:
+        return "---\n".join(
+            f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: default}}\n"
+            for name in names
+        )
+
+    path = kubectl.write("maps.yaml", maps("one", "two"))
+    command = ("apply", "--prune", "--applyset=parts", "-n", "default", "-f", path)
+    assert (
+        await kubectl(*command, KUBECTL_APPLYSET="true")
+    ) == "configmap/one created\nconfigmap/two created\n"
+    kubectl.write("maps.yaml", maps("one"))
+    assert (await kubectl(*command, KUBECTL_APPLYSET="true")).endswith("configmap/two pruned\n")
+    assert ("kubectl-applyset", "Apply", "") in await owners(kubectl, "secret/parts")

@@ -257,7 +257,9 @@ async def test_autoscale_in_both_versions(kubectl: Kubectl, world: World) -> Non
     assert row[:7] == ["web", "Deployment/web", "cpu:", "<unknown>/70%", "2", "5", "0"]
 
     async def get(version: str) -> Any:
-        return json.loads(await kubectl("get", f"hpa.{version}.autoscaling", "web", "-o", "json"))
+        return json.loads(
+            await kubectl("get", f"horizontalpodautoscalers.{version}.autoscaling", "web", "-o", "json")
+        )
 
     assert (await get("v1"))["spec"]["targetCPUUtilizationPercentage"] == 70
     [metric] = (await get("v2"))["spec"]["metrics"]

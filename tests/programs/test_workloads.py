@@ -14,6 +14,7 @@ from support.cluster import needs_kubectl
 from support.kubectl import Kubectl
 
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.server import component_clients
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
@@ -98,7 +99,9 @@ async def world(api: Served) -> AsyncIterator[World]:
     client = Client(LocalTransport(api.server.handle, ADMIN, ApiRequest))
     world = World(client, RemoteKubelet(client, ("node1", "node2", "node3")))
     settings = ControllerSettings(pod_gc_quarantine=0.1)
-    async with running(world.seen.run(), run_controllers(client, settings, "PEM"), world.kubelet.run()):
+    async with running(
+        world.seen.run(), run_controllers(component_clients(api.server), settings, "PEM"), world.kubelet.run()
+    ):
         await until(lambda: len(world.seen.of(NODE)) == 3)
         yield world
 
@@ -205,6 +208,17 @@ async def test_a_replication_controller_keeps_scales_and_is_shown(kubectl: Kubec
     assert {name(pod) for pod in world.pods("old")} == before
     await kubectl("delete", "rc", "old")
     await until(lambda: not world.pods("old"))
+
+
+@needs_kubectl(27)
+async def test_a_replication_controller_leaves_its_pods_to_clients_that_ask_for_nothing_else(
+    kubectl: Kubectl, world: World, api: Served
+) -> None:
+    await kubectl("create", "-f", kubectl.write("old.yaml", CONTROLLER))
+    await until(lambda: len(world.pods("old")) == 2)
+    await api.json("DELETE", "/api/v1/namespaces/default/replicationcontrollers?labelSelector=app=old")
+    await until(lambda: not world.get(REPLICATION_CONTROLLER, "old"))
+    assert [controller_of(pod) for pod in world.pods("old")] == [None, None]
 
 
 @needs_kubectl(27)

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator, FirstOf, TokenFileAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authn.build import build, client_authorities
+from controlplane.apiserver.authn.settings import AuthenticationSettings
+from controlplane.apiserver.authz import Authorizer
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
-from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
+from controlplane.apiserver.server import (
+    ControlPlaneSettings,
+    ServerCertificates,
+    admission_chain,
+    server_tls,
+)
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
-from controlplane.resources.catalog import KINDS
+from controlplane.resources.catalog import KINDS, SERVED
+from controlplane.resources.kind import Kind
 from controlplane.store.events import Stored
 from controlplane.store.sqlite import SQLiteStore
 
@@ -65,24 +73,43 @@ async def refuse(address: str, port: int) -> socket.socket:
     raise ConnectionRefusedError(111, f"connect {address}:{port}: connection refused")
 
 
+def subject(peer_certificate: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]]:
+    """Common name and organizations of a certificate in the `ssl` module's form; empty without one."""
+    names = [pair for names in (peer_certificate or {}).get("subject", ()) for pair in names]
+    common = [value for key, value in names if key == "commonName"]
+    return (common or [""])[0], tuple(value for key, value in names if key == "organizationName")
+
+
 @asynccontextmanager
 async def serving(
-    registry: Any, directory: Path, dial: Dial = refuse, config: ServerConfig | None = None
+    registry: Any,
+    directory: Path,
+    dial: Dial = refuse,
+    config: ServerConfig | None = None,
+    authentication: AuthenticationSettings | None = None,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a free loopback port."""
+    """An ApiServer over `registry` on a free loopback port. Without `authorizer` only administrators may anything."""
+    authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]
     paths = authority.ensure("apiserver", "kube-apiserver", ips=loopback, client=False, server=True)
     admin = authority.ensure("admin", "kubernetes-admin", ["system:masters"])
     tokens = directory / "tokens.csv"
     tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate_path)
-    tls.verify_mode = ssl.CERT_OPTIONAL
-    tls.load_cert_chain(paths.cert, paths.key)
+    chosen = replace(authentication or AuthenticationSettings(), token_file=tokens)
+    made = ServerCertificates(authority, paths, admin, admin)
+    tls = server_tls(made, client_authorities(chosen, directory / "pki"))
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
-    authenticator = FirstOf((CertificateAuthenticator(), TokenFileAuthenticator(tokens)))
-    server = ApiServer(config or ServerConfig(), registry, authenticator, ComponentAuthorizer(), dial)
+    parts = build(chosen, directory / "pki", "cluster.local", url.removeprefix("https://"), registry.lookup)
+    config = replace(
+        config or ServerConfig(),
+        token_issuer=parts.issuer,
+        documents=parts.documents,
+        proxy_headers=parts.header_names,
+    )
+    server = ApiServer(config, registry, parts.authentication, authorizer, dial)
     await server.serve([sock], tls)
     client_tls = ssl.create_default_context(cafile=authority.certificate_path)
     client_tls.load_cert_chain(admin.cert, admin.key)
@@ -110,24 +137,42 @@ class FakeRegistry:
             raise not_found(kind.plural, kind.group, name)
         return Stored(obj, b"{}", 1)
 
+    def kind_of(self, group: str, plural: str) -> Kind | None:
+        return next((kind for kind in KINDS if (kind.group, kind.plural) == (group, plural)), None)
+
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        return 0
+
     async def revision(self) -> int:
         return 1
 
     async def admit(self, *arguments: Any, **options: Any) -> None:
         """Everything is welcome."""
 
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        return self.objects.get((plural, namespace, name))
+
 
 @asynccontextmanager
 async def cluster(
-    directory: Path, dial: Dial = refuse, disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS
+    directory: Path,
+    dial: Dial = refuse,
+    settings: AuthorizationSettings | None = None,
+    authentication: AuthenticationSettings | None = None,
+    authorizer: Authorizer | None = None,
+    disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
+    authorization = Authorization.of(settings or AuthorizationSettings())
+    asked = authorization if authorizer is None else replace(authorization, chain=authorizer)
     store = SQLiteStore(directory / "store.db")
-    kinds, objects, seat = ServedKinds(KINDS), StoredObjects(), AuthorizerSeat()
-    settings = ControlPlaneSettings(
+    kinds, objects = ServedKinds(SERVED), StoredObjects()
+    control_plane = ControlPlaneSettings(
         data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
     )
-    chain = admission_chain(settings, kinds, seat, objects, dial)
+    resolver = EndpointResolver()
+    webhooks = WebhookClient(resolver, dial)
+    chain = admission_chain(control_plane, kinds, asked, objects, webhooks)
     registry = Registry(
         store,
         kinds,
@@ -136,15 +181,18 @@ async def cluster(
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     objects.attach(registry)
+    resolver.attach(registry)
     await registry.start()
-    custom = CustomResources(registry, WebhookClient(EndpointResolver(registry), dial))
+    await authorization.follow(registry)
+    custom = CustomResources(registry, webhooks)
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
+        if authorizer is None:
+            await bootstrap_policy(registry)
         config = ServerConfig(kinds=registry.kinds)
-        async with serving(registry, directory, dial, config) as served:
-            seat.authorizer = served.server.authorizer
+        async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
             yield served
             await served.server.stop_listening()
             await custom.close()
@@ -153,3 +201,4 @@ async def cluster(
         await custom.close()
         await registry.close()
         await store.close()
+        await authorization.close()

@@ -158,7 +158,7 @@ def test_run_with_a_terminal(lab: Space) -> None:
     run = ("run", "-it", "--rm", "tool", "--image=busybox", "--restart=Never")
     with Terminal(lab, *run, "--", "sh", size=(33, 101)) as terminal:
         terminal.until("press")
-        terminal.say("stty size; exit 5\n")
+        terminal.say('until [ "$(stty size)" = "33 101" ]; do sleep .05; done; stty size; exit 5\n')
         terminal.until(r"33 101\r\n")
         assert terminal.wait() == 5
         assert 'pod "tool" deleted' in terminal.text

@@ -47,7 +47,7 @@ def test_streams(
     ran = lab.run("exec", "-i", "box", "--", "sh", "-c", "cat; echo err >&2; exit 6", stdin=data)
     assert (ran.returncode, ran.stdout == data, ran.stderr.startswith(b"err\n")) == (6, True, True)
     with Terminal(lab, "exec", "-it", "box", "--", "sh", size=(33, 101)) as terminal:
-        terminal.say("stty size; tty; exit 4\n")
+        terminal.say('until [ "$(stty size)" = "33 101" ]; do sleep .05; done; stty size; tty; exit 4\n')
         terminal.until(r"33 101\r\n/dev/pts/\d+")
         assert terminal.wait() == 4
     with Terminal(lab, "attach", "-it", "session") as terminal:

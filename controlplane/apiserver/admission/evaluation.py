@@ -14,9 +14,10 @@ from controlplane.apiserver.admission.review import review_request
 from controlplane.apiserver.authz import Attributes, Authorizer
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
-from controlplane.cel import AccessAnswer, AccessCheck, Bindings, CelRuntimeError, Program
+from controlplane.cel import AccessAnswer, AccessCheck, Bindings, CelRuntimeError, Program, to_cel
 from controlplane.cel.authorization import authorizer, resource_check
 from controlplane.errors import Object
+from controlplane.resources.admissionregistration.expressions import NAMESPACE
 from controlplane.resources.kind import Kind
 
 _ROUNDS = 64
@@ -24,10 +25,10 @@ _ROUNDS = 64
 
 
 class AuthorizerSeat:
-    """The server's authorizer, which is made after the admission plug-ins that ask it."""
+    """The server's authorizer; without one every check is an error."""
 
-    def __init__(self) -> None:
-        self.authorizer: Authorizer | None = None
+    def __init__(self, authorizer: Authorizer | None = None) -> None:
+        self.authorizer = authorizer
 
     async def ask(self, user: UserInfo, check: AccessCheck) -> AccessAnswer:
         if self.authorizer is None:
@@ -139,19 +140,9 @@ async def failed_condition(
 
 
 def namespace_value(namespace: Object | None) -> Object | None:
-    """A namespace as expressions see it: name, labels and the like, not managedFields or owners."""
+    """A namespace as expressions see it: the fields of its declared type, times as times."""
     if namespace is None:
         return None
-    metadata = {key: value for key, value in namespace["metadata"].items() if key in _NAMESPACE_METADATA}
-    if "uid" in namespace["metadata"]:
-        metadata["UID"] = namespace["metadata"]["uid"]
-    return {
-        "metadata": metadata,
-        "spec": namespace.get("spec") or {},
-        "status": namespace.get("status") or {},
-    }
-
-
-_NAMESPACE_METADATA = frozenset(
-    {"name", "generateName", "labels", "annotations", "generation", "resourceVersion", "finalizers"}
-)
+    metadata = {**namespace["metadata"], "UID": namespace["metadata"].get("uid", "")}
+    found: Object = to_cel({**namespace, "metadata": metadata}, NAMESPACE)
+    return found

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import orjson
 
+from controlplane.apiserver.custom_resources.api_services import ApiServices
 from controlplane.apiserver.custom_resources.naming import settled_status
-from controlplane.apiserver.custom_resources.webhook import WebhookConverter
 from controlplane.apiserver.registry import (
     LOOPBACK_USER,
     DeleteOptions,
@@ -28,7 +29,6 @@ from controlplane.apiserver.webhook_client import WebhookClient
 from controlplane.errors import Conflict, NotFound, Object, StatusError
 from controlplane.meta import conditions
 from controlplane.meta.objects import dig, is_being_deleted, name
-from controlplane.resources.custom.conversion import Converter, RenameConverter
 from controlplane.resources.custom.definition import (
     CUSTOM_RESOURCE_DEFINITION,
     ESTABLISHED,
@@ -36,8 +36,10 @@ from controlplane.resources.custom.definition import (
     TERMINATING,
     condition,
 )
-from controlplane.resources.custom.kinds import kinds_of, storage_kind
 from controlplane.resources.kind import Kind
+
+if TYPE_CHECKING:
+    from controlplane.resources.custom.conversion import Converter
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,9 @@ class CustomResources:
     def __init__(self, registry: Registry, webhooks: WebhookClient) -> None:
         self._registry = registry
         self._webhooks = webhooks
+        self._api_services = ApiServices(registry)
         self._definitions: dict[str, Object] = {}
-        self._served: dict[str, bytes] = {}
+        self._served: dict[str, tuple[bytes, bytes]] = {}
         self._emptying: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -63,7 +66,10 @@ class CustomResources:
             definition = stored.object
             self._definitions[name(definition)] = definition
             if conditions.status_of(definition, ESTABLISHED) == "True":
-                await self._serve(definition)
+                try:
+                    await self._serve(definition)
+                except Exception:
+                    log.exception("%s: cannot be served", name(definition))
         self._task = asyncio.create_task(self._run(), name="custom resource definitions")
 
     async def close(self) -> None:
@@ -102,7 +108,7 @@ class CustomResources:
                     await self._forget(name(definition))
                 else:
                     self._definitions[name(definition)] = definition
-                    await self._handle(definition)
+                    await self._try(definition)
         finally:
             await watch.aclose()
 
@@ -111,9 +117,10 @@ class CustomResources:
         definition = self._definitions.pop(key)
         self._served.pop(key, None)
         self._registry.kinds.replace(key, ())
-        await self._registry.reload(storage_kind(definition, RenameConverter()))
+        await self._registry.reload(_storage_kind(definition))
+        await self._api_services.sync()
         for other in self._group(definition):
-            await self._handle(other)
+            await self._try(other)
 
     def _group(self, definition: Object) -> list[Object]:
         """The other definitions of the group."""
@@ -124,11 +131,21 @@ class CustomResources:
             if other["spec"]["group"] == group and key != name(definition)
         ]
 
+    async def _try(self, definition: Object) -> None:
+        """A definition that cannot be served must not keep the others from it."""
+        try:
+            await self._handle(definition)
+        except StatusError as fault:
+            log.warning("%s: %s", name(definition), fault)
+        except Exception:
+            log.exception("%s: cannot be served", name(definition))
+
     async def _handle(self, definition: Object) -> None:
         status = settled_status(definition, self._group(definition))
         settled = {**definition, "status": status}
         if conditions.status_of(settled, ESTABLISHED) == "True":
             await self._serve(settled)
+            await self._api_services.sync()
         if status != definition.get("status"):
             stored = await self._write(settled, "status")
             if stored is None:
@@ -138,7 +155,7 @@ class CustomResources:
             if names_before != status["acceptedNames"]:
                 for other in self._group(definition):
                     if conditions.status_of(other, "NamesAccepted") == "False":
-                        await self._handle(other)
+                        await self._try(other)
         if is_being_deleted(definition) and FINALIZER in (definition["metadata"].get("finalizers") or ()):
             self._begin_emptying(name(definition))
 
@@ -146,19 +163,25 @@ class CustomResources:
         """Serve exactly what the definition says now. A definition that is as it was costs nothing."""
         key = name(definition)
         terminating = conditions.status_of(definition, TERMINATING) == "True"
-        state = orjson.dumps([definition["spec"], definition["status"]["acceptedNames"], terminating])
+        spec = orjson.dumps(definition["spec"])
+        state = spec, orjson.dumps([definition["status"]["acceptedNames"], terminating])
         before = self._served.get(key)
         if before == state:
             return
+        from controlplane.resources.custom.kinds import kinds_of  # see `_storage_kind`
+
         kinds = kinds_of(definition, self._converter(definition), terminating=terminating)
         self._served[key] = state
         self._registry.kinds.replace(key, kinds)
-        if before is not None:
+        if before is not None and before[0] != spec:
             # What is cached was read by the old schemas, and may be converted by another webhook.
-            await self._registry.reload(storage_kind(definition, RenameConverter()))
+            await self._registry.reload(_storage_kind(definition))
         log.info("%s: served in %s", key, ", ".join(kind.version for kind in kinds) or "no version")
 
     def _converter(self, definition: Object) -> Converter:
+        from controlplane.apiserver.custom_resources.webhook import WebhookConverter  # see `_storage_kind`
+        from controlplane.resources.custom.conversion import RenameConverter
+
         conversion = definition["spec"].get("conversion") or {}
         if conversion.get("strategy") == "Webhook":
             return WebhookConverter(self._webhooks, conversion["webhook"])
@@ -202,7 +225,7 @@ class CustomResources:
         if conditions.status_of(definition, ESTABLISHED) == "True":
             text = "CustomResource deletion is in progress"
             await self._tell(key, "True", "InstanceDeletionInProgress", text)
-            await self._delete_instances(storage_kind(definition, self._converter(definition)))
+            await self._delete_instances(_storage_kind(definition, self._converter(definition)))
             await self._tell(key, "False", "InstanceDeletionCompleted", "removed all instances")
         else:
             await self._tell(key, "False", "NeverEstablished", "resource was never established")
@@ -245,3 +268,12 @@ class CustomResources:
                 changed = {**definition, "status": {**definition["status"], "conditions": listed}}
                 await self._registry.update(CUSTOM_RESOURCE_DEFINITION, "", key, changed, _WRITE, "status")
                 return
+
+
+def _storage_kind(definition: Object, converter: Converter | None = None) -> Kind:
+    """The stored version. Without a converter it only says where the objects are."""
+    # Loaded by the first definition: clusters without any start without all that custom resources need.
+    from controlplane.resources.custom.conversion import RenameConverter
+    from controlplane.resources.custom.kinds import storage_kind
+
+    return storage_kind(definition, converter or RenameConverter())

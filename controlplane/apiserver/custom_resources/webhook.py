@@ -18,7 +18,7 @@ from controlplane.resources.kind import ConversionFault
 from controlplane.resources.metadata import validate_annotations
 from controlplane.resources.rules import Field
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 30
 _AT_ONCE = 500
 """Objects that are sent in one review."""
 _GO_TYPES: Mapping[type, str] = {

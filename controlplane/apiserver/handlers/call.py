@@ -92,4 +92,4 @@ class Call:
         if not self.warnings:
             return response
         headers = {**response.headers, "Warning": bodies.warning_header(self.warnings)}
-        return ApiResponse(response.status, headers, response.body)
+        return replace(response, headers=headers)

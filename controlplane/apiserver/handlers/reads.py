@@ -29,4 +29,4 @@ async def watch(call: Call) -> ApiResponse:
     frames = call.registry.watch(call.kind, call.namespace, options)
     stream = WatchStream(call.kind, frames, wanted, include, call.frames)
     await stream.open()
-    return ApiResponse(200, {"Content-Type": JSON_TYPE}, stream)
+    return ApiResponse(200, {"Content-Type": JSON_TYPE}, stream, is_watch=True)

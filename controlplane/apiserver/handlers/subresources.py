@@ -21,6 +21,7 @@ from controlplane.resources.kind import Column, Kind
 _SCALE = Target("autoscaling/v1", "Scale")
 _BINDING = Target("v1", "Binding")
 _EVICTION = Target("policy/v1", "Eviction")
+_OLD_EVICTION = "policy/v1beta1"
 
 
 def _scale_row(scale: Object, now: datetime) -> Sequence[object]:
@@ -84,7 +85,11 @@ async def bind(call: Call) -> ApiResponse:
 async def evict(call: Call) -> ApiResponse:
     """An eviction is a deletion with the body's `deleteOptions` that the pod's disruption budget must allow."""
     dry_run = call.write_options().dry_run
-    eviction = call.body(_EVICTION)
+    decoded = bodies.decode(call.header("content-type"), call.request.body, _EVICTION)
+    if isinstance(decoded.value, dict) and decoded.value.get("apiVersion") == _OLD_EVICTION:
+        # The same object in its first version, which kubectl up to 1.21 sends.
+        decoded.value["apiVersion"] = _EVICTION.api_version
+    eviction = bodies.accept(decoded, _EVICTION, call.validation(), call.warnings)
     _same_name(eviction, call.name, "Eviction")
     await _admit(call, ("policy", "v1", "Eviction"), eviction, dry_run)
     given = {**(eviction.get("deleteOptions") or {})}

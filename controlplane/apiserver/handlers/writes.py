@@ -7,7 +7,7 @@ from controlplane.apiserver.answers import single, splice, success
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
 from controlplane.apiserver.options import delete_options, list_options
-from controlplane.apiserver.registry.requests import PatchType, Stored
+from controlplane.apiserver.registry.requests import DeleteOptions, PatchType, Stored
 from controlplane.errors import BadRequest
 
 
@@ -33,7 +33,7 @@ async def update(call: Call) -> ApiResponse:
     obj = call.body(bodies.target_of(call.kind))
     bodies.check_name(obj, call.namespace, call.name)
     stored, created = await call.registry.update(
-        call.kind, call.namespace, call.name, obj, options, call.info.subresource
+        call.kind, call.namespace, call.name, obj, options, call.info.subresource, call.may_create
     )
     return call.warned(single(call.kind, stored, wanted, call.include, status=201 if created else 200))
 
@@ -67,6 +67,7 @@ async def delete(call: Call) -> ApiResponse:
     """Answers with Success when the object is gone, with the object while its deletion is pending."""
     wanted = call.wants()
     options = delete_options(call.query, call.deletion(), call.request.user, call.remarks)
+    _warn_of_orphans(call, options)
     stored, gone = await call.registry.delete(call.kind, call.namespace, call.name, options)
     if gone:
         return call.warned(success(call.kind, call.name, str(stored.object["metadata"].get("uid", ""))))
@@ -75,7 +76,14 @@ async def delete(call: Call) -> ApiResponse:
 
 async def delete_collection(call: Call) -> ApiResponse:
     options = delete_options(call.query, call.deletion(), call.request.user, call.remarks)
+    _warn_of_orphans(call, options)
     selected = list_options(call.query, call.kind)
     deleted = await call.registry.delete_collection(call.kind, call.namespace, selected, options)
     revision = await call.registry.revision()
     return call.warned(typed(200, splice(call.kind, {"resourceVersion": str(revision)}, deleted)))
+
+
+def _warn_of_orphans(call: Call, options: DeleteOptions) -> None:
+    """Nothing was said of what the object owns, and its kind keeps it."""
+    if options.propagation is None and call.kind.orphans_warning:
+        call.warnings.append(call.kind.orphans_warning)

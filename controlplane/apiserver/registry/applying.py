@@ -42,7 +42,7 @@ async def apply(
     kind = target.kind
 
     def result(live: Object | None) -> Object:
-        writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock())
+        writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock(), kind.status_metadata)
         made = applying.apply(versions_of(kind), live, applied, kind.kind, writer, force)
         return _accepted(target, made, check)
 
@@ -76,7 +76,7 @@ def _accepted(target: Target, made: Applied, check: Check | None) -> Object:
     obj = clone(made.obj)
     if check is not None:
         obj = check(obj)
-    metadata = obj["metadata"]
+    metadata = obj["metadata"] = obj.get("metadata") or {}
     set_namespace(target.kind, metadata, target.namespace)
     name = metadata.get("name") or target.name
     if name != target.name:

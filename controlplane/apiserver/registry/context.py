@@ -50,7 +50,10 @@ class Context:
         if kind is None:
             return ()
         await self.storage.ready(kind)
-        return [stored.object for _, stored in self.storage.cache(kind).scan(namespace)]
+        cache = self.storage.cache(kind)
+        if not cache.count(namespace):
+            return ()
+        return [stored.object for _, stored in cache.scan(namespace)]
 
     async def admit(self, request: AdmissionRequest) -> None:
         """Run all mutating plug-ins in order, twice when one asks for it; the first that refuses ends it."""

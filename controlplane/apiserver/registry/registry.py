@@ -40,8 +40,9 @@ from controlplane.apiserver.registry.updating import Scope, Target, modify, repl
 from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, NotFound, Object
+from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid, qualified
 from controlplane.resources.kind import Kind
+from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
 from controlplane.store.events import Stored
 from controlplane.store.protocol import Store
@@ -106,6 +107,15 @@ class Registry:
         """Make sure of the server's own objects, in one commit; returns how many were written."""
         return await plant(self._context, seeds)
 
+    async def cache(self, kind: Kind) -> WatchCache:
+        """The kind's watch cache, for parts of the server that decide by its objects. Read only."""
+        await self._storage.ready(kind)
+        return self._storage.cache(kind)
+
+    def present_cache(self, kind: Kind) -> WatchCache:
+        """The same once it has been there, without waiting; broken perhaps."""
+        return self._storage.cache(kind)
+
     async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Stored:
         """The object, or NotFound. `resource_version` "" = newest, "0" = as cached, N = at least N."""
         await self._storage.ready(kind)
@@ -121,11 +131,19 @@ class Registry:
         return await list_objects(self._context, kind, namespace, opts)
 
     async def update(
-        self, kind: Kind, namespace: str, name: str, obj: Object, opts: WriteOptions, subresource: str = ""
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        obj: Object,
+        opts: WriteOptions,
+        subresource: str = "",
+        may_create: Permission | None = None,
     ) -> tuple[Stored, bool]:
         """Replace. `subresource`: "", "status", "scale" (body and answer are a Scale), "finalize".
 
-        Returns the object and whether it was created (kinds with create_on_update). Takes ownership of `obj`.
+        Returns the object and whether it was created (kinds with create_on_update), for which `may_create` is asked
+        first. Takes ownership of `obj`.
         """
         await self._storage.ready(kind)
         if subresource == "scale":
@@ -138,6 +156,8 @@ class Registry:
         except NotFound:
             if not kind.create_on_update or subresource or obj["metadata"].get("resourceVersion"):
                 raise
+        if may_create is not None:
+            await may_create()
         return await self.create(kind, namespace, obj, opts), True
 
     async def patch(
@@ -218,6 +238,10 @@ class Registry:
         target = Target(pods, namespace, name, Scope.BINDING, "binding")
         await modify(self._context, target, lambda pod: pod_binding.bound(pod, binding, node, clock()), opts)
 
+    async def lookup(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        """An object for the server's own decisions, read-only; None when it or its kind does not exist."""
+        return await self._context.lookup(group, plural, namespace, name)
+
     async def evict(self, namespace: str, name: str, opts: DeleteOptions) -> None:
         """`pods/NAME/eviction`: delete the pod if its disruption budget allows it."""
         await self._storage.ready(_served(self, "", "pods"))
@@ -248,16 +272,21 @@ class Registry:
         *,
         dry_run: bool = False,
         remarks: Remarks | None = None,
+        check: Callable[[], Sequence[Cause]] | None = None,
     ) -> None:
         """Ask admission about a subresource that is no write of its object: a binding, an eviction, a connection.
 
-        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place.
+        `body_kind` is group, version and kind of `body`, which mutating plug-ins may edit in place. `check` validates
+        it between the mutating and the validating plug-ins. Raises Invalid and what admission says.
         """
         request = self._context.admission_request(
             operation, kind, namespace, name, body, None, user, dry_run, remarks or Remarks(), subresource
         )
         request.body_kind = body_kind
         await self._context.admit(request)
+        causes = check() if check is not None else ()
+        if causes:
+            raise invalid(body_kind[2], body_kind[0], "", causes)
         await self._context.validate(request)
 
     def watch(self, kind: Kind, namespace: str, opts: WatchOptions) -> ObjectWatch:
@@ -275,6 +304,14 @@ class Registry:
         """Forget what is cached of a kind in any version: how its objects are read has changed. Its watches end."""
         await self._storage.drop(kind.prefix)
 
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """How many objects of `kind` are known now, in one namespace or in all; 0 for a kind nobody has asked for."""
+        return self._storage.count(kind, namespace)
+
+    def counts(self) -> dict[str, int]:
+        """How many objects are known of each kind, by resource (`pods`, `deployments.apps`)."""
+        return {qualified(kind.plural, kind.group): self.count(kind) for kind in self.kinds}
+
     async def revision(self) -> int:
         """The store's newest revision."""
         return await self._storage.revision()
@@ -288,7 +325,7 @@ def _served(registry: Registry, group: str, plural: str) -> Kind:
 
 
 def _target(kind: Kind, namespace: str, name: str, subresource: str) -> Target:
-    if subresource and kind.written_part(subresource) is not None:
+    if subresource in kind.parts:
         return Target(kind, namespace, name, Scope.PART, subresource)
     served = (
         subresource == ""

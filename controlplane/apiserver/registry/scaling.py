@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.errors import BadRequest, NotFound, Object, invalid
+from controlplane.errors import BadRequest, InternalError, NotFound, Object, invalid
 from controlplane.meta.labels import LabelSelector
 from controlplane.meta.objects import clone, dig
 from controlplane.resources.fieldpath import invalid as invalid_field
@@ -23,9 +23,13 @@ def scale_of(kind: Kind, obj: Object) -> Object:
     text = ""
     if isinstance(selector, str):
         text = selector
-    elif selector:
+    elif isinstance(selector, dict) and selector:
         is_plain = not {"matchLabels", "matchExpressions"} & selector.keys()
         text = str(LabelSelector.from_map(selector) if is_plain else LabelSelector.from_object(selector))
+    replicas = dig(obj, *places.spec_replicas)
+    if places.required and (not isinstance(replicas, int) or isinstance(replicas, bool)):
+        path = "".join(f".{key}" for key in places.spec_replicas)
+        raise InternalError(f'Internal error occurred: the spec replicas field "{path}" does not exist')
     status: Object = {"replicas": dig(obj, *places.status_replicas, default=0)}
     if text:
         status["selector"] = text
@@ -33,7 +37,7 @@ def scale_of(kind: Kind, obj: Object) -> Object:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: obj["metadata"][key] for key in _SHARED_METADATA if key in obj["metadata"]},
-        "spec": {"replicas": dig(obj, *places.spec_replicas, default=0)},
+        "spec": {"replicas": replicas or 0},
         "status": status,
     }
 

@@ -47,6 +47,8 @@ def store_faults() -> Iterator[None]:
         raise InternalError(f"Internal error occurred: {fault}") from fault
 
 
+_CHANGED = "the definition of the resource has changed, please try again"
+
 _Place = tuple[str, str]
 """A folder of the store, and the apiVersion its objects are served in."""
 
@@ -106,9 +108,16 @@ class Storage:
             raise NotFound("the server could not find the requested resource")
         return found
 
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """How many objects the cache of a kind holds; 0 when there is none yet."""
+        found = self._caches.get(_place(kind))
+        return 0 if found is None else found.count(namespace)
+
     async def drop(self, prefix: str) -> None:
         """Forget the caches of a folder: what its objects mean has changed, or it is gone. Their watches end."""
         starting = [task for (folder, _), task in self._starting.items() if folder == prefix]
+        for task in starting:
+            task.cancel()  # It may wait for a webhook that nobody wants any more.
         if starting:
             await asyncio.wait(starting)
         dropped = [self._remove(place) for place in list(self._caches) if place[0] == prefix]
@@ -126,8 +135,14 @@ class Storage:
                 self._start_cache(kind), name=f"cache of {kind.prefix}"
             )
             task.add_done_callback(lambda done: self._started(place, done))
-        with store_faults():
-            await asyncio.shield(task)
+        try:
+            with store_faults():
+                await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if not task.cancelled() or (current is not None and current.cancelling()):
+                raise
+            raise ServiceUnavailable(_CHANGED, retry_after=1) from None
 
     async def _start_cache(self, kind: Kind) -> None:
         place = _place(kind)
@@ -153,6 +168,7 @@ class Storage:
 
     async def newest(self, kind: Kind, namespace: str, name: str) -> Stored | None:
         """The state after everything acknowledged so far."""
+        await self.ready(kind)
         with store_faults():
             await self.cache(kind).catch_up()
         return self.cache(kind).get(namespace, name)
@@ -217,6 +233,7 @@ class Storage:
         """Commit one write, with what its reservations add, and settle them by the outcome, even if the caller is
         cancelled.
         """
+        await self.ready(kind)
         cache = self.cache(kind)
         with store_faults():
             if reservations:

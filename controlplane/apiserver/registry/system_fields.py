@@ -100,9 +100,13 @@ def carry_over(metadata: Object, old: Object) -> None:
         metadata.setdefault("deletionGracePeriodSeconds", before["deletionGracePeriodSeconds"])
 
 
-def spec_changed(new: Object, old: Object) -> bool:
-    """Whether anything but metadata and status differs."""
-    return any(new.get(key) != old.get(key) for key in new.keys() | old.keys() if key not in _NOT_SPEC)
+def spec_changed(new: Object, old: Object, *, has_status: bool = True) -> bool:
+    """Whether anything but metadata and status differs. Without a status subresource the status counts as well."""
+    return any(
+        new.get(key) != old.get(key)
+        for key in new.keys() | old.keys()
+        if key not in _NOT_SPEC or (key == "status" and not has_status)
+    )
 
 
 def bump_generation(metadata: Object) -> None:

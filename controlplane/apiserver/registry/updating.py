@@ -47,9 +47,8 @@ Propose = Callable[[Object], Object]
 
 
 class Scope(StrEnum):
-    """Which part of the proposed state counts. BINDING is the server's own change and not validated; what PART
-    lets through the kind says (`Kind.written_part`).
-    """
+    """Which part of the proposed state counts. BINDING is the server's own change and not validated; a PART is one of
+    the kind's own."""
 
     MAIN = ""
     STATUS = "status"
@@ -153,11 +152,10 @@ async def _combined(
     set_namespace(kind, proposed["metadata"], target.namespace)
     dedupe_owners(proposed["metadata"], opts.remarks.warnings)
     claimed = proposed["metadata"].pop("managedFields", None)
-    new = (
-        _part(target, proposed, old)
-        if target.scope is Scope.PART
-        else _SCOPES[target.scope](kind, proposed, old)
-    )
+    if target.scope is Scope.PART:
+        new = kind.parts[target.subresource].take(proposed, old)
+    else:
+        new = _SCOPES[target.scope](kind, proposed, old)
     metadata = new["metadata"]
     carry_over(metadata, old)
     metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -175,7 +173,7 @@ async def _combined(
     causes = _causes(target, new, old)
     if causes:
         raise invalid(kind.kind, kind.group, target.name, causes)
-    if target.scope is Scope.MAIN and spec_changed(new, old):
+    if target.scope is Scope.MAIN and spec_changed(new, old, has_status=kind.status):
         bump_generation(metadata)
     if target.scope is not Scope.BINDING:
         await ctx.validate(request)
@@ -191,7 +189,7 @@ def _entries(
     if target.scope is Scope.BINDING:
         return old["metadata"].get("managedFields") or ()
     kind = target.kind
-    writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock())
+    writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock(), kind.status_metadata)
     return tracked(versions_of(kind), old, new, claimed, writer)
 
 
@@ -207,6 +205,10 @@ def _main(kind: Kind, proposed: Object, old: Object) -> Object:
 def _status(kind: Kind, proposed: Object, old: Object) -> Object:
     """The old object with the proposed status. The kind says what else gets through."""
     new = {**old, "metadata": {**old["metadata"]}}
+    for name in kind.status_metadata:
+        new["metadata"].pop(name, None)
+        if proposed["metadata"].get(name):
+            new["metadata"][name] = proposed["metadata"][name]
     new.pop("status", None)
     if proposed.get("status") is not None:
         new["status"] = proposed["status"]
@@ -220,14 +222,6 @@ def _finalize(kind: Kind, proposed: Object, old: Object) -> Object:
     if not finalizers:
         del spec["finalizers"]
     return {**old, "metadata": {**old["metadata"]}, "spec": spec}
-
-
-def _part(target: Target, proposed: Object, old: Object) -> Object:
-    sub = target.kind.written_part(target.subresource)
-    assert sub is not None
-    assert sub.part is not None
-    target.kind.default(proposed)
-    return sub.part(proposed, old)
 
 
 def _binding(kind: Kind, proposed: Object, old: Object) -> Object:
@@ -249,12 +243,11 @@ def _causes(target: Target, new: Object, old: Object) -> Sequence[Cause]:
             return [*validate_metadata_update(kind, new, old), *kind.update_causes(new, old)]
         case Scope.STATUS:
             return [*validate_metadata_update(kind, new, old), *kind.validate_status(new, old)]
+        case Scope.PART:
+            part = kind.parts[target.subresource]
+            return [*validate_metadata_update(kind, new, old), *part.validate(new, old)]
         case Scope.FINALIZE:
             return kind.validate(new)
-        case Scope.PART:
-            sub = kind.written_part(target.subresource)
-            assert sub is not None
-            return [*validate_metadata_update(kind, new, old), *kind.validate(new), *sub.validate(new, old)]
         case _:
             return ()
 

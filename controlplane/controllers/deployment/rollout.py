@@ -263,14 +263,10 @@ class Rollout:
     async def _set_revision(self, number: str) -> None:
         if annotations_of(self.deployment).get(revisions.REVISION, "") == number:
             return
-        patch = {
-            "metadata": {
-                "resourceVersion": self.deployment["metadata"]["resourceVersion"],
-                "annotations": {revisions.REVISION: number},
-            }
-        }
-        self.deployment = await self._client.patch(
-            DEPLOYMENT, name(self.deployment), patch, namespace(self.deployment)
+        metadata = self.deployment["metadata"]
+        notes = {**annotations_of(self.deployment), revisions.REVISION: number}
+        self.deployment = await self._client.update(
+            DEPLOYMENT, {**self.deployment, "metadata": {**metadata, "annotations": notes}}
         )
 
     async def _set_progressing(self, state: str, reason: str, text: str) -> None:

@@ -38,7 +38,6 @@ class DisruptionController:
         self._budgets = informers.of(POD_DISRUPTION_BUDGET)
         self._pods = informers.of(POD)
         self._scales = Scales(client, informers)
-        self._owners = informers
         self._events = EventRecorder(client, "controllermanager")
         self._loop: Controller[NamespacedName] = Controller("disruption", self._reconcile)
         self._stale: Controller[NamespacedName] = Controller("stale disruptions", self._end_stale)
@@ -47,7 +46,7 @@ class DisruptionController:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._owners.synced()
+        await self._scales.synced()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._loop.run(self._budgets, self._pods))
             group.create_task(self._stale.run(self._pods))

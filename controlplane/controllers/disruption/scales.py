@@ -24,6 +24,11 @@ class Scales:
         self._replica_sets = informers.of(REPLICA_SET)
         self._deployments = informers.of(DEPLOYMENT)
 
+    async def synced(self) -> None:
+        """Return once the owners are in the caches."""
+        await self._replica_sets.synced()
+        await self._deployments.synced()
+
     async def expected(self, pods: Sequence[Object]) -> tuple[int, list[Object]]:
         """The sum over all owners, and the pods without one. Raises NoScale, StatusError."""
         seen: set[str] = set()

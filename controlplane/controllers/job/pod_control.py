@@ -39,8 +39,10 @@ async def without_tracking(client: Client, pod: Object) -> Object | None:
             fresh = await client.get(POD, name(pod), namespace(pod))
         except NotFound:
             return None
-        if uid(fresh) != uid(pod) or not is_tracked(fresh):
+        if uid(fresh) != uid(pod):
             return None
+        if not is_tracked(fresh):
+            return fresh
         pod = fresh
     return None
 

@@ -70,8 +70,10 @@ class History:
         """Delete the oldest revisions beyond the limit that neither the set nor a pod (`in_use`: names) needs."""
         needed = {name(revisions.current), name(revisions.update)} | in_use
         idle = [each for each in self._revisions if name(each) not in needed]
-        surplus = len(idle) - int(dig(self._set, "spec", "revisionHistoryLimit", default=10))
-        for each in idle[: max(0, surplus)]:
+        limit = int(dig(self._set, "spec", "revisionHistoryLimit", default=10))
+        # A negative limit, which the API lets pass, keeps everything.
+        surplus = max(0, len(idle) - limit) if limit >= 0 else 0
+        for each in idle[:surplus]:
             try:
                 await self._client.delete(CONTROLLER_REVISION, name(each), namespace(each), uid=uid(each))
             except NotFound:

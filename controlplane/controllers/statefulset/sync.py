@@ -191,13 +191,8 @@ class Sync:
             wanted = owners(self._set, pod, claim, condemned=condemned)
             if wanted == list(references(claim)):
                 continue
-            patch = {
-                "metadata": {
-                    "resourceVersion": claim["metadata"]["resourceVersion"],
-                    "ownerReferences": wanted or None,
-                }
-            }
-            await self._client.patch(PERSISTENT_VOLUME_CLAIM, each, patch, namespace(claim))
+            metadata = {**claim["metadata"], "ownerReferences": wanted}
+            await self._client.update(PERSISTENT_VOLUME_CLAIM, {**claim, "metadata": metadata})
 
     # the set itself
 

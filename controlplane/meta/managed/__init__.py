@@ -14,6 +14,7 @@ manager (v0.32).
     entries.py     `metadata.managedFields` <-> owners
     tracking.py    what a create, update or patch does to the owners
     applying.py    what an apply does to object and owners
+    reconcile.py   owners after a change of a custom resource's schema
     conflicts.py   the answer to an apply that would take others' fields
     last_applied.py  the annotation of client-side apply
     scaling.py     owners of an object <-> owners of its Scale

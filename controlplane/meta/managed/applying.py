@@ -25,6 +25,7 @@ from controlplane.meta.managed.last_applied import (
 )
 from controlplane.meta.managed.merge import merge
 from controlplane.meta.managed.prune import with_named_fields, without_fields
+from controlplane.meta.managed.reconcile import reconciled
 from controlplane.meta.managed.sets import SELF, FieldSet, difference, intersection, union, without
 from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.managed.tracking import Versions, Writer, changes, stripped, taken_from, update
@@ -55,6 +56,8 @@ def apply(
     if not owners and live is not None:
         before = replace(writer, manager=BEFORE_FIRST_APPLY)
         owners = dict(update(versions, None, base, {}, before))
+    if shape.may_change and owners:
+        owners = reconciled(shape, writer.api_version, owners)
     try:
         result = _apply(versions, shape, base, applied, stated, owners, writer, force)
     except Clashes as clashes:

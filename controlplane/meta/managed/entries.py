@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from controlplane.errors import Object
-from controlplane.meta.managed.sets import FieldSet, decoded, ordered, union
+from controlplane.meta.managed.sets import FieldSet, canonical, ordered, union
 
 APPLY = "Apply"
 UPDATE = "Update"
@@ -23,7 +23,9 @@ Identity = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One entry. `entry` is its form on the wire as long as nothing changed, so that it need not be written anew."""
+    """One entry. `entry` is its form on the wire as long as nothing changed, so that it need not be written anew;
+    `wire` are the fields it came with, in the order of the wire.
+    """
 
     manager: str
     operation: str
@@ -32,6 +34,7 @@ class Owner:
     fields: FieldSet
     time: str | None = None
     entry: Object | None = None
+    wire: FieldSet | None = None
 
     @property
     def applied(self) -> bool:
@@ -54,9 +57,10 @@ def read(entries: Sequence[Object] | None) -> dict[Identity, Owner]:
     """The owners of a stored object. Trusts its own writing."""
     owners: dict[Identity, Owner] = {}
     for entry in entries or ():
+        fields = entry.get("fieldsV1") or {}
         owner = Owner(
             entry.get("manager", ""), entry["operation"], entry["apiVersion"], entry.get("subresource", ""),
-            entry.get("fieldsV1") or {}, entry.get("time"), entry,
+            fields, entry.get("time"), entry, fields,
         )  # fmt: skip
         owners[owner.identity] = owner
     return owners
@@ -82,8 +86,10 @@ def parse(entries: Any) -> dict[Identity, Owner]:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"managed fields entry {at} has a field of the wrong type")
         manager, api_version, subresource, time = texts
-        fields = decoded(entry.get("fieldsV1"))
-        owner = Owner(manager, entry["operation"], api_version, subresource, fields, time or None)
+        fields = canonical(entry.get("fieldsV1"))
+        owner = Owner(
+            manager, entry["operation"], api_version, subresource, fields, time or None, None, fields
+        )
         owners[owner.identity] = owner
     return owners
 
@@ -103,7 +109,7 @@ def _order(owner: Owner) -> tuple[str, str, str, str, str]:
 
 
 def _entry(owner: Owner) -> Object:
-    return owner.entry if owner.entry is not None else entry_of(owner, ordered(owner.fields))
+    return owner.entry if owner.entry is not None else entry_of(owner, ordered(owner.fields, owner.wire))
 
 
 def entry_of(owner: Owner, fields: FieldSet) -> Object:

@@ -19,6 +19,7 @@ SELF = "."
 LEAF: FieldSet = {}
 """The node of a member without children; shared, so never to be changed."""
 
+_SHARED_BYTES = 8 * 1024
 _RANKS = {"f": 0, "k": 1, "v": 2, "i": 3}
 
 
@@ -143,11 +144,12 @@ def paths(fields: FieldSet, before: tuple[str, ...] = ()) -> Iterator[tuple[str,
         yield from paths(fields[element], (*before, element))
 
 
-def ordered(fields: FieldSet) -> FieldSet:
-    """The set with its elements in the order of the wire."""
-    if not fields:
+def ordered(fields: FieldSet, known: FieldSet | None = None) -> FieldSet:
+    """The set with its elements in the order of the wire. Parts it shares with `known` have that order already."""
+    if not fields or fields is known:
         return fields
-    return {element: ordered(fields[element]) for element in _sorted(fields)}
+    before = known or {}
+    return {element: ordered(fields[element], before.get(element)) for element in _sorted(fields)}
 
 
 def _sorted(fields: FieldSet) -> list[str]:
@@ -221,6 +223,30 @@ def _canonical(text: str) -> str | None:
     if isinstance(value, dict | list) or (kind == "i" and type(value) is not int):
         raise ValueError(f"{text}: not a plain value")
     return f"{kind}:{orjson.dumps(value).decode()}"
+
+
+def canonical(fields: Any) -> FieldSet:
+    """A client's FieldsV1 as set in the order of the wire. Raises ValueError."""
+    encoded = orjson.dumps(fields)
+    if len(encoded) > _SHARED_BYTES:
+        return ordered(decoded(fields))
+    return _shared_canonical(encoded)
+
+
+@lru_cache(maxsize=1024)
+def _shared_canonical(encoded: bytes) -> FieldSet:
+    return ordered(decoded(orjson.loads(encoded)))
+
+
+def shared(fields: Any) -> Any:
+    """An equal set, the same one for all objects that have it: most objects are owned like others of their kind."""
+    encoded = orjson.dumps(fields)
+    return _shared(encoded) if len(encoded) <= _SHARED_BYTES else fields
+
+
+@lru_cache(maxsize=4096)
+def _shared(encoded: bytes) -> Any:
+    return orjson.loads(encoded)
 
 
 def key_element(keys: Mapping[str, Any]) -> str:

@@ -35,10 +35,12 @@ class Shape:
     have the shape `element`; they are told apart by `keys`, or by their value when `is_set`; without either the list
     is atomic. `defaults` holds the values of fields (of a list's items) that count as set when they are left out.
     `always` are fields of a MAP that its Go type cannot leave out, with their zero values: they are never new.
+    `may_change` marks types of custom resources, which owners may remember in an older form.
     """
 
     __slots__ = (
-        "_fields", "_make", "always", "atomic", "defaults", "element", "form", "is_set", "keys", "scalar",
+        "_fields", "_make", "always", "atomic", "defaults", "element", "form", "is_set", "keys", "may_change",
+        "scalar",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +55,7 @@ class Shape:
         is_set: bool = False,
         defaults: Mapping[str, Any] | None = None,
         always: Mapping[str, Any] | None = None,
+        may_change: bool = False,
     ) -> None:
         self.form = form
         self.scalar = scalar
@@ -62,6 +65,7 @@ class Shape:
         self.is_set = is_set
         self.defaults: Mapping[str, Any] = defaults or {}
         self.always: Mapping[str, Any] = always or {}
+        self.may_change = may_change
         self._make = fields
         self._fields: Mapping[str, Shape] | None = None
 

@@ -20,6 +20,7 @@ from controlplane.meta.managed.entries import (
     read,
     write,
 )
+from controlplane.meta.managed.reconcile import reconciled
 from controlplane.meta.managed.sets import SELF, FieldSet, difference, union, without
 from controlplane.meta.managed.shapes import Shape
 
@@ -104,16 +105,19 @@ def update(versions: Versions, old: Object | None, new: Object, owners: Owners, 
     shape = versions.shape(writer.api_version)
     if shape is None:
         return owners
+    before = owners
+    if shape.may_change and owners:
+        owners = reconciled(shape, writer.api_version, owners)
     base: Object = old if old is not None else {**shape.always}
     changed, removed = changes(shape, base, new, writer.reset)
     if not changed and not removed:
-        return owners
+        return before if all(owners[identity] is before[identity] for identity in before) else owners
     left = taken_from(versions, base, new, owners, {writer.api_version: (changed, removed)}, writer)
     if changed:
         identity = writer.identity(UPDATE)
         own = left.get(identity)
         fields = changed if own is None else union(changed, own.fields)
-        left[identity] = Owner(*identity, fields, writer.time)
+        left[identity] = Owner(*identity, fields, writer.time, wire=None if own is None else own.wire)
     return left
 
 

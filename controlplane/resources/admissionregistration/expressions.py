@@ -46,7 +46,7 @@ REQUEST = object_of(
         "operation": STRING, "userInfo": _USER, "dryRun": BOOL, "options": DYN,
     },
 )  # fmt: skip
-_NAMESPACE = object_of(
+NAMESPACE = object_of(
     "kubernetes.Namespace",
     {
         "metadata": object_of(
@@ -62,12 +62,11 @@ _NAMESPACE = object_of(
         "status": object_of("kubernetes.NamespaceStatus", {"phase": STRING}),
     },
 )  # fmt: skip
-NAMESPACE = _NAMESPACE
 _BASE: Mapping[str, CelType] = {
     "object": DYN,
     "oldObject": DYN,
     "request": REQUEST,
-    "namespaceObject": _NAMESPACE,
+    "namespaceObject": NAMESPACE,
 }
 _AUTHORIZER: Mapping[str, CelType] = {
     "authorizer": AUTHORIZER,

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from controlplane.cel import CelCompileError
 from controlplane.errors import Cause, Object
-from controlplane.meta.labels import LabelSelector
 from controlplane.meta.names import dns1035_label, dns1123_subdomain, qualified_name
 from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import age
@@ -27,7 +26,7 @@ from controlplane.resources.admissionregistration.matching import (
     validate_conditions,
     validate_match_resources,
 )
-from controlplane.resources.cells import AGE, NAME, UNSET
+from controlplane.resources.cells import AGE, NAME, UNSET, format_selector
 from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.rules import Field
@@ -228,7 +227,7 @@ def _binding_row(binding: Object, now: datetime) -> Sequence[object]:
     if ref and ref.get("name"):
         params = f"{ref['namespace']}/{ref['name']}" if ref.get("namespace") else ref["name"]
     elif ref and ref.get("selector") is not None:
-        params = str(LabelSelector.from_object(ref["selector"]))
+        params = format_selector(ref["selector"])
     return name(binding), dig(binding, "spec", "policyName", default=""), params, age(binding, now)
 
 
@@ -257,6 +256,7 @@ VALIDATING_ADMISSION_POLICY = Kind(
     default=_default_policy,
     validate=_validate_policy,
     status=True,
+    status_metadata=(),
     generation=True,
     unconditional_update=False,
     fields=selectable_fields(),

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from controlplane.errors import Cause, Object
 from controlplane.meta.labels import LabelSelector
-from controlplane.meta.names import regex_error
+from controlplane.meta.names import dns1123_label, regex_error
+from controlplane.meta.objects import name
 from controlplane.resources.fieldpath import Literal, invalid, not_supported, quoted, string_list, string_map
 from controlplane.resources.kind import Column
 from controlplane.resources.podspec.defaults import default_template
@@ -140,20 +141,30 @@ def go_selector(selector: Object) -> Literal:
     return Literal(f"v1.LabelSelector{{MatchLabels:{labels}, MatchExpressions:{listed}}}")
 
 
+def name_warnings(new: Object, old: Object | None) -> Sequence[str]:
+    """What a client is told about a name that is no good part of its pods' names; only once, when it is given."""
+    messages = dns1123_label(name(new)) if old is None else ()
+    if not messages:
+        return ()
+    return (
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS "
+        f"label is recommended: [{' '.join(messages)}]",
+    )
+
+
 def validate_counts(
     new: Object, *names: str, ready_text: str = "cannot be greater than readyReplicas"
 ) -> Field:
     """None of the counts of a status is negative or more than `replicas`; available pods are ready ones."""
     status = Field.root(new)["status"]
     replicas = status["replicas"].not_negative().value or 0
-    for name in names:
-        status[name].not_negative()
+    for count in names:
+        status[count].not_negative()
     status["observedGeneration"].not_negative()
     status["collisionCount"].not_negative()
-    for name in names:
-        count = status[name]
-        if (count.value or 0) > replicas:
-            count.invalid("cannot be greater than status.replicas")
+    for count in names:
+        if (status[count].value or 0) > replicas:
+            status[count].invalid("cannot be greater than status.replicas")
     available = status["availableReplicas"]
     if (available.value or 0) > (status["readyReplicas"].value or 0):
         available.invalid(ready_text)

@@ -139,6 +139,14 @@ def _strategy(strategy: Field) -> None:
             strategy.of(Literal(shown)).invalid("must be 'RollingUpdate' or 'OnDelete'")
 
 
+def _warnings(new: Object, old: Object | None) -> Sequence[str]:
+    if ((new.get("spec") or {}).get("revisionHistoryLimit") or 0) >= 0:
+        return ()
+    return (
+        "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended",
+    )
+
+
 def _validate_update(new: Object, old: Object) -> Sequence[Cause]:
     spec = Field.root(new)["spec"]
     before, after = old.get("spec") or {}, spec.value or {}
@@ -194,6 +202,7 @@ STATEFUL_SET = Kind(
     default=_default,
     prepare_create=_prepare_create,
     validate=_validate,
+    warnings=_warnings,
     validate_update=_validate_update,
     validate_status=_validate_status,
     validate_name=dns1123_label,

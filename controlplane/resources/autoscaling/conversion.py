@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from controlplane.errors import Object
+from controlplane.resources.autoscaling.shapes import CONDITION_LIST, METRIC_LIST, RULES, fits
 
 _PREFIX = "autoscaling.alpha.kubernetes.io/"
 METRICS = f"{_PREFIX}metrics"
@@ -19,6 +20,12 @@ BEHAVIOR = f"{_PREFIX}behavior"
 CURRENT_METRICS = f"{_PREFIX}current-metrics"
 CONDITIONS = f"{_PREFIX}conditions"
 _ALL = (METRICS, BEHAVIOR, CURRENT_METRICS, CONDITIONS)
+_SHAPES: dict[str, Any] = {
+    METRICS: METRIC_LIST,
+    CURRENT_METRICS: METRIC_LIST,
+    BEHAVIOR: RULES,
+    CONDITIONS: CONDITION_LIST,
+}
 
 _SHARED_SPEC = ("scaleTargetRef", "minReplicas", "maxReplicas")
 _SHARED_STATUS = ("observedGeneration", "lastScaleTime", "currentReplicas", "desiredReplicas")
@@ -33,18 +40,18 @@ def to_v2(v1: Object) -> Object:
     metadata, found = _without_annotations(v1)
     spec, status = v1.get("spec") or {}, v1.get("status") or {}
     new_spec = {name: spec[name] for name in _SHARED_SPEC if name in spec}
-    metrics = [_metric_to_v2(metric, "target") for metric in _read(found, METRICS, list)]
+    metrics = [_metric_to_v2(metric, "target") for metric in _read(found, METRICS) or ()]
     utilization = spec.get("targetCPUUtilizationPercentage")
     if utilization is not None:
         target = {"type": "Utilization", "averageUtilization": utilization}
         metrics.append({"type": "Resource", "resource": {"name": "cpu", "target": target}})
     if metrics:
         new_spec["metrics"] = metrics
-    behavior = _read(found, BEHAVIOR, dict)
+    behavior = _read(found, BEHAVIOR)
     if behavior:
         new_spec["behavior"] = _recased(behavior, str.lower)
     new_status = {name: status[name] for name in _SHARED_STATUS if name in status}
-    current = [_metric_to_v2(metric, "current") for metric in _read(found, CURRENT_METRICS, list)]
+    current = [_metric_to_v2(metric, "current") for metric in _read(found, CURRENT_METRICS) or ()]
     cpu = status.get("currentCPUUtilizationPercentage")
     if cpu is not None and not current:
         current.append(
@@ -52,7 +59,7 @@ def to_v2(v1: Object) -> Object:
         )
     if current:
         new_status["currentMetrics"] = current
-    conditions = _read(found, CONDITIONS, list)
+    conditions = _read(found, CONDITIONS)
     if conditions:
         new_status["conditions"] = conditions
     return {
@@ -108,14 +115,13 @@ def _without_annotations(obj: Object) -> tuple[Object, dict[str, str]]:
     return metadata, found
 
 
-def _read(annotations: dict[str, str], name: str, form: type) -> Any:
+def _read(annotations: dict[str, str], name: str) -> Any:
+    """What the annotation holds, nothing when it has another shape than v1 would give it."""
     try:
-        value = orjson.loads(annotations.get(name, "null"))
+        value = orjson.loads(annotations.get(name) or "null")
     except (orjson.JSONDecodeError, TypeError):
-        return form()
-    if form is list and isinstance(value, list):
-        return [item for item in value if isinstance(item, dict)]
-    return value if isinstance(value, form) else form()
+        return None
+    return value if fits(value, _SHAPES[name]) else None
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age, since
 from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch.job_rules import validate_spec
+from controlplane.resources.batch.warnings import cron_job_warnings
 from controlplane.resources.cells import (
     AGE,
     CONTAINERS,
@@ -190,6 +191,7 @@ CRON_JOB = Kind(
     prepare_create=_prepare_create,
     validate=_validate,
     validate_update=_validate_update,
+    warnings=cron_job_warnings,
     status=True,
     generation=True,
     fields=selectable_fields(),

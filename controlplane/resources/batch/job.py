@@ -17,6 +17,7 @@ from controlplane.resources.batch.job_rules import (
 )
 from controlplane.resources.batch.job_status import is_true, validate_status
 from controlplane.resources.batch.job_update import validate_update
+from controlplane.resources.batch.warnings import job_warnings
 from controlplane.resources.cells import (
     AGE,
     CONTAINERS,
@@ -34,6 +35,10 @@ from controlplane.resources.selectable import number as number_at
 from controlplane.resources.selectable import selectable_fields
 
 BACKOFF_LIMIT = 6
+_ORPHANS = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
 
 
 def _default(job: Object) -> None:
@@ -173,8 +178,11 @@ JOB = Kind(
     prepare_create=_prepare_create,
     validate=_validate,
     validate_update=validate_update,
+    warnings=job_warnings,
     validate_status=validate_status,
     status=True,
     generation=True,
+    orphans=True,
+    orphans_warning=_ORPHANS,
     fields=selectable_fields(named={"status.successful": number_at("status", "succeeded")}),
 )

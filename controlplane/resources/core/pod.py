@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from controlplane.errors import Cause, Object
 from controlplane.resources.core.pod_columns import COLUMNS, row, row_conditions
-from controlplane.resources.kind import Kind, Subresource
+from controlplane.resources.kind import Kind, Part, Subresource
 from controlplane.resources.podspec.defaults import default_pod_only, default_spec
 from controlplane.resources.podspec.ephemeral import validate_ephemeral_update, with_ephemeral_containers
 from controlplane.resources.podspec.qos import qos_class
@@ -75,6 +75,15 @@ def _validate_create(pod: Object) -> Sequence[Cause]:
     return spec.causes
 
 
+def _take_ephemeral(proposed: Object, old: Object) -> Object:
+    _default(proposed)
+    return with_ephemeral_containers(proposed, old)
+
+
+def _validate_ephemeral(new: Object, old: Object) -> Sequence[Cause]:
+    return [*_validate(new), *validate_ephemeral_update(new, old)]
+
+
 def _validate_status(new: Object, old: Object) -> Sequence[Cause]:
     field = Field.root(new)
     status = field["status"]
@@ -127,17 +136,13 @@ POD = Kind(
     validate_update=validate_pod_update,
     validate_status=_validate_status,
     status=True,
+    status_metadata=("annotations", "finalizers", "labels"),
+    parts={"ephemeralcontainers": Part(_take_ephemeral, _validate_ephemeral)},
     graceful=True,
     subresources=(
         Subresource("attach", "PodAttachOptions", ("create", "get")),
         Subresource("binding", "Binding", ("create",)),
-        Subresource(
-            "ephemeralcontainers",
-            "Pod",
-            ("get", "patch", "update"),
-            part=with_ephemeral_containers,
-            validate=validate_ephemeral_update,
-        ),
+        Subresource("ephemeralcontainers", "Pod", ("get", "patch", "update")),
         Subresource("eviction", "Eviction", ("create",), group="policy", version="v1"),
         Subresource("exec", "PodExecOptions", ("create", "get")),
         Subresource("log", "Pod", ("get",)),

@@ -13,7 +13,7 @@ from controlplane.resources.apps.replica_set import (
     replica_columns,
     validate_replica_status,
 )
-from controlplane.resources.apps.rules import always_and_forever, fill, labels_do_not_match
+from controlplane.resources.apps.rules import always_and_forever, fill, labels_do_not_match, name_warnings
 from controlplane.resources.cells import containers_and_images, format_labels, number
 from controlplane.resources.kind import Kind, Scale
 from controlplane.resources.podspec.defaults import default_template
@@ -86,6 +86,7 @@ REPLICATION_CONTROLLER = Kind(
     default=_default,
     prepare_create=no_replicas_yet,
     validate=_validate,
+    warnings=name_warnings,
     validate_status=validate_replica_status,
     status=True,
     scale=Scale(),

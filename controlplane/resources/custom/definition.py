@@ -19,11 +19,8 @@ from controlplane.meta.objects import dig
 from controlplane.meta.timestamps import now
 from controlplane.resources import fieldpath
 from controlplane.resources.cells import NAME
-from controlplane.resources.custom import golang
-from controlplane.resources.custom.decoding import decode_definition
-from controlplane.resources.custom.schema_rules import schema_at, schema_causes
 from controlplane.resources.fieldpath import forbidden, invalid, not_supported, required
-from controlplane.resources.kind import Column, Kind
+from controlplane.resources.kind import Checked, Column, Kind
 from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
 
@@ -235,9 +232,7 @@ def _alike(versions: Sequence[Object]) -> frozenset[str]:
 
 def _version_names(versions: Sequence[Object]) -> Iterator[Cause]:
     names = [version.get("name") or "" for version in versions]
-    shown = golang.literal(
-        [{"name": version.get("name"), "storage": version.get("storage")} for version in versions]
-    )
+    shown = fieldpath.string_list(names)
     if len(set(names)) != len(names):
         yield invalid("spec.versions", shown, "must contain unique version names")
     if sum(bool(version.get("storage")) for version in versions) != 1:
@@ -253,7 +248,7 @@ def _version(version: Object, path: str, lifted: frozenset[str]) -> Iterator[Cau
     status = dig(version, "subresources", "status") is not None
     schema = dig(version, "schema", "openAPIV3Schema")
     if "schema" not in lifted and schema is not None:
-        yield from schema_causes(schema, f"{path}.schema.openAPIV3Schema", status=status)
+        yield from _schema(schema, f"{path}.schema.openAPIV3Schema", status=status)
     if "subresources" not in lifted:
         yield from _subresources(version.get("subresources") or {}, f"{path}.subresources")
     if "additionalPrinterColumns" not in lifted:
@@ -267,7 +262,7 @@ def _lifted(version: Object, lifted: frozenset[str]) -> Iterator[Cause]:
     schema = dig(version, "schema", "openAPIV3Schema")
     status = dig(version, "subresources", "status") is not None
     if "schema" in lifted and schema is not None:
-        yield from schema_causes(schema, "spec.validation.openAPIV3Schema", status=status)
+        yield from _schema(schema, "spec.validation.openAPIV3Schema", status=status)
     if "subresources" in lifted:
         yield from _subresources(version["subresources"], "spec.subresources")
     if "additionalPrinterColumns" in lifted:
@@ -335,6 +330,8 @@ def _simple_path(text: str, path: str) -> Iterator[Cause]:
 
 
 def _selectable(fields: Sequence[Object], schema: Object | None, path: str) -> Iterator[Cause]:
+    from controlplane.resources.custom.schema_rules import schema_at  # see `_schema`
+
     seen: set[str] = set()
     for at, each in enumerate(fields):
         where, text = f"{path}[{at}].jsonPath", each.get("jsonPath") or ""
@@ -489,6 +486,19 @@ def _bundle(bundle: str, path: str) -> Iterator[Cause]:
         )
 
 
+def _decode(definition: Object) -> Checked:
+    from controlplane.resources.custom.decoding import decode_definition  # see `_schema`
+
+    return decode_definition(definition)
+
+
+def _schema(schema: Object, path: str, *, status: bool) -> Sequence[Cause]:
+    # Loaded by the first definition: clusters without any start without it.
+    from controlplane.resources.custom.schema_rules import schema_causes
+
+    return schema_causes(schema, path, status=status)
+
+
 def _row(definition: Object, moment: datetime) -> Sequence[object]:
     return definition["metadata"].get("name", ""), definition["metadata"].get("creationTimestamp")
 
@@ -503,7 +513,7 @@ CUSTOM_RESOURCE_DEFINITION = Kind(
     storage="apiextensions.k8s.io/customresourcedefinitions",
     short_names=("crd", "crds"),
     categories=("api-extensions",),
-    decode=decode_definition,
+    decode=_decode,
     columns=(NAME, Column("Created At", type="date", description="When the server created this object.")),
     row=_row,
     default=_default,
@@ -513,6 +523,7 @@ CUSTOM_RESOURCE_DEFINITION = Kind(
     validate=_validate,
     validate_update=_validate_update,
     status=True,
+    status_metadata=(),
     validate_status=_validate_status,
     generation=True,
     unconditional_update=False,

@@ -30,6 +30,9 @@ from controlplane.schema import shapes
 _STEP = re.compile(r"\.([^.\[]+)|\[['\"]([^'\"]+)['\"]\]")
 
 
+_TERMINATING = "create not allowed while custom resource definition is terminating"
+
+
 def kinds_of(definition: Object, converter: Converter, *, terminating: bool = False) -> list[Kind]:
     """The served versions, none while the definition has no accepted names. `terminating`: nothing can be created."""
     names = dig(definition, "status", "acceptedNames", default={})
@@ -38,7 +41,7 @@ def kinds_of(definition: Object, converter: Converter, *, terminating: bool = Fa
     found = _kinds(definition, names, converter, lambda version: bool(version["served"]))
     if terminating:
         verbs = tuple(verb for verb in ALL_VERBS if verb != "create")
-        return [replace(kind, verbs=verbs) for kind in found]
+        return [replace(kind, verbs=verbs, refusals={"create": _TERMINATING}) for kind in found]
     return found
 
 
@@ -98,6 +101,7 @@ def _kind(
         validate_ratcheting=rules.update_causes,
         validate_status=rules.update_causes,
         status=subresources.get("status") is not None,
+        status_metadata=(),
         scale=_scale(subresources.get("scale")),
         fields=_fields(version.get("selectableFields") or ()),
         generation=True,
@@ -160,6 +164,7 @@ def _scale(written: Object | None) -> Scale | None:
         path_of(written["specReplicasPath"]),
         path_of(written["statusReplicasPath"]),
         path_of(selector) if selector else (),
+        required=True,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from controlplane.cel import CelCompileError, CelType, declared
 from controlplane.errors import Cause, Object
-from controlplane.resources.custom.rules import compile_rule, uses_old_self
+from controlplane.resources.custom.rules import compile_rule, uses_old_self, without_texts
 from controlplane.resources.fieldpath import Literal, invalid, quoted
 
 _REQUEST_BYTES = 3 * 1024 * 1024
@@ -20,9 +20,7 @@ _REQUEST_BYTES = 3 * 1024 * 1024
 _MACRO = re.compile(
     r"([A-Za-z_][\w.]*(?:\[[^\]]*\])?)\.(all|exists|exists_one|map|filter|transformList|transformMap)\("
 )
-_MATCHING = re.compile(
-    r"([A-Za-z_][\w.]*)\.(matches|contains|startsWith|endsWith|find|findAll|split|replace)\("
-)
+_MATCHING = re.compile(r"([A-Za-z_][\w.]*)\.(matches|contains|indexOf|find|findAll|split|replace)\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ def _old_self_causes(rule: Object, path: str, uncorrelated: str) -> Iterator[Cau
 
 def cost(text: str, schema: Object) -> int:
     """An estimate of what evaluating the text takes at most, in units of cel-go."""
-    plain = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", "''", text)
+    plain = without_texts(text)
     total = 1 + plain.count(".")
     scopes: dict[str, Object] = {"self": schema, "oldSelf": schema}
     factors: list[tuple[int, int, int]] = []

@@ -46,6 +46,11 @@ _BLOCKING = frozenset(
 )  # fmt: skip
 _OLD = re.compile(r"\boldSelf\b")
 _STEP = re.compile(r"\.((?:\\.|[^.\[])+)|\[(?:'((?:[^'\\]|\\.)*)'|(\d+))\]")
+_TEXT = re.compile(
+    r"""[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3})|[bB]?[rR][bB]?(?:"[^"]*"|'[^']*')"""
+    r"""|[bB]?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""",
+    re.DOTALL,
+)
 _HAS_OLD, _OLD_VALUE = "hasOldSelf_", "oldSelfValue_"
 
 
@@ -70,7 +75,12 @@ class Rule:
 
 def uses_old_self(rule: str) -> bool:
     """Whether `oldSelf` occurs outside of a text."""
-    return _OLD.search(re.sub(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", '""', rule)) is not None
+    return _OLD.search(without_texts(rule)) is not None
+
+
+def without_texts(rule: str) -> str:
+    """The expression with all its string literals emptied."""
+    return _TEXT.sub("''", rule)
 
 
 def compile_rule(written: Object, kind: CelType) -> Rule:

@@ -10,7 +10,7 @@ from typing import Any
 
 from controlplane.errors import Object
 from controlplane.meta.objects import clone
-from controlplane.resources.custom.structural import META_FIELDS, Schema
+from controlplane.resources.custom.structural import ANYTHING, META_FIELDS, Schema
 
 
 def prune(obj: Object, schema: Schema, unknown: list[str] | None = None, *, root: bool = True) -> Object:
@@ -80,7 +80,7 @@ def drop_nulls(value: Any, schema: Schema) -> None:
     if isinstance(value, dict):
         for name in list(value):
             child = schema.properties.get(name) or schema.additional
-            if child is None or (child.preserve_unknown and not child.type):
+            if child is None or child is ANYTHING:
                 continue
             if value[name] is None:
                 if not child.nullable:

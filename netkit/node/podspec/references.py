@@ -23,6 +23,19 @@ class Reference:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class TokenWish:
+    """A ServiceAccount token a volume asks for. `audience` "" = the API server; `seconds` it should be good."""
+
+    audience: str
+    seconds: int
+
+
+def token_wish(source: Mapping[str, Any]) -> TokenWish:
+    """What a projected `serviceAccountToken` asks for."""
+    return TokenWish(source.get("audience") or "", int(source.get("expirationSeconds") or 3600))
+
+
 @dataclass(slots=True)
 class Sources:
     """The objects of one namespace that were fetched; a missing one is None."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from controlplane.errors import Object
 from netkit.node.podspec.environment import PodPlace, field_value, resource_value
-from netkit.node.podspec.references import ConfigError, Reference, Sources
+from netkit.node.podspec.references import ConfigError, Reference, Sources, TokenWish, token_wish
 
 _DATA = "..data"
 
@@ -27,9 +27,9 @@ class MountError(Exception):
 
 
 def prepare(
-    pod: Object, directory: Path, place: PodPlace, sources: Sources, tokens: Mapping[str, str]
+    pod: Object, directory: Path, place: PodPlace, sources: Sources, tokens: Mapping[TokenWish, str]
 ) -> dict[str, str]:
-    """Make or refresh every volume; volume name -> path. `tokens` are service account tokens by audience.
+    """Make or refresh every volume; volume name -> path. `tokens` are ServiceAccount tokens by what is asked for.
 
     Raises MountError.
     """
@@ -44,7 +44,12 @@ def prepare(
 
 
 def _prepare_one(
-    pod: Object, volume: Object, path: Path, place: PodPlace, sources: Sources, tokens: Mapping[str, str]
+    pod: Object,
+    volume: Object,
+    path: Path,
+    place: PodPlace,
+    sources: Sources,
+    tokens: Mapping[TokenWish, str],
 ) -> str:
     if "hostPath" in volume:
         return _host_path(volume["hostPath"])
@@ -120,7 +125,7 @@ def _downward(pod: Object, source: Object, place: PodPlace, mode: int) -> dict[s
 
 
 def _projected(
-    pod: Object, volume: Object, place: PodPlace, sources: Sources, tokens: Mapping[str, str]
+    pod: Object, volume: Object, place: PodPlace, sources: Sources, tokens: Mapping[TokenWish, str]
 ) -> dict[str, tuple[bytes, int]]:
     mode = int(volume.get("defaultMode") or 0o644)
     files: dict[str, tuple[bytes, int]] = {}
@@ -136,7 +141,7 @@ def _projected(
             files |= _downward(pod, source["downwardAPI"], place, mode)
         elif source.get("serviceAccountToken"):
             part = source["serviceAccountToken"]
-            files[part["path"]] = (tokens.get(part.get("audience") or "", "").encode(), mode)
+            files[part["path"]] = (tokens[token_wish(part)].encode(), mode)
     return files
 
 

@@ -20,10 +20,13 @@ from support.apiserver import Served, serving
 from support.node.runtime_process import RuntimeProcess, runtime_process
 
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ServerConfig
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.pki import CertificateAuthority
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.streams import Dial
 from controlplane.client.client import Client
@@ -31,6 +34,7 @@ from controlplane.client.https import HttpsTransport
 from controlplane.client.informer import Informer
 from controlplane.errors import NotFound, Object
 from controlplane.resources.catalog import EVENT, KINDS, POD
+from controlplane.resources.catalog import NODE as NODE_KIND
 from controlplane.store.memory import MemoryStore
 from netkit.kernel import netns
 from netkit.kernel.ledger import Ledger
@@ -83,11 +87,11 @@ class VethNetwork:
 
 
 class Node:
-    """The node and ways to look at it. `agent` runs until `stop_agent`."""
+    """The node and ways to look at it, as administrator. The agent runs as the node, until `stop_agent`."""
 
     def __init__(
         self, served: Served, client: Client, namespace: Namespace, runtime: RuntimeProcess, network: VethNetwork,
-        settings: NodeSettings, ledger: Ledger,
+        settings: NodeSettings, ledger: Ledger, kubelet: Client,
     ) -> None:  # fmt: skip
         self.served = served
         self.client = client
@@ -97,10 +101,14 @@ class Node:
         self.settings = settings
         self.informer = Informer(client, POD)
         self._ledger = ledger
+        self._kubelet = kubelet
         self._task: asyncio.Task[None] | None = None
 
     async def start_agent(self) -> None:
-        agent = NodeAgent(self.settings, self.client, self.network, self._ledger)
+        async def all_nodes() -> list[Object]:
+            return (await self.client.list(NODE_KIND)).items
+
+        agent = NodeAgent(self.settings, self._kubelet, self.network, self._ledger, all_nodes)
         self._task = asyncio.create_task(agent.run())
         ready = asyncio.create_task(agent.ready())
         async with asyncio.timeout(20):
@@ -187,17 +195,20 @@ async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
     kubelet_tls = ssl.create_default_context(cafile=authority.certificate_path)
     kubelet_tls.load_cert_chain(own.cert, own.key)
     store = MemoryStore()
+    authorization = Authorization.of(AuthorizationSettings())
     registry = Registry(
         store,
         KINDS,
-        admission=[NamespaceLifecycle()],
+        admission=[NamespaceLifecycle(), NodeRestriction()],
         allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
     )
     await registry.start()
+    await authorization.follow(registry)
     try:
+        await bootstrap_policy(registry)
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
         config = ServerConfig(kubelet_tls=kubelet_tls)
-        async with serving(registry, directory, dial, config) as served:
+        async with serving(registry, directory, dial, config, authorizer=authorization.chain) as served:
             yield served
             await served.server.stop_listening()
             await registry.close()
@@ -234,19 +245,31 @@ async def node(directory: Path) -> AsyncIterator[Node]:
                     ips=[ip_address(NODE_ADDRESS)],
                     server=True,
                 )
+                identity = served.authority.ensure("agent", f"system:node:{NODE}", ["system:nodes"])
+                agent_client = Client(
+                    HttpsTransport(
+                        served.url,
+                        ca=served.authority.certificate_path,
+                        certificate=identity.cert,
+                        key=identity.key,
+                    )
+                )
                 settings = NodeSettings(
                     cluster="test", node_name=NODE, node_address=NODE_ADDRESS, node_ns=namespace,
                     state_dir=directory / "node", runtime_socket=runtime.socket,
                     image_file=directory / "images.yaml",
                     tls=KubeletTls(kubelet.cert, kubelet.key, served.authority.certificate_path),
                 )  # fmt: skip
-                made = holder["node"] = Node(served, client, namespace, runtime, network, settings, ledger)
+                made = holder["node"] = Node(
+                    served, client, namespace, runtime, network, settings, ledger, agent_client
+                )
                 try:
                     await made.start_agent()
                     yield made
                 finally:
                     await made.stop_agent()
                     await client.close()
+                    await agent_client.close()
         finally:
             for sandbox in network.sandboxes.values():
                 netns.delete(sandbox.netns, ledger)

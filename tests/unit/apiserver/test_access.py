@@ -9,10 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.apiserver import GUEST_TOKEN, TOKEN, FakeRegistry, Served, serving
+from support.apiserver import GUEST_TOKEN, TOKEN, FakeRegistry, Served, serving, subject
 
 from controlplane.apiserver.app import ServerConfig
-from controlplane.apiserver.authn import TokenFileAuthenticator, subject
+from controlplane.apiserver.authn.token_file import TokenFileAuthenticator
 from controlplane.apiserver.pki import CertificateAuthority
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -65,11 +65,15 @@ async def test_a_guest_is_told_what_is_forbidden(api: Served) -> None:
 
 
 async def test_components_and_nodes_may_work_but_not_impersonate(api: Served) -> None:
-    for name, groups in (("system:kube-proxy", []), ("system:node:n1", ["system:nodes"])):
+    for name, groups, path in (
+        ("system:kube-proxy", [], "/api/v1/services"),
+        ("system:node:n1", ["system:nodes"], "/api/v1/pods?fieldSelector=spec.nodeName=n1"),
+    ):
         paths = api.authority.ensure(name.replace(":", "-"), name, groups)
         tls = api.client_tls(certificate=False)
         tls.load_cert_chain(paths.cert, paths.key)
-        assert (await ask(api, PODS, tls=tls))[0] == 200
+        assert (await ask(api, PODS, tls=tls))[0] == 403
+        assert (await ask(api, path, tls=tls))[0] == 200
         code, status = await ask(api, PODS, {"Impersonate-User": "root"}, tls)
         assert (code, status["message"]) == (
             403,
@@ -98,10 +102,7 @@ def test_token_files(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text('# comment\nt1,alice,u1,"a, b"\n\nt2,bob,u2\n')
     authenticator = TokenFileAuthenticator(path)
-    assert len(authenticator._users) == 2
-    assert {user.groups for user in authenticator._users.values()} == {
-        ("a", "b", "system:authenticated"), ("system:authenticated",),
-    }  # fmt: skip
+    assert {user.groups for user in authenticator._users.values()} == {("a", "b"), ()}
     path.write_text("t1,alice\n")
     with pytest.raises(ValueError, match=":1: expected token,user,uid"):
         TokenFileAuthenticator(path)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.apiserver import GUEST_TOKEN, Served
+from support.apiserver import Served
+from support.registry_kinds import WIDGET
+
+from controlplane.apiserver.bodies import Target, decode_patch
+from controlplane.errors import UnsupportedMediaType
+from controlplane.schema.openapi_paths import paths
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -213,17 +219,6 @@ async def test_conflict_force_and_shared_ownership(api: Served) -> None:
     assert "data" not in bare
 
 
-async def test_a_user_who_may_not_create(api: Served) -> None:
-    headers = {**APPLY, "Authorization": f"Bearer {GUEST_TOKEN}"}
-    async with api.session.patch(
-        f"{api.url}{MAPS}/a?fieldManager=me",
-        data=json.dumps(config_map()),
-        headers=headers,
-        ssl=api.client_tls(),
-    ) as answer:
-        assert answer.status in (201, 403)
-
-
 async def test_status_has_owners_of_its_own(api: Served) -> None:
     await apply(api, f"{DEPLOYMENTS}/a", deployment(), 201)
     status = {
@@ -380,3 +375,20 @@ async def test_what_patches_are_told(api: Served) -> None:
         "POST", f"{MAPS}?fieldValidation=Strict", 400, json={**config_map("b"), **unknown}
     )
     assert many_faults["message"].count("unknown field") == 100
+
+
+def test_custom_resources_take_no_strategic_merge_patch() -> None:
+    custom = Target("test.example/v1", "Thing", strategic_merge=False)
+    with pytest.raises(UnsupportedMediaType) as caught:
+        decode_patch("application/strategic-merge-patch+json", b"{}", custom)
+    assert caught.value.message == (
+        "the body of the request was in an unknown format - accepted media types include: "
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+    )
+    assert decode_patch("application/apply-patch+yaml", b"a: 1", custom).value == {"a": 1}
+    (item,) = (
+        item for path, item in paths(replace(WIDGET, strategic_merge=False)) if path.endswith("{name}")
+    )
+    assert list(item["patch"]["requestBody"]["content"]) == [
+        "application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
+    ]  # fmt: skip

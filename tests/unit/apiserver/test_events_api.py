@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 from support.apiserver import Served
@@ -88,3 +90,15 @@ async def test_a_table(api: Served) -> None:
     one, other = await api.json("GET", CORE, headers=accept), await api.json("GET", NEWER, headers=accept)
     assert one["columnDefinitions"] == other["columnDefinitions"]
     assert one["rows"][0]["cells"][1:7] == other["rows"][0]["cells"][1:7]
+
+
+async def test_watches_see_their_own_form(api: Served) -> None:
+    async with (
+        api.session.get(f"{api.url}{CORE}?watch=true&timeoutSeconds=20") as one,
+        api.session.get(f"{api.url}{NEWER}?watch=true&timeoutSeconds=20") as other,
+    ):
+        await api.json("POST", NEWER, 201, json=newer("a"))
+        seen = [json.loads(await asyncio.wait_for(each.content.readline(), 10)) for each in (one, other)]
+    assert [event["object"]["apiVersion"] for event in seen] == ["v1", "events.k8s.io/v1"]
+    assert [event["object"].get("message") for event in seen] == ["It has begun", None]
+    assert [event["object"].get("note") for event in seen] == [None, "It has begun"]

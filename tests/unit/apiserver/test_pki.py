@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from support.apiserver import subject
 
 from controlplane.apiserver import pki
-from controlplane.apiserver.authn import subject
 from controlplane.apiserver.pki import CertificateAuthority, PkiError, service_account_key, subject_of
 
 
@@ -37,7 +37,7 @@ def test_private_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None
     finally:
         os.umask(old)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "pki").iterdir()}
-    assert modes == dict.fromkeys(["ca.crt", "ca.key", "admin.crt", "admin.key", "sa.key"], 0o600)
+    assert modes == dict.fromkeys(["ca.crt", "ca.key", "admin.crt", "admin.key", "sa.key", "sa.pub"], 0o600)
 
 
 def test_a_leaf_carries_its_user_groups_and_names(tmp_path: Path) -> None:

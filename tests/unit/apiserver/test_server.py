@@ -18,7 +18,8 @@ from support.apiserver import refuse
 
 from controlplane.apiserver.pki import PkiError
 from controlplane.apiserver.server import Controllers, ControlPlaneSettings, prepare_pki, serve_control_plane
-from controlplane.client.client import Client
+from controlplane.client.components import Clients
+from controlplane.errors import Forbidden
 from controlplane.resources.catalog import CONFIG_MAP, NAMESPACE
 
 LIMIT = 20.0
@@ -82,8 +83,12 @@ async def test_objects_and_identity_survive_a_restart(tmp_path: Path) -> None:
 async def test_controllers_work_through_a_client_in_the_same_process(tmp_path: Path) -> None:
     seen: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
-    async def controllers(client: Client, ca_pem: str) -> None:
+    async def controllers(clients: Clients, ca_pem: str) -> None:
+        client = clients.controller("root-ca-cert-publisher")
         await client.create(CONFIG_MAP, {"metadata": {"name": "by-controller"}}, "default")
+        with pytest.raises(Forbidden):
+            await client.list(NAMESPACE)
+        client = clients.shared
         async for event in client.watch(NAMESPACE):
             if not seen.done():
                 seen.set_result((event.object["metadata"]["name"], ca_pem))
@@ -97,7 +102,7 @@ async def test_controllers_work_through_a_client_in_the_same_process(tmp_path: P
 
 
 async def test_a_controller_that_fails_for_good_ends_the_control_plane(tmp_path: Path) -> None:
-    async def controllers(client: Client, ca_pem: str) -> None:
+    async def controllers(clients: Clients, ca_pem: str) -> None:
         raise RuntimeError("controller broke")
 
     sock = socket.create_server(("127.0.0.1", 0))

@@ -12,10 +12,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.apiserver import FakeRegistry, Served, serving
+from support.apiserver import FakeRegistry, Served, serving, subject
 
 from controlplane.apiserver.app import ServerConfig
-from controlplane.apiserver.authn import subject
 from controlplane.apiserver.http1 import Exchange, Http1Error
 from controlplane.apiserver.pki import CertificateAuthority
 

@@ -15,6 +15,8 @@ from aiohttp import web
 from support.apiserver import Served, cluster
 from support.webhook import WebhookServer, allow, configuration, deny, lend_keys, patch, webhook_server
 
+from controlplane.apiserver import webhook_client
+
 GROUP = "/apis/admissionregistration.k8s.io/v1"
 MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -189,6 +191,7 @@ BAD_PATCHES: list[tuple[list[dict[str, Any]], str]] = [
     ([{"op": "replace", "path": "/metadata", "value": 7}], "the patched object has no metadata"),
     ([{"op": "replace", "path": "", "value": []}], "object"),
     ([{"op": "dance", "path": "/x"}], "dance"),
+    ([{"op": "test", "path": "/data/a", "value": "1"}] * 10_001, "maximum operations"),
 ]
 
 
@@ -252,11 +255,12 @@ LIES = {
         lambda request: web.Response(status=302, headers={"Location": "http://169.254.169.254/"}),
         "the server responded with the status code 302 but did not return more information",
     ),
-    "a huge answer": (raw(b" " * (17 * 1024 * 1024)), "the answer is longer than"),
+    "a huge answer": (raw(b" " * (2 * 1024 * 1024)), "http: response body too large"),
 }
 
 
-async def test_lies_are_found_out(api: Served, hooks: WebhookServer) -> None:
+async def test_lies_are_found_out(api: Served, hooks: WebhookServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_client, "ANSWER_MAX", 1024 * 1024)
     hook = hooks.hook("change")
     await register(api, "Mutating", hooks.webhook("a.example.com", "change"))
     for lie, (answer, expected) in LIES.items():
@@ -582,3 +586,58 @@ async def test_defaults(api: Served, hooks: WebhookServer) -> None:
         "rules": [{**webhook["rules"][0], "scope": "*"}],
     }
     assert base64.b64decode(made["clientConfig"]["caBundle"]).startswith(b"-----BEGIN")
+
+
+AUTOSCALER: dict[str, Any] = {
+    "apiVersion": "autoscaling/v1",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "h"},
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        "maxReplicas": 3,
+        "targetCPUUtilizationPercentage": 70,
+    },
+}
+AUTOSCALERS = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+
+
+async def test_other_versions_are_converted(api: Served, hooks: WebhookServer) -> None:
+    """A rule for v2 is asked about v1 too, in terms of v2; what it changes comes back as v1."""
+    equivalent = hooks.hook("v2", patch({"op": "replace", "path": "/spec/maxReplicas", "value": 9}))
+    exact = hooks.hook("exact")
+    rule = {
+        "operations": ["CREATE"],
+        "apiGroups": ["autoscaling"],
+        "apiVersions": ["v2"],
+        "resources": ["horizontalpodautoscalers"],
+    }
+    await register(
+        api,
+        "Mutating",
+        hooks.webhook("v2.example.com", "v2", rules=[rule]),
+        hooks.webhook("exact.example.com", "exact", rules=[rule], matchPolicy="Exact"),
+    )
+    made = await api.json("POST", AUTOSCALERS, 201, json=AUTOSCALER)
+    (request,) = equivalent.seen
+    assert exact.seen == []
+    assert request["kind"] == {"group": "autoscaling", "version": "v2", "kind": "HorizontalPodAutoscaler"}
+    assert request["requestKind"]["version"] == "v1"
+    assert (request["resource"]["version"], request["requestResource"]["version"]) == ("v2", "v1")
+    assert request["object"]["apiVersion"] == "autoscaling/v2"
+    assert request["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
+    assert made["apiVersion"] == "autoscaling/v1"
+    assert (made["spec"]["maxReplicas"], made["spec"]["targetCPUUtilizationPercentage"]) == (9, 70)
+
+
+async def test_connections_can_be_mutated(api: Served, hooks: WebhookServer) -> None:
+    """Options of a connection have no metadata; a patch of them is taken, and breaks nothing."""
+    hooks.hook("change", patch({"op": "add", "path": "/container", "value": "c"}))
+    hook = hooks.hook("check", deny("seen"))
+    rule = {"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}
+    await register(api, "Mutating", hooks.webhook("change.example.com", "change", rules=[rule]))
+    await register(api, "Validating", hooks.webhook("check.example.com", "check", rules=[rule]))
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+           "spec": {"containers": [{"name": "c", "image": "i"}]}}  # fmt: skip
+    await api.json("POST", "/api/v1/namespaces/default/pods", 201, json=pod)
+    await api.json("POST", "/api/v1/namespaces/default/pods/p/exec?command=sh&stdout=true", 400)
+    assert hook.seen[0]["object"]["container"] == "c"

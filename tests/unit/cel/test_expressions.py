@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane.cel import (
     AUTHORIZER,
@@ -19,6 +21,7 @@ from controlplane.cel import (
     AccessCheck,
     Bindings,
     CelCompileError,
+    CelError,
     CelRuntimeError,
     compile_expression,
     declared,
@@ -327,6 +330,7 @@ def test_runtime_fault(text: str, expected: str) -> None:
 
 
 COMPILE_FAULTS = [
+    ("1 == nosuch.x.y", "1:6: undeclared reference to 'nosuch' (in container '')\n | 1 == nosuch.x.y\n | .....^"),
     ("y + 1", "1:1: undeclared reference to 'y' (in container '')\n | y + 1\n | ^"),
     ("self.other == 1", "1:5: undefined field 'other'\n | self.other == 1\n | ....^"),
     ("has(self.child.other)", "1:4: undefined field 'other'"),
@@ -392,6 +396,25 @@ def test_values_out_of_range_fail_softly() -> None:
         compile_expression("object.x == 1", {"object": DYN}).evaluate({"object": {"x": 2**80}})
     with pytest.raises(CelRuntimeError):
         compile_expression("object.x == 'a'", {"object": DYN}).evaluate({"object": {"x": "\ud800"}})
+
+
+_PIECES = st.sampled_from(
+    [
+        "object", "self", "self.count", "1", "'a'", "[1, 2]", "{'a': 1}", "null", "1.5", "b'x'", "quantity('1')",
+        "ip('::1')", "optional.of(1)", "timestamp('2024-01-01T00:00:00Z')", "format.uri()", "\ud800", "\0", "ä",
+        "+", "-", "/", "==", "<", "&&", " in ", " ? ", " : ", ".", ".?", "[", "(", ")", "]", ".all(x, ", ".sum()",
+        ".charAt(5)", ".validate('x')", ".orValue(2)", ".map(x, x)", ".find('(')", ".format([1])", ".max()",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, min_size=1, max_size=8), st.sampled_from([1, "x", None, [1], {"b": 2}, 2**70, 1.5]))
+def test_nonsense_ends_with_a_cel_error_or_a_value(pieces: list[str], value: Any) -> None:
+    try:
+        program = compile_expression("".join(pieces), VARIABLES, None)
+        program.evaluate({"object": {"a": value}, "self": {"count": 1}})
+    except CelError:
+        return
 
 
 def test_authorizer_asks() -> None:
@@ -485,3 +508,32 @@ def test_resources_show_their_name_only() -> None:
     compile_expression("self.metadata.name == 'a' && self.kind == 'B'", {"self": kind})
     with pytest.raises(CelCompileError, match="undefined field 'labels'"):
         compile_expression("self.metadata.labels == {}", {"self": kind})
+
+
+def test_names_of_any_spelling_can_be_fields() -> None:
+    """Object types become protobuf messages, which have opinions about names."""
+    numbers = map_of(STRING, INT)
+    names = [
+        "matchLabels",
+        "match_labels",
+        "MatchLabels",
+        "_x",
+        "__",
+        "a__b",
+        "A",
+        "a",
+        "fooBar",
+        "foo_bar",
+        "x1y",
+    ]
+    kind = object_of("self", dict.fromkeys(names, numbers))
+    for name in names:
+        program = compile_expression(f"self.{name}.all(k, self.{name}[k] > 0)", {"self": kind})
+        assert program.evaluate({"self": {name: {"k": 1}}}) is True
+    scalars = object_of("self", dict.fromkeys(names, INT))
+    for name in names:
+        assert (
+            compile_expression(f"self.{name} == 1", {"self": scalars}).evaluate({"self": {name: 1}}) is True
+        )
+        with pytest.raises(CelCompileError):
+            compile_expression(f"self.{name} == 'x'", {"self": scalars})

@@ -70,7 +70,13 @@ COMMANDS = ["up", "status", "down", "exec", "kubectl", "kubeconfig", "doctor", "
 
 
 @pytest.mark.parametrize(
-    "command", [(), *((name,) for name in COMMANDS), *(("image", name) for name in ("list", "add", "rm"))]
+    "command",
+    [
+        (),
+        *((name,) for name in COMMANDS),
+        *(("image", name) for name in ("list", "add", "rm")),
+        ("api", "requests"),
+    ],
 )
 def test_every_command_explains_itself(netkit: Run, command: Sequence[str]) -> None:
     outcome = netkit(*command, "--help")

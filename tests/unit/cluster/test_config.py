@@ -83,6 +83,12 @@ def test_every_field_is_read() -> None:
             "network.nodePortRange: '32767-30000' is not a port range",
         ),
         ({"api": {"port": 70000}}, "api.port: 70000 is not between 0 and 65535"),
+        (
+            {"api": {"authorizationMode": ["Rbac"]}},
+            "api.authorizationMode: 'Rbac' is not one of AlwaysAllow, AlwaysDeny, ABAC, Webhook, RBAC, Node",
+        ),
+        ({"api": {"authorizationMode": 5}}, "api.authorizationMode: expected a list, got a number"),
+        ({"api": {"abacPolicyFile": 5}}, "api.abacPolicyFile: expected a file's name, got a number"),
         ({"apiVersion": "v1"}, "apiVersion: 'v1' is not one of kube-netkit/v1alpha1"),
     ],
 )
@@ -90,6 +96,16 @@ def test_a_mistake_is_named_with_its_path(document: object, message: str) -> Non
     with pytest.raises(ConfigError) as caught:
         parse(document)
     assert caught.value.message == message
+
+
+def test_authorization_becomes_settings(tmp_path: Path) -> None:
+    policy = tmp_path / "abac.jsonl"
+    policy.touch()
+    assert load(None).authorization.modes == ("Node", "RBAC")
+    document = {"api": {"authorizationMode": ["Node", "ABAC", "RBAC"], "abacPolicyFile": str(policy)}}
+    config = check(parse(document)).authorization
+    assert (config.modes, config.abac_policy_file) == (("Node", "ABAC", "RBAC"), policy)
+    assert parse({"api": {"authorizationMode": "Node, RBAC"}}).authorization.modes == ("Node", "RBAC")
 
 
 def test_a_misspelt_field_gets_a_suggestion() -> None:
@@ -115,6 +131,20 @@ def test_a_misspelt_field_gets_a_suggestion() -> None:
             "has room for not even one node range(s) of /24",
         ),
         ({"network": {"podSubnet": "127.0.0.0/16"}}, "network.podSubnet: 127.0.0.0/16 cannot be used"),
+        ({"api": {"authorizationMode": []}}, "api.authorizationMode: at least one mode is needed"),
+        ({"api": {"authorizationMode": "RBAC,RBAC"}}, "api.authorizationMode: RBAC is given twice"),
+        (
+            {"api": {"authorizationMode": ["ABAC", "RBAC"]}},
+            "api.abacPolicyFile: is needed with authorizationMode ABAC",
+        ),
+        (
+            {"api": {"authorizationWebhook": "/dev/null"}},
+            "api.authorizationWebhook: is given, but Webhook is not in authorizationMode",
+        ),
+        (
+            {"api": {"authorizationMode": ["Webhook"], "authorizationWebhook": "/nowhere/x"}},
+            "api.authorizationWebhook: /nowhere/x is not a file",
+        ),
         ({"name": "Blue"}, "'Blue' cannot be a cluster's name"),
         ({"name": "a.b"}, "'a.b' cannot be a cluster's name"),
         ({"name": "x" * 21}, "cannot be a cluster's name"),
@@ -147,3 +177,28 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes, message: str) ->
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "none.yaml")
+
+
+def test_admission_plugins_are_named() -> None:
+    api = {"disableAdmissionPlugins": "PodSecurity, ResourceQuota", "enableAdmissionPlugins": ["AlwaysDeny"]}
+    config = check(parse({"api": api}))
+    assert config.admission.disabled == ("PodSecurity", "ResourceQuota")
+    assert config.admission.enabled == ("AlwaysDeny",)
+
+
+@pytest.mark.parametrize(
+    ("api", "message"),
+    [
+        (
+            {"disableAdmissionPlugins": ["PodSafety"]},
+            "api.disableAdmissionPlugins: 'PodSafety' is not one of",
+        ),
+        (
+            {"disableAdmissionPlugins": ["AlwaysDeny"], "enableAdmissionPlugins": ["AlwaysDeny"]},
+            "api.disableAdmissionPlugins: AlwaysDeny is in api.enableAdmissionPlugins too",
+        ),
+    ],
+)
+def test_admission_plugins_that_are_none(api: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        check(parse({"api": api}))

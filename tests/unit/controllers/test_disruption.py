@@ -14,7 +14,7 @@ from controlplane.controllers.disruption.controller import DisruptionController
 from controlplane.controllers.replicaset.controller import ReplicaSetController
 from controlplane.errors import NotFound, Object, StatusError, TooManyRequests, from_status
 from controlplane.meta import conditions
-from controlplane.meta.objects import dig, name
+from controlplane.meta.objects import dig, is_being_deleted, name
 from controlplane.resources.catalog import POD, POD_DISRUPTION_BUDGET, REPLICA_SET
 
 REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
@@ -174,6 +174,18 @@ async def test_pending_pods_need_no_budget() -> None:
         await evict(there, "waiting")
         with pytest.raises(NotFound):
             await evict(there, "nobody")
+
+
+async def test_evictions_of_the_first_version() -> None:
+    async with world() as there:
+        await there.client.create(POD, pod("old"))
+        body = {
+            "apiVersion": "policy/v1beta1",
+            "kind": "Eviction",
+            "metadata": {"name": "old", "namespace": "default"},
+        }
+        await there.client.create(POD, body, "default", "old", "eviction")
+        await there.until(lambda: there.get(POD, "old") is None or is_being_deleted(there.get(POD, "old")))
 
 
 async def test_two_budgets_are_too_many() -> None:

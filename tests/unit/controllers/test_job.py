@@ -228,6 +228,22 @@ async def test_the_deadline_fails_it() -> None:
         assert conditions(done)[-1] == ("Failed", "DeadlineExceeded")
 
 
+async def test_it_has_not_failed_before_its_pods_are_gone() -> None:
+    async with world(jobs) as there:
+        there.outcome = ready
+        await there.client.create(JOB, job(activeDeadlineSeconds=30))
+        await there.until(lambda: dig(there.get(JOB, "work"), "status", "ready") == 1)
+        there.clock.advance(31)
+        await there.client.patch(JOB, "work", {"metadata": {"labels": {"touched": "1"}}}, "default")
+        await there.until(lambda: dig(there.get(JOB, "work"), "status", "terminating") == 1)
+        await there.until(lambda: untracked(there))
+        assert conditions(there.get(JOB, "work")) == [("FailureTarget", "DeadlineExceeded")]
+        [pod] = there.all(POD)
+        await there.client.delete(POD, name(pod), "default", grace=0)
+        done = await finished(there)
+        assert (done["status"]["failed"], done["status"]["terminating"]) == (1, 0)
+
+
 async def test_fewer_at_once_deletes_the_surplus_uncounted() -> None:
     async with world(jobs) as there:
         there.outcome = ready
@@ -266,3 +282,28 @@ async def test_finished_jobs_go_after_their_time() -> None:
         # Nobody collects garbage here: the foreground deletion has begun.
         await there.until(lambda: dig(there.get(JOB, "work"), "metadata", "deletionTimestamp"))
         assert there.get(JOB, "work")["metadata"]["finalizers"] == ["foregroundDeletion"]
+
+
+async def test_a_deletion_that_says_nothing_keeps_the_pods_and_warns() -> None:
+    async with world(jobs) as there:
+        there.outcome = succeeded
+        await there.client.create(JOB, job())
+        await finished(there)
+        answer = await there.client.raw("DELETE", JOB.path("default", "work"))
+        assert answer.headers["warning"].startswith(
+            '299 - "child pods are preserved by default when jobs are deleted'
+        )
+        assert there.get(JOB, "work")["metadata"]["finalizers"] == ["orphan"]
+
+
+async def test_metadata_may_be_written_with_the_status() -> None:
+    async with world() as there:
+        await there.client.create(JOB, job(managedBy="example.com/x"))
+        patch = {
+            "metadata": {"annotations": {"patched": "yes"}},
+            "spec": {"parallelism": 9},
+            "status": {"active": 3},
+        }
+        written = await there.client.patch(JOB, "work", patch, "default", subresource="status")
+        assert written["metadata"]["annotations"] == {"patched": "yes"}
+        assert (written["status"], written["spec"]["parallelism"]) == ({"active": 3}, 1)

@@ -16,11 +16,16 @@ from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecy
 from controlplane.apiserver.admission.service_account import ServiceAccountAdmission
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.union import FirstOf
+from controlplane.apiserver.authz.attributes import Attributes, Authorizer, Decision, refusal
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.server import component_clients
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client, PatchType
 from controlplane.client.informer import Informers
@@ -31,6 +36,7 @@ from controlplane.meta import conditions
 from controlplane.meta.objects import annotations as annotations_of
 from controlplane.meta.objects import dig, labels, name
 from controlplane.resources.catalog import (
+    CLUSTER_ROLE,
     CONFIG_MAP,
     DEPLOYMENT,
     ENDPOINT_SLICE,
@@ -95,30 +101,55 @@ class Cluster:
         return await until(condition, seconds)
 
 
+class Refusals:
+    """Notes what the controllers were refused."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self.seen: set[str] = set()
+
+    async def authorize(self, attributes: Attributes) -> Decision:
+        decision = await self._authorizer.authorize(attributes)
+        if not decision.allowed:
+            self.seen.add(refusal(attributes))
+        return decision
+
+
 @asynccontextmanager
 async def cluster(nodes: int = 3) -> AsyncIterator[Cluster]:
     store = MemoryStore()
     allocator = ServiceAllocator((IPv4Network("10.96.0.0/12"),), 30000, 32767)
-    admission = (NamespaceLifecycle(), ServiceAccountAdmission(), DefaultTolerations())
+    authorization = Authorization.of(AuthorizationSettings())
+    admission = (
+        NamespaceLifecycle(),
+        ServiceAccountAdmission(),
+        DefaultTolerations(),
+        EscalationCheck(authorization.rbac, authorization.chain),
+    )
     registry = Registry(store, KINDS, admission=admission, allocators=[allocator])
     await registry.start()
+    await authorization.follow(registry)
     await bootstrap(registry, IPv4Address("10.96.0.1"), [IPv4Address("172.18.0.2")], 6443)
+    await bootstrap_policy(registry)
 
     async def no_dial(node: str, port: int) -> Any:
         raise ConnectionError("no kubelets here")
 
-    server = ApiServer(ServerConfig(), registry, CertificateAuthenticator(), ComponentAuthorizer(), no_dial)
+    refusals = Refusals(authorization.chain)
+    server = ApiServer(ServerConfig(), registry, Authentication(FirstOf(())), refusals, no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     kubelet = RemoteKubelet(client, tuple(f"node{number + 1}" for number in range(nodes)))
     world = Cluster(client, kubelet)
     settings = ControllerSettings(pod_gc_quarantine=0.1)
     try:
-        async with running(world.seen.run(), run_controllers(client, settings, "PEM"), kubelet.run()):
+        controllers = run_controllers(component_clients(server), settings, "PEM")
+        async with running(world.seen.run(), controllers, kubelet.run()):
             yield world
     finally:
         await registry.close()
         await server.close()
         await store.close()
+    assert refusals.seen == set(), "a controller lacks rights"
 
 
 def deployment(image: str = "nginx", replicas: int = 3) -> Object:
@@ -297,3 +328,27 @@ async def test_a_hundred_pods() -> None:
         await world.until(lambda: world.rolled_out(100) and len(world.endpoints()) == 100, 20)
         counts = Counter(pod["spec"]["nodeName"] for pod in world.all(POD))
         assert max(counts.values()) - min(counts.values()) <= 1
+
+
+async def test_cluster_roles_aggregate_others() -> None:
+    def role(name_: str, rules: list[Object] | None, label: str = "", **more: Any) -> Object:
+        metadata = {"name": name_, "labels": {label: "true"} if label else {}}
+        return {"metadata": metadata, "rules": rules, **more}
+
+    async with cluster() as world:
+        selector = {"clusterRoleSelectors": [{"matchLabels": {"to-all": "true"}}]}
+        await world.client.create(CLUSTER_ROLE, role("all", None, aggregationRule=selector))
+        pods = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
+        await world.client.create(CLUSTER_ROLE, role("part", [pods], "to-all"))
+
+        def rules(name_: str = "all") -> Any:
+            return (world.seen.of(CLUSTER_ROLE).get("", name_) or {}).get("rules")
+
+        await world.until(lambda: rules() == [pods])
+        # The default roles take what is labelled for them.
+        things = {"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["things"]}
+        label = "rbac.authorization.k8s.io/aggregate-to-view"
+        await world.client.create(CLUSTER_ROLE, role("crd", [things], label))
+        await world.until(lambda: all(things in (rules(n) or ()) for n in ("view", "edit", "admin")))
+        await world.client.delete(CLUSTER_ROLE, "part")
+        await world.until(lambda: rules() == [])

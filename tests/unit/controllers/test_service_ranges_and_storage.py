@@ -12,8 +12,9 @@ from support.client_wait import running, until
 from controlplane.apiserver.admission import StorageObjectInUseProtection
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
-from controlplane.apiserver.authn import CertificateAuthenticator
-from controlplane.apiserver.authz import ComponentAuthorizer
+from controlplane.apiserver.authn.anonymous import Authentication
+from controlplane.apiserver.authn.union import FirstOf
+from controlplane.apiserver.authz.chain import AlwaysAllow
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.user import UserInfo
@@ -78,13 +79,13 @@ async def world() -> AsyncIterator[World]:
     async def no_dial(node: str, port: int) -> Any:
         raise ConnectionError("no kubelets here")
 
-    server = ApiServer(ServerConfig(), registry, CertificateAuthenticator(), ComponentAuthorizer(), no_dial)
+    server = ApiServer(ServerConfig(), registry, Authentication(FirstOf(())), AlwaysAllow(), no_dial)
     client = Client(LocalTransport(server.handle, ADMIN, ApiRequest))
     found, informers = World(client), Informers(client)
     parts: list[Callable[[], Awaitable[None]]] = [
         ServiceCidrController(client, informers).run,
         IPAddressRepairController(client, informers).run,
-        StorageProtectionController(client, informers).run,
+        StorageProtectionController(client, client, informers).run,
     ]
     try:
         async with running(informers.run(), found.seen.run(), *(part() for part in parts)):  # type: ignore[arg-type]

@@ -401,3 +401,7 @@ async def test_history_is_cut_to_its_limit_but_for_what_is_in_use() -> None:
                 )
             )
         await until(lambda: sorted(each["revision"] for each in api.all(CONTROLLER_REVISION)) == [3, 4])
+        edit(api, revisionHistoryLimit=-1)
+        set_image(api, "nginx:5")
+        await until(lambda: image_of(api, "web-0") == "nginx:5" and status(api)["observedGeneration"] == 6)
+        assert sorted(each["revision"] for each in api.all(CONTROLLER_REVISION)) == [3, 4, 5]

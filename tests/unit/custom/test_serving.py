@@ -6,13 +6,16 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
 from support.apiserver import Served
-from support.custom import CRDS, GROUP, SPEC, WIDGETS, definition, schema, version, widget
+from support.custom import CRDS, GROUP, WIDGETS, definition, schema, version, widget
 from support.definitions import made, wait_for
+from support.protobuf import envelope, length, number
 
+from controlplane.apiserver.custom_resources.definitions import CustomResources
+from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.meta import conditions
 
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 BETA = WIDGETS.replace("/v1/", "/v1beta1/")
 
 
@@ -173,7 +176,8 @@ async def test_instances_go_before_their_definition(api: Served) -> None:
     async with asyncio.timeout(10):
         while not (await api.json("GET", f"{WIDGETS}/w"))["metadata"].get("deletionTimestamp"):
             """The deletion begins a moment after the condition."""
-    await api.json("POST", WIDGETS, 405, json=widget("late"))
+    refused = await api.json("POST", WIDGETS, 405, json=widget("late"))
+    assert refused["message"] == "create not allowed while custom resource definition is terminating"
     merge = {"Content-Type": "application/merge-patch+json"}
     await api.json("PATCH", f"{WIDGETS}/w", json={"metadata": {"finalizers": None}}, headers=merge)
     async with asyncio.timeout(10):
@@ -186,67 +190,6 @@ async def test_instances_go_before_their_definition(api: Served) -> None:
             async with api.session.get(f"{api.url}{WIDGETS}") as gone:
                 if gone.status == 404:
                     break
-
-
-PROPERTIES = "spec.validation.openAPIV3Schema.properties[spec]"
-
-
-def with_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    return {"spec": {"versions": [version(schema=schema(spec))]}}
-
-
-def with_rule(rule: str) -> dict[str, Any]:
-    return with_spec({**SPEC, "x-kubernetes-validations": [{"rule": rule}]})
-
-
-def with_version(**rest: Any) -> dict[str, Any]:
-    return {"spec": {"versions": [version(**rest)]}}
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"metadata": {"name": "wrong.example.com"}},
-         'metadata.name: Invalid value: "wrong.example.com": must be spec.names.plural+"."+spec.group'),
-        ({"spec": {"scope": "Everywhere"}},
-         'spec.scope: Unsupported value: "Everywhere": supported values: "Cluster", "Namespaced"'),
-        (with_version(storage=False), "must have exactly one version marked as storage version"),
-        ({"spec": {"versions": [{**version(), "schema": {}}]}},
-         "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"),
-        (with_spec({"properties": {"a": {"type": "string"}}}),
-         f"{PROPERTIES}.type: Required value: must not be empty for specified object fields"),
-        (with_version(schema={"type": "object", "anyOf": [{"properties": {"x": {}}}]}),
-         "spec.validation.openAPIV3Schema.properties[x]: Required value: because it is defined in "
-         "spec.validation.openAPIV3Schema.anyOf[0].properties[x]"),
-        (with_spec({"type": "object", "properties": {"n": {"type": "integer", "default": "x"}}}),
-         f'{PROPERTIES}.properties[n].default: Invalid value: "string": {PROPERTIES}.properties[n].default in body '
-         'must be of type integer: "string"'),
-        (with_spec({"type": "object", "properties": {"n": {"type": "object", "default": {"x": 1}}}}),
-         "must not have unknown fields"),
-        (with_spec({"type": "string", "pattern": "("}), "must be a valid regular expression, but isn't: "),
-        (with_version(additionalPrinterColumns=[{"name": "a", "type": "text", "jsonPath": "spec"}]),
-         'spec.additionalPrinterColumns[0].type: Invalid value: "text": must be one of '
-         "boolean,date,integer,number,string"),
-        ({"spec": {"conversion": {"strategy": "Webhook"}}},
-         "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook"),
-        (with_rule("self.x > 1"), "undefined field 'x'"),
-        (with_rule("self.size"), "cel expression must evaluate to a bool"),
-        (with_spec({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [
-            {"rule": "self == oldSelf"}]}}),
-         "oldSelf cannot be used on the uncorrelatable portion of the schema within"),
-        (with_spec({"type": "array", "items": {"type": "array", "items": {"type": "string"}},
-                    "x-kubernetes-validations": [{"rule": "self.all(x, x.all(y, y.contains('a')))"}]}),
-         "estimated rule cost exceeds budget by factor of more than 100x"),
-        (with_version(selectableFields=[{"jsonPath": ".spec.nothing"}]),
-         'spec.selectableFields[0].jsonPath: Invalid value: ".spec.nothing": is an invalid path'),
-    ],
-)  # fmt: skip
-async def test_bad_definitions(api: Served, change: dict[str, Any], expected: str) -> None:
-    wanted = definition()
-    for part, values in change.items():
-        wanted[part] = {**wanted[part], **values}
-    refused = await api.json("POST", CRDS, 422, json=wanted)
-    assert any(expected in each for each in causes(refused)), causes(refused)
 
 
 async def test_a_stored_version_stays(api: Served) -> None:
@@ -268,21 +211,22 @@ async def test_a_stored_version_stays(api: Served) -> None:
     await api.json("PUT", f"{CRDS}/widgets.{GROUP}", json=found)
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
-            "type": "object", "properties": {"a": {"type": "array", "items": {"type": 5}}}}}}]},
-        {"versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
-            "type": "object", "additionalProperties": {"properties": "x"}}}}]},
-        {"versions": [{}]},
-        {},
-    ],
-)  # fmt: skip
-async def test_nonsense_is_refused_in_one_piece(api: Served, spec: dict[str, Any]) -> None:
-    wanted = {**definition(), "spec": spec}
-    async with api.session.post(api.url + CRDS, json=wanted) as answer:
-        assert answer.status in (400, 422), await answer.text()
+NONSENSE: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"a": {"type": "array", "items": {"type": 5}}}},
+    {"type": "object", "properties": {"a": {"type": "object", "additionalProperties": {"properties": "x"}}}},
+    {"type": "object", "properties": {"a": {"type": "object", "additionalProperties": 5}}},
+    {"type": "object", "properties": {"a": {"type": "array", "items": [{"type": "string"}]}}},
+    {"type": "object", "properties": {"a": {"type": "array", "items": True}}},
+    {"type": "object", "dependencies": {"a": 5}},
+    {"type": "object", "properties": {"$ref": {"type": "nothing"}}, "$ref": "x"},
+]
+
+
+async def test_nonsense_is_refused_in_one_piece(api: Served) -> None:
+    versions = [[version(schema=each)] for each in NONSENSE]
+    for spec in [*({**definition()["spec"], "versions": each} for each in [*versions, [{}]]), {}]:
+        async with api.session.post(api.url + CRDS, json={**definition(), "spec": spec}) as answer:
+            assert answer.status in (400, 422), (spec, await answer.text())
 
 
 async def test_deeply_nested_objects_are_refused(api: Served) -> None:
@@ -331,3 +275,88 @@ async def test_bytes_from_outside(api: Served) -> None:
         headers = {"Content-Type": "application/json"}
         async with api.session.post(api.url + WIDGETS, data=body, headers=headers) as answer:
             assert answer.status in (400, 422), (body, await answer.text())
+
+
+async def test_what_has_no_number_has_no_scale(api: Served) -> None:
+    paths = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.size"}
+    spec = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
+    await made(api, definition(version(schema=schema(spec), subresources={"scale": paths})))
+    await api.json("POST", WIDGETS, 201, json=widget())
+    refused = await api.json("GET", f"{WIDGETS}/w/scale", 500)
+    assert (
+        refused["message"]
+        == 'Internal error occurred: the spec replicas field ".spec.replicas" does not exist'
+    )
+
+
+async def test_without_a_status_subresource_the_status_is_a_field(api: Served) -> None:
+    await made(api, definition())
+    new = await api.json("POST", WIDGETS, 201, json={**widget(), "status": {"phase": "new"}})
+    assert new["status"] == {"phase": "new"}
+    changed = await api.json("PUT", f"{WIDGETS}/w", json={**new, "status": {"phase": "old"}})
+    assert (changed["status"], changed["metadata"]["generation"]) == ({"phase": "old"}, 2)
+    await api.json("PUT", f"{WIDGETS}/w/status", 404, json=changed)
+
+
+async def test_bodies_in_protobuf_are_refused(api: Served) -> None:
+    await made(api, definition())
+    headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    async with api.session.post(api.url + WIDGETS, data=b"k8s\0", headers=headers) as answer:
+        assert answer.status == 415
+
+
+async def test_cluster_scoped_kinds(api: Served) -> None:
+    await made(api, definition(scope="Cluster"))
+    path = f"/apis/{GROUP}/v1/widgets"
+    made_ = await api.json("POST", path, 201, json=widget())
+    assert "namespace" not in made_["metadata"]
+    await api.json("GET", WIDGETS, 404)
+    assert len((await api.json("GET", path))["items"]) == 1
+
+
+async def test_kinds_are_served_after_a_restart(api: Served) -> None:
+    """A second follower of the same definitions, as after a restart, serves them before it has seen any change."""
+    await made(api, definition())
+    await api.json("POST", WIDGETS, 201, json=widget())
+    registry = api.server._core._registry
+    registry.kinds.replace(f"widgets.{GROUP}", ())
+    await api.json("GET", WIDGETS, 404)
+
+    async def no_dial(address: str, port: int) -> Any:
+        raise ConnectionError
+
+    second = CustomResources(registry, WebhookClient(EndpointResolver(registry), no_dial))
+    await second.start()
+    assert len((await api.json("GET", WIDGETS))["items"]) == 1
+    await second.close()
+
+
+async def test_versions_have_api_services_while_they_are_served(api: Served) -> None:
+    path = "/apis/apiregistration.k8s.io/v1/apiservices"
+    before = {each["metadata"]["name"] for each in (await api.json("GET", path))["items"]}
+    await made(api, definition())
+    await made(api, definition(version(), version("v2", storage=False), plural="gadgets", kind="Gadget"))
+    now = {each["metadata"]["name"] for each in (await api.json("GET", path))["items"]}
+    assert now - before == {f"v1.{GROUP}", f"v2.{GROUP}"}
+    service = await api.json("GET", f"{path}/v1.{GROUP}")
+    assert (service["spec"]["groupPriorityMinimum"], service["spec"]["versionPriority"]) == (1000, 100)
+    await api.json("DELETE", f"{CRDS}/gadgets.{GROUP}")
+    async with asyncio.timeout(10):
+        while {each["metadata"]["name"] for each in (await api.json("GET", path))["items"]} - before != {
+            f"v1.{GROUP}"
+        }:
+            """The definition goes a moment later."""
+
+
+async def test_a_definition_in_protobuf(api: Served) -> None:
+    schema = length(1, length(5, b"object") + number(38, 1))
+    version = length(1, b"v1") + number(2, 1) + number(3, 1) + length(4, schema)
+    names = length(1, b"gears") + length(4, b"Gear")
+    spec = length(1, b"example.com") + length(3, names) + length(4, b"Cluster") + length(7, version)
+    body = length(1, length(1, b"gears.example.com")) + length(2, spec)
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    data = envelope(body, "apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    made = await api.json("POST", path, 201, data=data, headers={"Content-Type": PROTOBUF})
+    assert made["spec"]["names"] == {
+        "plural": "gears", "singular": "gear", "kind": "Gear", "listKind": "GearList",
+    }  # fmt: skip

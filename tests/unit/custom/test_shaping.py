@@ -117,11 +117,16 @@ def test_nulls() -> None:
             "with": {"type": "string", "default": "x"},
             "without": {"type": "string"},
             "nullable": {"type": "string", "nullable": True, "default": "x"},
+            "free": {"x-kubernetes-preserve-unknown-fields": True},
+            "map": {"type": "object", "additionalProperties": True},
         },
     }
-    obj = {"metadata": {}, "spec": {"with": None, "without": None, "nullable": None}}
+    obj = {
+        "metadata": {},
+        "spec": {"with": None, "without": None, "nullable": None, "free": None, "map": {"a": None}},
+    }
     kind_for(schema(spec)).default(obj)
-    assert obj["spec"] == {"with": "x", "nullable": None}
+    assert obj["spec"] == {"with": "x", "nullable": None, "map": {"a": None}}
 
 
 def test_sets_and_maps_hold_nothing_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -11,7 +12,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 from support.apiserver import Served
 from support.custom import CRDS, GROUP, WIDGETS, definition, version, widget
@@ -130,41 +130,39 @@ def _object(change: Callable[[dict[str, Any]], Any]) -> Spoil:
     return spoil
 
 
-@pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [
-        (_set(result={"status": "Failed", "message": "no way"}), "failed: no way"),
-        (_set(result={"status": "Failed"}), "failed: response.result.status was 'Failed', not 'Success'"),
-        (_set(uid="other"), "failed: expected response.uid="),
-        (_set(convertedObjects=[]), "returned 0 objects, expected 1"),
-        (lambda answer: {**answer, "kind": "Other"},
-         "failed: expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got "
-         "apiextensions.k8s.io/v1, Kind=Other"),
-        (lambda answer: {"apiVersion": answer["apiVersion"], "kind": answer["kind"]}, "failed: no response provided"),
-        (lambda answer: [], "failed: couldn't get version/kind"),
-        (_object(lambda obj: obj.update(kind="Gadget")), "invalid kind (expected Widget, received Gadget)"),
-        (_object(lambda obj: obj.update(apiVersion="x/v1")),
-         f"invalid groupVersion (expected {GROUP}/v1beta1, received x/v1)"),
-        (_object(lambda obj: obj["metadata"].update(name="other")), "must have the same name: a != other"),
-        (_object(lambda obj: obj["metadata"].update(uid="other")), "must have the same UID: "),
-        (_object(lambda obj: obj["metadata"].update(labels={"a": 1})),
-         "metadata.labels[a] must be a string, but is int64 in converted object"),
-        (_object(lambda obj: obj.pop("metadata")), "must have the same name: a != "),
-    ],
-)  # fmt: skip
-async def test_hooks_that_lie_change_nothing(
-    api: Served, tmp_path: Path, spoil: Spoil, expected: str
-) -> None:
+LIES: list[tuple[Spoil, str]] = [
+    (_set(result={"status": "Failed", "message": "no way"}), "failed: no way"),
+    (_set(result={"status": "Failed"}), "failed: response.result.status was 'Failed', not 'Success'"),
+    (_set(uid="other"), "failed: expected response.uid="),
+    (_set(convertedObjects=[]), "returned 0 objects, expected 1"),
+    (lambda answer: {**answer, "kind": "Other"},
+     "failed: expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got "
+     "apiextensions.k8s.io/v1, Kind=Other"),
+    (lambda answer: {"apiVersion": answer["apiVersion"], "kind": answer["kind"]}, "failed: no response provided"),
+    (lambda answer: [], "failed: couldn't get version/kind"),
+    (_object(lambda obj: obj.update(kind="Gadget")), "invalid kind (expected Widget, received Gadget)"),
+    (_object(lambda obj: obj.update(apiVersion="x/v1")),
+     f"invalid groupVersion (expected {GROUP}/v1beta1, received x/v1)"),
+    (_object(lambda obj: obj["metadata"].update(name="other")), "must have the same name: a != other"),
+    (_object(lambda obj: obj["metadata"].update(uid="other")), "must have the same UID: "),
+    (_object(lambda obj: obj["metadata"].update(labels={"a": 1})),
+     "metadata.labels[a] must be a string, but is int64 in converted object"),
+    (_object(lambda obj: obj.pop("metadata")), "must have the same name: a != "),
+]  # fmt: skip
+
+
+async def test_hooks_that_lie_change_nothing(api: Served, tmp_path: Path) -> None:
     hook = Hook()
     async with serving(hook, tmp_path / "hook") as config:
         await made(api, converted_definition(config))
         before = await api.json("POST", WIDGETS, 201, json=widget("a", size=3))
-        hook.spoil = spoil
-        refused = await api.json("GET", BETA, 500)
-        assert refused["message"].startswith(f"conversion webhook for {GROUP}/v1, Kind=Widget")
-        assert expected in refused["message"]
-        assert "reason" not in refused or refused["reason"] == ""
-        assert await api.json("GET", f"{WIDGETS}/a") == before
+        for spoil, expected in LIES:
+            hook.spoil = spoil
+            refused = await api.json("GET", BETA, 500)
+            assert refused["message"].startswith(f"conversion webhook for {GROUP}/v1, Kind=Widget")
+            assert expected in refused["message"]
+            assert refused.get("reason", "") == ""
+            assert await api.json("GET", f"{WIDGETS}/a") == before
         hook.spoil = lambda answer: answer
         assert (await api.json("GET", f"{BETA}/a"))["spec"] == {"length": 3}
 
@@ -212,3 +210,26 @@ async def test_a_service_that_is_not_there(api: Served) -> None:
         f"conversion webhook for {GROUP}/v1, Kind=Widget failed: Post "
         '"https://hook.default.svc:443/convert?timeout=30s": service "hook" not found'
     )
+
+
+async def test_a_hook_that_hangs_holds_up_no_change_of_the_definition(api: Served, tmp_path: Path) -> None:
+    hook, second = Hook(), Hook()
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        asked.set()
+        await release.wait()
+        return web.Response(status=500)
+
+    hook.answer = hang  # type: ignore[method-assign]
+    async with serving(hook, tmp_path / "hook") as config, serving(second, tmp_path / "second") as other:
+        found = await made(api, converted_definition(config))
+        await api.json("POST", WIDGETS, 201, json=widget("a", size=3))
+        reading = asyncio.ensure_future(api.session.get(f"{api.url}{BETA}/a"))
+        await asyncio.wait_for(asked.wait(), 10)
+        found["spec"]["conversion"]["webhook"]["clientConfig"] = other
+        await api.json("PUT", f"{CRDS}/widgets.{GROUP}", json=found)
+        async with await asyncio.wait_for(reading, 10) as answer:
+            assert answer.status == 503, await answer.text()
+        assert (await api.json("GET", f"{BETA}/a"))["spec"] == {"length": 3}
+        release.set()

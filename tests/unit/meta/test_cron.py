@@ -76,6 +76,10 @@ def test_a_day_that_never_comes() -> None:
         ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
         ("@reboot", "unrecognized descriptor: @reboot"),
         ("@every soon", 'failed to parse duration @every soon: time: invalid duration "soon"'),
+        (
+            "@every 9999999h",
+            'failed to parse duration @every 9999999h: time: invalid duration "9999999h"',
+        ),
         ("TZ=Mars/Olympus * * * * *", "provided bad location Mars/Olympus: unknown time zone Mars/Olympus"),
     ],
 )

@@ -19,6 +19,7 @@ from netkit.node.podspec.references import (
     ConfigError,
     Reference,
     Sources,
+    TokenWish,
     environment_references,
     volume_references,
 )
@@ -198,7 +199,7 @@ def test_secret_items_modes_and_projected(tmp_path: Path) -> None:
             {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
         ]}},
     )  # fmt: skip
-    paths = prepare(spec, tmp_path, PLACE, known, {"": "tok"})
+    paths = prepare(spec, tmp_path, PLACE, known, {TokenWish("", 3600): "tok"})
     secret = Path(paths["s"]) / "deep" / "pw"
     assert (secret.read_bytes(), secret.stat().st_mode & 0o777) == (b"pw", 0o400)
     token = Path(paths["t"])

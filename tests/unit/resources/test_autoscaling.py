@@ -129,6 +129,38 @@ def test_annotations_that_cannot_be_read_are_dropped() -> None:
     assert "metrics" not in v2["spec"]
 
 
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.sampled_from(["", "Pods", "cpu", "x"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ["type", "pods", "resource", "name", "metricName", "selector", "ScaleUp", "Policies", "Type"]
+            ),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@given(_JSON, _JSON, _JSON)
+def test_whatever_annotations_hold_is_answered(metrics: Any, behavior: Any, conditions: Any) -> None:
+    v1 = {**autoscaler(), "apiVersion": "autoscaling/v1"}
+    texts = {METRICS: metrics, BEHAVIOR: behavior, CONDITIONS: conditions}
+    v1["metadata"] = {
+        "name": "web",
+        "annotations": {key: orjson.dumps(text).decode() for key, text in texts.items()},
+    }
+    v2 = to_v2(v1)
+    HPA.default(v2)
+    HPA.validate(v2)
+    assert to_v1(v2)["kind"] == "HorizontalPodAutoscaler"
+    assert HPA.row is not None
+    HPA.row(v2, datetime(2026, 1, 1, tzinfo=UTC))
+
+
 _AMOUNT = st.sampled_from(["1", "100m", "2Gi"])
 _IDENTIFIER = st.sampled_from([{"name": "m"}, {"name": "m", "selector": {"matchLabels": {"a": "b"}}}])
 

@@ -312,3 +312,34 @@ def test_texts_that_are_no_indexes(text: str, message: str) -> None:
 def test_overlap() -> None:
     assert overlap("0-3,7", "5,7-8", 9) == 7
     assert overlap("0-3", "4", 9) is None
+
+
+def test_defaults_settle_and_nothing_changed_is_no_change() -> None:
+    full = job(
+        completionMode="Indexed",
+        completions=3,
+        backoffLimitPerIndex=1,
+        podFailurePolicy={"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+        successPolicy={"rules": [{"succeededCount": 1}]},
+    )
+    for kind, obj in ((JOB, job()), (JOB, full), (CRON_JOB, cron_job(timeZone="Asia/Seoul"))):
+        once = defaulted(kind, obj)
+        assert defaulted(kind, once) == once
+        kind.prepare_create(once)
+        assert defaulted(kind, once) == once
+        assert said(kind.validate(once)) == []
+        assert said(kind.validate_update(clone(once), once)) == []
+
+
+def test_warnings() -> None:
+    made = job()
+    assert JOB.warnings(made, None) == []
+    made["metadata"]["name"] = "a.b"
+    [warning] = JOB.warnings(made, None)
+    assert warning.startswith("metadata.name: this is used in Pod names and hostnames")
+    assert JOB.warnings(made, made) == []
+    many = job(completionMode="Indexed", completions=100_001, parallelism=10_001)
+    [warning] = JOB.warnings(many, many)
+    assert warning.startswith("In Indexed Jobs with a number of completions higher than 10^5")
+    [warning] = CRON_JOB.warnings(cron_job(jobTemplate={"spec": many["spec"]}), None)
+    assert warning.startswith("In Indexed Jobs")

@@ -64,6 +64,11 @@ def test_the_kinds():
         "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
         "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
         "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration",
+        "certificates.k8s.io/v1 CertificateSigningRequest",
+        "rbac.authorization.k8s.io/v1 ClusterRole",
+        "rbac.authorization.k8s.io/v1 ClusterRoleBinding",
+        "rbac.authorization.k8s.io/v1 Role",
+        "rbac.authorization.k8s.io/v1 RoleBinding",
         "metrics.k8s.io/v1beta1 NodeMetrics",
         "metrics.k8s.io/v1beta1 PodMetrics",
     }
@@ -130,6 +135,7 @@ def test_an_empty_object_harms_nothing(kind):
 def test_discovery_of_subresources():
     names = {f"{kind.plural}/{sub.name}" for kind in KINDS for sub in kind.subresources}
     assert names == {
+        "certificatesigningrequests/approval",
         "namespaces/finalize",
         "nodes/proxy",
         "pods/attach",

@@ -15,6 +15,7 @@ from controlplane.meta.objects import annotations, clone
 from controlplane.resources.catalog import (
     CONTROLLER_REVISION,
     DAEMON_SET,
+    DEPLOYMENT,
     POD_TEMPLATE,
     REPLICA_SET,
     REPLICATION_CONTROLLER,
@@ -318,6 +319,21 @@ def test_stateful_sets_are_named_like_hosts() -> None:
 )
 def test_bad_replication_controllers(obj: Object, expected: list[str]) -> None:
     assert faults(REPLICATION_CONTROLLER, obj) == expected
+
+
+def test_warnings() -> None:
+    dotted = {**workload(), "metadata": {"name": "a.b"}}
+    for kind in (DEPLOYMENT, REPLICA_SET, REPLICATION_CONTROLLER):
+        assert list(kind.warnings(dotted, None)) == [
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a "
+            "DNS label is recommended: [must not contain dots]"
+        ]
+        assert not kind.warnings(dotted, dotted)
+        assert not kind.warnings(workload(), None)
+    assert list(STATEFUL_SET.warnings(stateful(revisionHistoryLimit=-1), None)) == [
+        "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+    ]
+    assert not STATEFUL_SET.warnings(stateful(), None)
 
 
 def test_bad_controller_revisions() -> None:

@@ -17,6 +17,8 @@ from controlplane.resources.admissionregistration.expressions import (
 )
 from controlplane.resources.kind import Kind
 
+_REMEMBERED = 1024
+_Match = tuple[Kind, Sequence[Rule]] | None
 Compiled = Program | CelCompileError
 """An expression that could not be compiled is a fault each time it is to be evaluated."""
 
@@ -29,6 +31,7 @@ class MatchResources:
     excluded: tuple[Rule, ...]
     selectors: Selectors
     equivalent: bool
+    _remembered: dict[tuple[object, ...], tuple[_Match, _Match]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def parse(cls, source: Object) -> MatchResources:
@@ -41,13 +44,20 @@ class MatchResources:
 
     def kind_for(self, question: Question, name: str, kinds: Iterable[Kind]) -> Kind | None:
         """The version of the resource to evaluate in; None when the request is not meant. No rules mean all."""
-        served = tuple(kinds)
-        excluded = matching_kind(self.excluded, question, served, equivalent=self.equivalent)
+        key = (*question.key, getattr(kinds, "edition", 0))
+        match = self._remembered.get(key)
+        if match is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            match = self._remembered[key] = (
+                matching_kind(self.excluded, question, kinds, equivalent=self.equivalent),
+                matching_kind(self.rules, question, kinds, equivalent=self.equivalent),
+            )
+        excluded, found = match
         if excluded is not None and any(rule.concerns(name) for rule in excluded[1]):
             return None
         if not self.rules:
             return question.kind
-        found = matching_kind(self.rules, question, served, equivalent=self.equivalent)
         if found is None or not any(rule.concerns(name) for rule in found[1]):
             return None
         return found[0]

@@ -1,7 +1,6 @@
 """The plug-ins MutatingAdmissionWebhook and ValidatingAdmissionWebhook."""
 
-from controlplane.apiserver.admission.webhooks.client import WebhookClient
 from controlplane.apiserver.admission.webhooks.mutating import MutatingAdmissionWebhook
 from controlplane.apiserver.admission.webhooks.validating import ValidatingAdmissionWebhook
 
-__all__ = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "WebhookClient"]
+__all__ = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"]

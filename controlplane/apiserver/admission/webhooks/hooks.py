@@ -29,9 +29,9 @@ from controlplane.apiserver.admission.review import (
     review,
     review_version,
 )
-from controlplane.apiserver.admission.webhooks.client import CallFault, WebhookClient
 from controlplane.apiserver.admission.webhooks.refusals import denial, internal, unsupported_dry_run
 from controlplane.apiserver.registry.scaling import scale_of
+from controlplane.apiserver.webhook_client import WebhookClient, WebhookError
 from controlplane.cel import CelCompileError, Program
 from controlplane.errors import Object
 from controlplane.resources.admissionregistration.expressions import Compiler, compile_conditions
@@ -208,7 +208,7 @@ class Caller:
             raise unsupported_dry_run(webhook.name)
         try:
             response = await self._call(invocation, request, obj, old)
-        except (CallFault, InvalidReview) as fault:
+        except (WebhookError, InvalidReview) as fault:
             if not webhook.ignores_failures:
                 log.warning("webhook %s: failing closed: %s", webhook.name, fault)
                 raise internal(f'failed calling webhook "{webhook.name}": {fault}') from fault
@@ -232,15 +232,15 @@ class Caller:
         source = invocation.webhook.source
         version = review_version(list(source.get("admissionReviewVersions") or ()))
         if not version:
-            raise CallFault(
+            raise WebhookError(
                 "could not create admission objects: webhook does not accept known AdmissionReview versions"
             )
         uid, body = review(request, invocation.kind, version, obj, old)
         seconds = int(source.get("timeoutSeconds") or 10)
         try:
-            answer = await self.client.post(source.get("clientConfig") or {}, body, seconds, request.lookup)
-        except CallFault as fault:
-            raise CallFault(f"failed to call webhook: {fault}") from fault
+            answer = await self.client.post(source.get("clientConfig") or {}, body, seconds)
+        except WebhookError as fault:
+            raise WebhookError(f"failed to call webhook: {fault}") from fault
         try:
             return parse_response(answer, uid, version, mutating=self.mutating)
         except InvalidReview as fault:

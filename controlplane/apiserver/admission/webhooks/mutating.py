@@ -10,7 +10,6 @@ import orjson
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
 from controlplane.apiserver.admission.review import Response
-from controlplane.apiserver.admission.webhooks.client import WebhookClient
 from controlplane.apiserver.admission.webhooks.hooks import (
     GROUP,
     Caller,
@@ -21,7 +20,8 @@ from controlplane.apiserver.admission.webhooks.hooks import (
 )
 from controlplane.apiserver.admission.webhooks.refusals import internal
 from controlplane.apiserver.registry.scaling import scaled
-from controlplane.errors import BadRequest, Invalid, Object
+from controlplane.apiserver.webhook_client import WebhookClient
+from controlplane.errors import BadRequest, Object, StatusError
 from controlplane.meta.patch.json_patch import apply_json_patch
 from controlplane.resources.kind import Kind
 from controlplane.schema import strict
@@ -116,10 +116,8 @@ class MutatingAdmissionWebhook:
             )
         try:
             patched = apply_json_patch(obj, response.patch)
-        except Invalid as fault:
-            raise internal(str(fault.__cause__ or fault)) from fault
-        except BadRequest as fault:
-            raise internal(str(fault)) from fault
+        except StatusError as fault:
+            raise internal(str(fault.__cause__ or fault.message)) from fault
         if patched == obj:
             return False
         patched = _checked(patched, obj, target, shown.body_kind)
@@ -181,6 +179,10 @@ def _put_back(request: AdmissionRequest, result: Object) -> None:
     """Make the request's object what the webhook made of it, the same dict as before: others hold it."""
     obj = request.obj
     assert obj is not None
+    if "metadata" not in obj:
+        obj.clear()
+        obj.update(result)
+        return
     metadata, changed = obj["metadata"], result["metadata"]
     if (changed.get("namespace") or "") != (metadata.get("namespace") or ""):
         raise BadRequest(

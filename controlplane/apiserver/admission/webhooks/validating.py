@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from controlplane.apiserver.admission.evaluation import AuthorizerSeat
 from controlplane.apiserver.admission.plugin import AdmissionRequest
-from controlplane.apiserver.admission.webhooks.client import WebhookClient
 from controlplane.apiserver.admission.webhooks.hooks import (
     GROUP,
     Caller,
@@ -16,6 +15,7 @@ from controlplane.apiserver.admission.webhooks.hooks import (
     converted,
     seen_request,
 )
+from controlplane.apiserver.webhook_client import WebhookClient
 from controlplane.errors import Object, StatusError
 from controlplane.resources.kind import Kind
 
