@@ -65,6 +65,7 @@ def test_kubelets_through_the_nodes_proxy(lab: Space) -> None:
     assert f'kubelet_node_name{{node="{node}"}} 1' in raw("metrics")
     label = f'{{container="main",namespace="{lab.name}",pod="app"}}'
     assert f"container_cpu_usage_seconds_total{label}" in raw("metrics/resource")
+    assert f'namespace="{lab.name}",pod="app"}}' in raw("metrics/cadvisor")
     summary = json.loads(raw("stats/summary"))
     assert summary["node"]["nodeName"] == node
     assert "app" in {pod["podRef"]["name"] for pod in summary["pods"]}

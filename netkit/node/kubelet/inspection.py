@@ -14,7 +14,13 @@ from controlplane.meta.quantity import Quantity
 from netkit import KUBERNETES_VERSION
 from netkit.kernel.process_usage import usage_of
 from netkit.node.kubelet.exposition import CONTENT_TYPE, Kind, Metric, Row, render
-from netkit.node.kubelet.summary import MeasuredContainer, MeasuredPod, resource_metrics, summary
+from netkit.node.kubelet.summary import (
+    MeasuredContainer,
+    MeasuredPod,
+    container_metrics,
+    resource_metrics,
+    summary,
+)
 from netkit.node.pods import Pods
 from netkit.node.settings import NodeSettings
 from netkit.node.usage_history import History
@@ -40,6 +46,7 @@ class Inspection:
             ("/configz", self._configz),
             ("/stats/summary", self._summary),
             ("/metrics", self._metrics),
+            ("/metrics/cadvisor", self._container_metrics),
             ("/metrics/resource", self._resource_metrics),
         ):
             router.add_get(path, handler)
@@ -61,13 +68,21 @@ class Inspection:
 
     async def _summary(self, request: web.Request) -> web.StreamResponse:
         history = await self._meter.refresh()
-        memory = Quantity.parse(self._settings.capacity.get("memory", "0")).whole()
         pods = self._measured(history)
+        memory = self._capacity("memory")
         return _json(summary(self._settings.node_name, self._started_at, memory, history, pods))
 
     async def _resource_metrics(self, request: web.Request) -> web.StreamResponse:
         history = await self._meter.refresh()
         return _exposed(resource_metrics(history, self._measured(history)))
+
+    async def _container_metrics(self, request: web.Request) -> web.StreamResponse:
+        history = await self._meter.refresh()
+        size = self._capacity("cpu"), self._capacity("memory")
+        return _exposed(container_metrics(history, self._measured(history), *size))
+
+    def _capacity(self, resource: str) -> int:
+        return Quantity.parse(self._settings.capacity.get(resource, "0")).whole()
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         return _exposed(self._own_metrics())
@@ -84,6 +99,7 @@ class Inspection:
                     record.started_at,
                     usages[record.id],
                     history.rate(record.id, record.started_at),
+                    record.image,
                 )
                 for record in records
                 if record.id in usages

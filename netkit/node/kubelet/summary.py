@@ -23,6 +23,7 @@ class MeasuredContainer:
     started_at: float
     usage: ContainerUsage
     rate: Rate | None
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,56 @@ def resource_metrics(history: History, pods: Sequence[MeasuredPod]) -> Iterator[
         "resource_scrape_error", Kind.GAUGE,
         "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise", [Row({}, 0)],
     )  # fmt: skip
+
+
+def container_metrics(
+    history: History, pods: Sequence[MeasuredPod], cores: int, memory: int
+) -> Iterator[Metric]:
+    """The families of `/metrics/cadvisor` there is something to say of. `cores` and `memory` are the node's."""
+    sample = history.newest
+    assert sample is not None
+    at = round(sample.at * 1000)
+    containers = [
+        (
+            {
+                "container": container.name,
+                "id": f"/kubepods/pod{pod.uid}/{container.usage.id}",
+                "image": container.image,
+                "name": container.usage.id,
+                "namespace": pod.namespace,
+                "pod": pod.name,
+            },
+            container,
+        )
+        for pod in pods
+        for container in pod.containers
+    ]
+    yield Metric(
+        "container_cpu_usage_seconds_total", Kind.COUNTER, "Cumulative cpu time consumed in seconds.",
+        [Row({"cpu": "total", **labels}, each.usage.cpu_nanos / 1e9, at) for labels, each in containers],
+    )  # fmt: skip
+    yield Metric(
+        "container_memory_rss", Kind.GAUGE, "Size of RSS in bytes.",
+        [Row(labels, max(each.usage.memory - each.usage.shared_memory, 0), at) for labels, each in containers],
+    )  # fmt: skip
+    for name, text in (
+        ("usage", "Current memory usage in bytes, including all memory regardless of when it was accessed"),
+        ("working_set", "Current working set in bytes."),
+    ):
+        rows = [Row(labels, each.usage.memory, at) for labels, each in containers]
+        yield Metric(f"container_memory_{name}_bytes", Kind.GAUGE, text, rows)
+    yield Metric(
+        "container_processes", Kind.GAUGE, "Number of processes running inside the container.",
+        [Row(labels, each.usage.processes, at) for labels, each in containers],
+    )  # fmt: skip
+    yield Metric(
+        "container_start_time_seconds", Kind.GAUGE, "Start time of the container since unix epoch in seconds.",
+        [Row(labels, each.started_at, at) for labels, each in containers],
+    )  # fmt: skip
+    yield Metric("machine_cpu_cores", Kind.GAUGE, "Number of logical CPU cores.", [Row({}, cores)])
+    yield Metric(
+        "machine_memory_bytes", Kind.GAUGE, "Amount of memory installed on the machine.", [Row({}, memory)]
+    )
 
 
 def _node_and_pods(

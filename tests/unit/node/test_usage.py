@@ -12,7 +12,13 @@ import pytest
 from controlplane.apiserver.usage import parse
 from netkit.kernel.process_usage import by_mount_namespace, mount_namespace, usage_of
 from netkit.node.kubelet.exposition import Kind, Metric, Row, render
-from netkit.node.kubelet.summary import MeasuredContainer, MeasuredPod, resource_metrics, summary
+from netkit.node.kubelet.summary import (
+    MeasuredContainer,
+    MeasuredPod,
+    container_metrics,
+    resource_metrics,
+    summary,
+)
 from netkit.node.runtime.meter import Meter, Spent
 from netkit.node.runtime.spec import BuiltinConfig, ContainerConfig, ContainerUsage, usage_from_json
 from netkit.node.usage_history import History, Part, Rate, Sample
@@ -183,6 +189,14 @@ def test_metrics_of_resources_are_prometheus_text(told: Told) -> None:
     assert f'pod_memory_working_set_bytes{{namespace="default",pod="p"}} 3145728 {at}' in lines
     assert "# TYPE node_cpu_usage_seconds_total counter" in lines
     assert "resource_scrape_error 0" in lines
+
+
+def test_metrics_of_containers(told: Told) -> None:
+    text = render(container_metrics(told.history, told.pods[:1], 4, 8 << 30)).decode()
+    labels = 'container="c",id="/kubepods/podu1/a",image="",name="a",namespace="default",pod="p"'
+    assert f'container_cpu_usage_seconds_total{{cpu="total",{labels}}} 6.0 1700000010000\n' in text
+    assert f"container_processes{{{labels}}} 2 1700000010000\n" in text
+    assert "machine_cpu_cores 4\n" in text
 
 
 def test_labels_are_escaped() -> None:
