@@ -5,6 +5,8 @@ Called by the core for /api, /apis and what lies directly below. The order of ki
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -125,6 +127,18 @@ def _group(name: str, versions: Sequence[str]) -> Object:
     return {"name": name, "versions": rows, "preferredVersion": rows[0]}
 
 
+def storage_version_hash(kind: Kind) -> str:
+    """Names the version objects are stored in, as upstream: equal hashes mean the same version."""
+    group, version = kind.hub or (kind.group, kind.version)
+    digest = hashlib.sha256(f"{group}/{version}/{kind.kind}".encode()).digest()
+    return base64.b64encode(digest[:8]).decode()
+
+
+def _is_stored_as_known(kind: Kind) -> bool:
+    """Whether there are stored objects, and their version is not a matter of a conversion elsewhere."""
+    return {"create", "watch"} <= set(kind.verbs) and (kind.convert is None or kind.hub is not None)
+
+
 def _resource_list(
     group: str, version: str, kinds: Sequence[Kind], served: Container[tuple[str, str, str]]
 ) -> Object:
@@ -141,6 +155,8 @@ def _resource_list(
             row["shortNames"] = list(kind.short_names)
         if kind.categories:
             row["categories"] = list(kind.categories)
+        if _is_stored_as_known(kind):
+            row["storageVersionHash"] = storage_version_hash(kind)
         rows.append(row)
         for sub in _subresources(kind, served):
             row = {

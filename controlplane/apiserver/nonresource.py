@@ -14,6 +14,7 @@ from controlplane.apiserver.messages import ApiRequest, ApiResponse, json_respon
 from controlplane.apiserver.negotiation import aggregated_discovery
 from controlplane.apiserver.options import Query
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.swagger import Swagger
 from controlplane.errors import NotFound, StatusError
 from controlplane.schema import openapi
 
@@ -74,6 +75,7 @@ class NonResources:
         self._discovery = discovery
         self._checks = dict(checks)
         self._openapi_index = b""
+        self._swagger = Swagger(kinds)
         self._version = orjson.dumps(version())
         self._paths = [*(documents or ()), "/openapi/v2", "/openapi/v3", "/version"]
         self._paths += [
@@ -96,7 +98,7 @@ class NonResources:
             case ("api" | "apis" as root,):
                 return self._root(root, request)
             case ("openapi", "v2"):
-                return typed(200, openapi.V2_BODY, openapi.V2_CONTENT_TYPE)
+                return await self._swagger.answer(request.headers)
             case ("openapi", "v3"):
                 return typed(200, self._index())
             case ("openapi", "v3", *rest):

@@ -179,10 +179,16 @@ async def test_openapi(api: Served) -> None:
     await api.json("GET", "/openapi/v3/apis/none/v1", 404)
     accept = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
     async with api.session.get(f"{api.url}/openapi/v2", headers=accept) as answer:
-        assert (answer.status, await answer.read()) == (200, b"")
+        assert (answer.status, (await answer.read())[:5]) == (200, b"\x0a\x032.0")
         assert answer.headers["Content-Type"] == (
             "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
         )
+        tag = answer.headers["ETag"]
+    async with api.session.get(f"{api.url}/openapi/v2") as answer:
+        swagger = await answer.json()
+        assert (answer.headers["ETag"], swagger["swagger"]) == (tag, "2.0")
+    async with api.session.get(f"{api.url}/openapi/v2", headers={"If-None-Match": tag}) as answer:
+        assert (answer.status, await answer.read()) == (304, b"")
 
 
 async def text(api: Served, path: str) -> tuple[int, str]:
