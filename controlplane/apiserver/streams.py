@@ -140,6 +140,20 @@ async def kubelet_answer(
     return ApiResponse(response.status, {"Content-Type": content_type}, response.body)
 
 
+async def upgrade_answer(dial: Dial, backend: Backend, request: ApiRequest, target: str) -> ApiResponse:
+    """Pass a request for an upgrade to a kubelet. Unlike elsewhere its refusal is handed on as it is, text and all:
+    that is what clients of streams read.
+    """
+    try:
+        far = await exchange(dial, backend, request, target)
+    except (OSError, Http1Error) as error:
+        raise InternalError(f"error dialing backend: {_reason(error, backend)}") from error
+    if far.status != 101 and far.status < 400:
+        await far.close()
+        raise InternalError(f"invalid upgrade response: status code {far.status}")
+    return answer(far)
+
+
 def _reason(error: Exception, backend: Backend | None = None) -> str:
     """As Go says it. Without `backend` the connection stood already."""
     if backend is not None and isinstance(error, TimeoutError) and not error.errno:

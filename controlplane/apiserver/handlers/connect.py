@@ -22,6 +22,7 @@ from controlplane.apiserver.streams import (
     kubelet_answer,
     kubelet_backend,
     proxied_answer,
+    upgrade_answer,
 )
 from controlplane.errors import BadRequest, Object, ServiceUnavailable, invalid
 from controlplane.meta.objects import dig
@@ -78,7 +79,7 @@ class Connector:
         _needs_upgrade(call)
         query += [("command", word) for word in command]
         target = _target((verb, call.namespace, call.name, container), query)
-        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+        return await upgrade_answer(self.dial, await self._kubelet(call, node), call.request, target)
 
     async def port_forward(self, call: Call) -> ApiResponse:
         pod = await _pod(call)
@@ -87,7 +88,7 @@ class Connector:
         _needs_upgrade(call)
         ports = ",".join(call.query.all("ports"))
         target = _target(("portForward", call.namespace, call.name), [("port", ports)] if ports else [])
-        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+        return await upgrade_answer(self.dial, await self._kubelet(call, node), call.request, target)
 
     async def proxy_pod(self, call: Call) -> ApiResponse:
         scheme, name, port = _split_name(call.name)

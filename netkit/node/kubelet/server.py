@@ -137,13 +137,14 @@ class KubeletServer:
         raise Refusal(403, f"Forbidden (user={user}, verb=get, resource=nodes, subresource=proxy)")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
-        return await logs.serve(request, self._worker(request))
+        missing = f'pod "{request.match_info["pod"]}" does not exist'
+        return await logs.serve(request, self._worker(request, missing))
 
-    def _worker(self, request: web.Request) -> PodWorker:
+    def _worker(self, request: web.Request, missing: str = "pod does not exist") -> PodWorker:
         namespace, name = request.match_info["namespace"], request.match_info["pod"]
         worker = self._pods.find(namespace, name)
         if worker is None:
-            raise Refusal(404, f'pod "{name}" not found')
+            raise Refusal(404, missing)
         return worker
 
     async def _command(self, request: web.Request) -> web.StreamResponse:
@@ -154,13 +155,14 @@ class KubeletServer:
             stderr=_flag(request, "error"),
             tty=_flag(request, "tty"),
         )
-        worker = self._worker(request)
-        container = request.match_info["container"]
-        view = worker.views.by_name.get(container)
-        if view is None or view.current is None or not view.current.running:
-            raise Refusal(500, f'container not found ("{container}")')
+        try:
+            container = self._running_container(request)
+        except Refusal as refusal:
+            if _speaks_newest(request):
+                return await _refuse_in_stream(request, refusal)
+            raise
         wanted = ExecRequest(
-            container=view.current.id,
+            container=container,
             argv=tuple(request.query.getall("command", [])),
             attach=request.path.startswith("/attach/"),
             stdin=options.stdin,
@@ -171,6 +173,17 @@ class KubeletServer:
         if _is_websocket(request):
             return await self._websocket_command(request, wanted, options)
         return await self._spdy_command(request, wanted, options)
+
+    def _running_container(self, request: web.Request) -> str:
+        """The id of the container the path names. Raises Refusal."""
+        container = request.match_info["container"]
+        view = self._worker(request).views.by_name.get(container)
+        if view is not None and view.current is not None and view.current.running:
+            return view.current.id
+        if request.path.startswith("/attach/"):
+            pod = "{pod}_{namespace}".format(**request.match_info)
+            raise Refusal(500, f"container {container} not found in pod {pod}")
+        raise Refusal(500, f'container not found ("{container}")')
 
     async def _websocket_command(
         self, request: web.Request, wanted: ExecRequest, options: StreamOptions
@@ -261,6 +274,24 @@ def _flag(request: web.Request, name: str) -> bool:
 
 def _is_websocket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def _speaks_newest(request: web.Request) -> bool:
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    return _is_websocket(request) and WEBSOCKET_VERSIONS[0] in [word.strip() for word in offered.split(",")]
+
+
+async def _refuse_in_stream(request: web.Request, refusal: Refusal) -> web.StreamResponse:
+    """In the newest protocol a refusal is the stream's final status: upstream's API server takes the upgrade itself
+    and only then asks the kubelet.
+    """
+    response = web.WebSocketResponse(protocols=WEBSOCKET_VERSIONS[:1])
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        await WebSocketCommand(response).finish(
+            failure_status(f"unable to upgrade connection: {refusal.text}")
+        )
+    return response
 
 
 def _spdy_version(request: web.Request, supported: tuple[str, ...]) -> str:

@@ -207,6 +207,22 @@ async def test_the_kubelets_refusals_become_statuses(served: Served, kubelet: Fa
     assert (body["reason"], body["message"]) == ("BadRequest", message)
 
 
+@pytest.mark.parametrize("what", ["exec?command=ls&stdout=true", "attach?stdout=true", "portforward"])
+async def test_refused_upgrades_are_handed_on_as_they_are(
+    served: Served, kubelet: FakeKubelet, what: str
+) -> None:
+    kubelet.reply = text(
+        "500 Internal Server Error", b'container not found ("c")', "Content-Type: text/plain"
+    )
+    reader, writer = await raw(served, f"GET {POD}/{what} HTTP/1.1\r\n{UPGRADE.format('SPDY/3.1')}\r\n")
+    async with asyncio.timeout(LIMIT):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 500 ")
+        assert b"Content-Type: text/plain" in head
+        assert await reader.readexactly(25) == b'container not found ("c")'
+    writer.close()
+
+
 async def test_a_dead_kubelet_is_told(served: Served, registry: FakeRegistry) -> None:
     pod = registry.objects["pods", "default", "p"]
     registry.add("pods", {**pod, "spec": {**pod["spec"], "nodeName": "n2"}})
@@ -328,14 +344,15 @@ async def test_closing_the_server_ends_tunnels(served: Served, kubelet: FakeKube
         writer.close()
 
 
-async def test_a_refused_upgrade_is_a_status(served: Served, kubelet: FakeKubelet) -> None:
-    kubelet.reply = text("403 Forbidden", b"not today")
-    head = UPGRADE.format("websocket")
-    reader, writer = await raw(served, f"GET {POD}/exec?command=ls&stdout=1 HTTP/1.1\r\n{head}\r\n")
+async def test_an_upgrade_that_is_neither_taken_nor_refused(served: Served, kubelet: FakeKubelet) -> None:
+    kubelet.reply = text("200 OK", b"hello")
+    reader, writer = await raw(
+        served, f"GET {POD}/exec?command=ls&stdout=1 HTTP/1.1\r\n{UPGRADE.format('websocket')}\r\n"
+    )
     async with asyncio.timeout(LIMIT):
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-        writer.close()
-    assert answer.startswith("HTTP/1.1 500 ")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 500 ")
+        assert b"invalid upgrade response: status code 200" in await reader.read(1000)
+    writer.close()
 
 
 async def test_a_pods_own_server_is_reached_by_proxy(served: Served, kubelet: FakeKubelet) -> None:

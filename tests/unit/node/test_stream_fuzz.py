@@ -481,6 +481,18 @@ async def test_what_is_refused(
     assert head.split(b" ")[1] == status
 
 
+async def test_a_refusal_in_the_newest_protocol(kubelet: tuple[int, Runtime]) -> None:
+    answer = await talk(
+        kubelet[0], "/exec/default/p/none?command=ls&output=1", websocket("v5.channel.k8s.io"), b""
+    )
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    said = b'Internal error occurred: unable to upgrade connection: container not found (\\"none\\")'
+    assert said in body
+    refused = await talk(kubelet[0], "/attach/default/p/none?output=1", websocket("v4.channel.k8s.io"), b"")
+    assert refused.startswith(b"HTTP/1.1 500 ")
+
+
 SUCCESS = b'\x03{"metadata": {}, "status": "Success"}'
 
 
