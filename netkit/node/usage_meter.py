@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
 
 from netkit.kernel.process_usage import usage_of
-from netkit.node.runtime.client import RuntimeClient, RuntimeGone
+from netkit.node.runtime.client import RuntimeClient, RuntimeGone, RuntimeRefused
 from netkit.node.usage_history import History, Part, Sample
+
+log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS = 15.0
 _FRESH_SECONDS = 2.0
@@ -32,10 +35,12 @@ class UsageMeter:
                 await self.refresh()
             except RuntimeGone:
                 continue
+            except RuntimeRefused as error:
+                log.warning("usage of containers is not known: %s", error)
             await asyncio.sleep(_PERIOD_SECONDS)
 
     async def refresh(self) -> History:
-        """Take a sample unless there is a fresh one. Raises RuntimeGone."""
+        """Take a sample unless there is a fresh one. Raises RuntimeGone and RuntimeRefused."""
         async with self._lock:
             newest = self.history.newest
             if newest is None or self._clock() - newest.at > _FRESH_SECONDS:

@@ -29,7 +29,7 @@ from netkit.node.worker import PodWorker
 
 
 class Inspection:
-    """The handlers. RuntimeGone is the server's to answer."""
+    """The handlers. RuntimeGone and RuntimeRefused are the server's to answer."""
 
     def __init__(self, settings: NodeSettings, pods: Pods, meter: UsageMeter) -> None:
         self._settings = settings

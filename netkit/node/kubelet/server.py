@@ -121,7 +121,7 @@ class KubeletServer:
             return await handler(request)
         except Refusal as refusal:
             return web.Response(status=refusal.status, text=refusal.text)
-        except RuntimeGone as error:
+        except (RuntimeGone, RuntimeRefused) as error:
             return web.Response(status=500, text=str(error))
 
     def _authorize(self, request: web.Request) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
@@ -19,9 +21,17 @@ from netkit.node.kubelet.summary import (
     resource_metrics,
     summary,
 )
+from netkit.node.runtime.client import RuntimeClient, RuntimeGone
 from netkit.node.runtime.meter import Meter, Spent
-from netkit.node.runtime.spec import BuiltinConfig, ContainerConfig, ContainerUsage, usage_from_json
+from netkit.node.runtime.spec import (
+    BuiltinConfig,
+    ContainerConfig,
+    ContainerUsage,
+    RuntimeUsage,
+    usage_from_json,
+)
 from netkit.node.usage_history import History, Part, Rate, Sample
+from netkit.node.usage_meter import UsageMeter
 
 NANOS = 1_000_000_000
 
@@ -202,3 +212,33 @@ def test_metrics_of_containers(told: Told) -> None:
 def test_labels_are_escaped() -> None:
     text = render([Metric("a", Kind.GAUGE, "h", [Row({"x": 'q"\\\n'}, 1)]), Metric("b", Kind.GAUGE, "h", [])])
     assert text == b'# HELP a h\n# TYPE a gauge\na{x="q\\"\\\\\\n"} 1\n'
+
+
+class Runtime:
+    """Gives or refuses a usage; stands for the runtime's client."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: Exception | None = None
+
+    async def usage(self) -> RuntimeUsage:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return RuntimeUsage(containers=(), own_cpu_nanos=1, own_memory=2)
+
+
+async def test_a_fresh_sample_is_not_taken_again() -> None:
+    runtime, now = Runtime(), [100.0]
+    meter = UsageMeter(cast("RuntimeClient", runtime), lambda: now[0])
+    for at, asked in ((100.0, 1), (101.0, 1), (103.0, 2)):
+        now[0] = at
+        await asyncio.gather(*(meter.refresh() for _ in range(3)))
+        assert runtime.asked == asked
+    newest = meter.history.newest
+    assert newest is not None
+    assert newest.parts["runtime"] == Part(1, 2)
+    assert newest.parts["kubelet"].memory > 0
+    now[0], runtime.error = 200.0, RuntimeGone("down")
+    with pytest.raises(RuntimeGone):
+        await meter.refresh()
