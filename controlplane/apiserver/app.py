@@ -38,6 +38,7 @@ from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subreso
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.metrics import Metrics
 from controlplane.apiserver.health import Health, HealthCheck
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
@@ -49,6 +50,7 @@ from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.stalled import StalledConnections
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
+from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import BadRequest, StatusError
 from controlplane.resources.catalog import SERVED
@@ -141,9 +143,12 @@ class ApiServer:
         self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
+        metrics = Metrics(Kubelets(kubelet_dial, config.kubelet_tls))
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer),
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+            ("metrics.k8s.io", "nodes", ""): {"get": metrics.get_node, "list": metrics.list_nodes},
+            ("metrics.k8s.io", "pods", ""): {"get": metrics.get_pod, "list": metrics.list_pods},
         }
         kinds = ServedKinds.of(config.kinds)
         registrations = None if config.aggregation is None else config.aggregation.registrations
