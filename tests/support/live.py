@@ -18,7 +18,7 @@ from support.client_wait import running
 from support.streaming_kubelet import StreamingKubelet
 
 from controlplane.apiserver.app import ServerConfig
-from controlplane.apiserver.server import component_clients
+from controlplane.apiserver.local_clients import component_clients
 from controlplane.client.client import Client
 from controlplane.control_loop import ControllerSettings, run_controllers
 from controlplane.meta.objects import dig, name
