@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ from controlplane.apiserver.flowcontrol.dangling import DanglingSchemas
 from controlplane.apiserver.flowcontrol.follow import follow as follow_flow_control
 from controlplane.apiserver.health import HealthCheck, Steps
 from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.metrics.parts import storage_series
 from controlplane.apiserver.operation import OperationSettings
 from controlplane.apiserver.own_objects import keep
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
@@ -258,6 +260,7 @@ async def serve_control_plane(
                     settings.service_cidrs,
                 )
                 await bootstrap_policy(registry, settings.policy)
+                server.operation.more_series.append(partial(storage_series, settings.data_dir / "store.db"))
                 await follow_flow_control(server.operation.gate, registry)
                 await aggregation.start()
                 keep(registry, following, own_objects(settings, registry, certificates))
