@@ -253,7 +253,7 @@ def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None
         return {"get": handler, "create": handler}
 
     def every(handler: Handler) -> Mapping[str, Handler]:
-        return dict.fromkeys(("create", "delete", "get", "patch", "update"), handler)
+        return dict.fromkeys(("create", "delete", "get", "patch", "update", ""), handler)
 
     tokens: SubresourceHandlers = {}
     if issuer is not None:
@@ -266,6 +266,7 @@ def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None
         ("", "pods", "portforward"): streams(connector.port_forward),
         ("", "pods", "proxy"): every(connector.proxy_pod),
         ("", "pods", "binding"): {"create": subresources.bind},
+        ("", "pods", "ephemeralcontainers"): _STATUS,
         ("", "pods", "eviction"): {"create": subresources.evict},
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),

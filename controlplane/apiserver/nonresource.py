@@ -70,7 +70,7 @@ class NonResources:
         self._discovery = discovery
         self._openapi_index = b""
         self._swagger = Swagger(kinds)
-        self._version = orjson.dumps(version())
+        self._version = orjson.dumps(version(), option=orjson.OPT_INDENT_2)
         self._paths = [*(documents or ()), "/openapi/v2", "/openapi/v3", "/version"]
         self._paths += health.paths
 

@@ -1,7 +1,8 @@
 """The objects every cluster has from its first start, as values. Pure; the bootstrap plants them.
 
 Namespaces, the system's priority classes, the ServiceCIDR of the server's own ranges, the levels and schemas of flow
-control, and one APIService for each version of each group that the server serves itself.
+control, one APIService for each version of each group that the server serves itself, and the role that lets viewers see
+what pods use.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from controlplane.errors import Object
 from controlplane.meta.timestamps import now
 from controlplane.resources.apiregistration import API_SERVICE, PRIORITIES, local_api_service
 from controlplane.resources.catalog import (
+    CLUSTER_ROLE,
     FLOW_SCHEMA,
     NAMESPACE,
     PRIORITY_CLASS,
@@ -29,8 +31,21 @@ from controlplane.resources.flowcontrol.defaults import (
     default_objects,
 )
 from controlplane.resources.kind import Kind
+from controlplane.resources.metrics import GROUP as METRICS
 from controlplane.resources.networking.service_cidr import DEFAULT_NAME, FINALIZER, READY
 from controlplane.resources.scheduling import SYSTEM_CLASSES
+
+_AGGREGATES = [f"rbac.authorization.k8s.io/aggregate-to-{role}" for role in ("admin", "edit", "view")]
+_METRICS_READER: Object = {
+    "metadata": {
+        "name": "system:aggregated-metrics-reader",
+        "labels": {"k8s-app": "metrics-server", **dict.fromkeys(_AGGREGATES, "true")},
+    },
+    "rules": [
+        {"apiGroups": [METRICS], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]},
+    ],
+}
+"""Comes with a metrics-server elsewhere: who may view pods may view what they use."""
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
@@ -51,6 +66,7 @@ def seeds(
         for version in served
         if version in PRIORITIES
     ]
+    found.append(Seed(CLUSTER_ROLE, _METRICS_READER))
     planted = {(kind.group, kind.plural) for kind in kinds}
     return [seed for seed in found if (seed.kind.group, seed.kind.plural) in planted]
 

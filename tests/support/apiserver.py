@@ -95,8 +95,12 @@ async def serving(
     config: ServerConfig | None = None,
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a free loopback port. Without `authorizer` only administrators may anything."""
+    """An ApiServer over `registry` on a loopback port (0 = a free one).
+
+    Without `authorizer` only administrators may anything.
+    """
     authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]
@@ -107,7 +111,7 @@ async def serving(
     chosen = replace(authentication or AuthenticationSettings(), token_file=tokens)
     made = ServerCertificates(authority, paths, admin, admin, FrontProxy.ensure(directory / "pki"))
     tls = server_tls(made, client_authorities(chosen, directory / "pki"))
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_server(("127.0.0.1", port))
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
     parts = build(chosen, directory / "pki", "cluster.local", url.removeprefix("https://"), registry.lookup)
     config = replace(
@@ -169,6 +173,8 @@ async def cluster(
     authorizer: Authorizer | None = None,
     disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
     operation: OperationSettings | None = None,
+    port: int = 0,
+    config: ServerConfig | None = None,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
@@ -210,10 +216,13 @@ async def cluster(
         DanglingSchemas(registry, following)
         await following.synced()
         await aggregation.synced()
-        config = ServerConfig(
-            kinds=registry.kinds, aggregation=aggregation, operation=operation or OperationSettings()
+        config = replace(
+            config or ServerConfig(),
+            kinds=registry.kinds,
+            aggregation=aggregation,
+            operation=operation or OperationSettings(),
         )
-        async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
+        async with serving(registry, directory, dial, config, authentication, asked.chain, port) as served:
             await follow_flow_control(served.server.operation.gate, registry)
             yield served
             await served.server.stop_listening()
