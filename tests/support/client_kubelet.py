@@ -124,4 +124,19 @@ class RemoteKubelet:
             for each in ("ContainersReady", "Ready"):
                 ready = {"type": each, "status": "True", "lastTransitionTime": now()}
                 status["conditions"] = conditions.with_condition(status.get("conditions"), ready)
+            status["startTime"] = now()
+            status["containerStatuses"] = [
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "containerID": f"test://{number}-{container['name']}",
+                    "ready": True,
+                    "started": True,
+                    "restartCount": 0,
+                    "state": {"running": {"startedAt": now()}},
+                    "lastState": {},
+                }
+                for container in pod["spec"]["containers"]
+            ]
             await self.client.update_status(POD, {**pod, "status": status})
