@@ -106,6 +106,7 @@ class FairGate:
         self.dispatched: Counter[tuple[str, str]] = Counter()
         self.rejected: Counter[tuple[str, str, str]] = Counter()
         self.on_wait: Callable[[WaitObserved], None] | None = None
+        self.before_each: Callable[[], None] | None = None
 
     @property
     def total_seats(self) -> int:
@@ -130,6 +131,8 @@ class FairGate:
 
     async def enter(self, passage: Passage) -> Seat:
         """See `Gate`. The passage learns how long it waited."""
+        if self.before_each is not None:
+            self.before_each()
         place = self._place(passage.request.user, passage.info)
         flow, level = place.flow, place.level
         passage.headers = place.headers

@@ -81,14 +81,13 @@ class RequestMetrics:
             self._in_flight[_request_kind(passage)] += 1
 
     def begun(self, passage: Passage) -> None:
-        labels = self._labels(passage)
+        # Kept, as the resource may be served no more when the stream ends.
+        labels = self._open[id(passage)] = self._labels(passage)
         self._long_running[labels] = self._long_running.get(labels, 0) + 1
-        # The kind may be served no longer when the stream ends.
-        self._open[id(passage)] = labels
 
     def ended(self, passage: Passage, response: ApiResponse) -> None:
         if passage.is_long_running:
-            self._end_stream(passage)
+            self._end_stream(passage, response)
             return
         self._in_flight[_request_kind(passage)] -= 1
         tally = self._tally(passage)
@@ -136,10 +135,10 @@ class RequestMetrics:
         users.values.update({(name,): float(count) for name, count in self._users.items()})
         return long_running, in_flight, users
 
-    def _end_stream(self, passage: Passage) -> None:
+    def _end_stream(self, passage: Passage, response: ApiResponse) -> None:
         labels = self._open.pop(id(passage), None)
         if labels is None:
-            labels = self._labels(passage)
+            labels = self._labels(passage)  # It was refused before there was a stream.
         else:
             self._long_running[labels] -= 1
         counted = (*labels, str(passage.code))

@@ -207,6 +207,22 @@ async def test_the_kubelets_refusals_become_statuses(served: Served, kubelet: Fa
     assert (body["reason"], body["message"]) == ("BadRequest", message)
 
 
+@pytest.mark.parametrize("what", ["exec?command=ls&stdout=true", "attach?stdout=true", "portforward"])
+async def test_refused_upgrades_are_handed_on_as_they_are(
+    served: Served, kubelet: FakeKubelet, what: str
+) -> None:
+    kubelet.reply = text(
+        "500 Internal Server Error", b'container not found ("c")', "Content-Type: text/plain"
+    )
+    reader, writer = await raw(served, f"GET {POD}/{what} HTTP/1.1\r\n{UPGRADE.format('SPDY/3.1')}\r\n")
+    async with asyncio.timeout(LIMIT):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 500 ")
+        assert b"Content-Type: text/plain" in head
+        assert await reader.readexactly(25) == b'container not found ("c")'
+    writer.close()
+
+
 async def test_a_dead_kubelet_is_told(served: Served, registry: FakeRegistry) -> None:
     pod = registry.objects["pods", "default", "p"]
     registry.add("pods", {**pod, "spec": {**pod["spec"], "nodeName": "n2"}})
@@ -328,14 +344,15 @@ async def test_closing_the_server_ends_tunnels(served: Served, kubelet: FakeKube
         writer.close()
 
 
-async def test_a_refused_upgrade_is_a_status(served: Served, kubelet: FakeKubelet) -> None:
-    kubelet.reply = text("403 Forbidden", b"not today")
-    head = UPGRADE.format("websocket")
-    reader, writer = await raw(served, f"GET {POD}/exec?command=ls&stdout=1 HTTP/1.1\r\n{head}\r\n")
+async def test_an_upgrade_that_is_neither_taken_nor_refused(served: Served, kubelet: FakeKubelet) -> None:
+    kubelet.reply = text("200 OK", b"hello")
+    reader, writer = await raw(
+        served, f"GET {POD}/exec?command=ls&stdout=1 HTTP/1.1\r\n{UPGRADE.format('websocket')}\r\n"
+    )
     async with asyncio.timeout(LIMIT):
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-        writer.close()
-    assert answer.startswith("HTTP/1.1 500 ")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 500 ")
+        assert b"invalid upgrade response: status code 200" in await reader.read(1000)
+    writer.close()
 
 
 async def test_a_pods_own_server_is_reached_by_proxy(served: Served, kubelet: FakeKubelet) -> None:
@@ -450,3 +467,44 @@ async def received(sent: bytes) -> bytes:
                 return b"".join([piece async for piece in exchange.body()])
         finally:
             await exchange.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+        ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+        ("stream=Stdout", "stream: Forbidden: may not be specified"),
+        (
+            "sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z",
+            "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+    ],
+)
+async def test_log_options_that_make_no_sense(
+    served: Served, kubelet: FakeKubelet, query: str, said: str
+) -> None:
+    body = await served.json("GET", f"{POD}/log?{query}", 422)
+    assert body["details"]["kind"] == "PodLogOptions"
+    assert body["message"].startswith('PodLogOptions "p" is invalid: ')
+    assert said in body["message"]
+    assert kubelet.heads == []
+
+
+@pytest.mark.parametrize("what", ["exec?command=ls&stdout=true", "attach?stdout=true", "portforward"])
+async def test_streams_need_an_upgrade(served: Served, kubelet: FakeKubelet, what: str) -> None:
+    for method in ("GET", "POST"):
+        body = await served.json(method, f"{POD}/{what}", 400)
+        assert (body["reason"], body["message"]) == ("BadRequest", "Upgrade request required")
+    assert kubelet.heads == []
+
+
+async def test_every_method_is_proxied(served: Served, kubelet: FakeKubelet) -> None:
+    kubelet.reply = text("200 OK", b"")
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        async with served.session.request(method, f"{served.url}{POD}/proxy/a%20b?q=1") as answer:
+            assert answer.status == 200
+        assert kubelet.request_line == f"{method} /a%20b?q=1 HTTP/1.1"
+        assert f"X-Forwarded-Uri: {POD}/proxy/a%20b\r\n" in kubelet.heads[-1]
+    await served.json("OPTIONS", POD, 405)
