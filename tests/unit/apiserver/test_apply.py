@@ -386,9 +386,7 @@ def test_custom_resources_take_no_strategic_merge_patch() -> None:
         "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
     )
     assert decode_patch("application/apply-patch+yaml", b"a: 1", custom).value == {"a": 1}
-    (item,) = (
-        item for path, item in paths(replace(WIDGET, strategic_merge=False)) if path.endswith("{name}")
-    )
+    (item,) = (item for path, item in paths(replace(WIDGET, strategic_merge=False)) if path.endswith("{name}"))
     assert list(item["patch"]["requestBody"]["content"]) == [
         "application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
     ]  # fmt: skip
