@@ -183,6 +183,7 @@ class ApiServer:
         self._watches: set[asyncio.Task[Any]] = set()
         self._writes: set[asyncio.Task[Any]] = set()
         self._certificates: WeakKeyDictionary[ssl.SSLObject, bytes] = WeakKeyDictionary()
+        self._is_over = False
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request whose user is known already; never raises but for cancellation."""
@@ -223,6 +224,7 @@ class ApiServer:
         Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
         """
         await self.stop_listening()
+        self._is_over = True
         await self._authentication.close()
         for task in self._endless:
             task.cancel()
@@ -247,7 +249,11 @@ class ApiServer:
         except StatusError as error:
             response = error_response(error)
         if isinstance(response.body, bytes) and response.tunnel is None:
-            return await _complete(request, response, response.body)
+            answer = await _complete(request, response, response.body)
+            if self._is_over:
+                # A client that keeps its connection would go on asking a server that is gone.
+                answer.force_close()
+            return answer
         task = asyncio.current_task()
         assert task is not None
         group = self._watches if response.is_watch else self._endless
