@@ -15,9 +15,12 @@ from support.cluster import kubectl_program
 
 HERE = Path(__file__).parent
 
-# Property tests are about results: a busy machine must not fail them.
-settings.register_profile("results", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("results")
+# Property tests are about results: a busy machine must not fail them. `--hypothesis-profile thorough` looks longer.
+settings.register_profile(
+    "quick", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
+settings.load_profile("quick")
 
 
 @functools.cache

@@ -107,3 +107,24 @@ class Health:
 def _plain(status: int, text: str) -> ApiResponse:
     told = typed(status, text.encode(), TEXT)
     return ApiResponse(told.status, {**told.headers, "X-Content-Type-Options": "nosniff"}, told.body)
+
+
+START_STEPS = (
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapiv3-controller",
+)
+"""What /readyz tells of the start, by upstream's names, in its order."""

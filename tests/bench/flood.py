@@ -26,7 +26,8 @@ from report import Figure, report
 
 from controlplane.apiserver.operation import OperationSettings
 from controlplane.apiserver.pki import CertificateAuthority
-from controlplane.apiserver.server import ControlPlaneSettings, serve_control_plane
+from controlplane.apiserver.server import serve_control_plane
+from controlplane.apiserver.settings import ControlPlaneSettings
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 _OBJECTS = 200

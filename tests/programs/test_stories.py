@@ -17,7 +17,7 @@ from support.cluster import ROOT, kubectl_minor, kubectl_program, minor_of
 from support.kubectl import Kubectl
 from support.stories import Narrator, load
 
-from controlplane.apiserver.server import component_clients
+from controlplane.apiserver.local_clients import component_clients
 from controlplane.control_loop import ControllerSettings, run_controllers
 from controlplane.resources.catalog import NODE
 

@@ -13,38 +13,23 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.stored_objects import StoredObjects
-from controlplane.apiserver.aggregation import Aggregation, FrontProxy
-from controlplane.apiserver.allocation.services import ServiceAllocator
+from controlplane.apiserver.aggregation import FrontProxy
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
-from controlplane.apiserver.bootstrap import bootstrap
-from controlplane.apiserver.custom_resources.definitions import CustomResources
-from controlplane.apiserver.flowcontrol.dangling import DanglingSchemas
-from controlplane.apiserver.flowcontrol.follow import follow as follow_flow_control
+from controlplane.apiserver.composition import ControlPlane
 from controlplane.apiserver.operation import OperationSettings
-from controlplane.apiserver.own_objects import keep
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
-from controlplane.apiserver.policy_bootstrap import bootstrap_policy
-from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.registry.following import Following
-from controlplane.apiserver.seeds import kept_seeds
-from controlplane.apiserver.served_kinds import ServedKinds
-from controlplane.apiserver.server import (
-    ControlPlaneSettings,
-    ServerCertificates,
-    admission_chain,
-    server_tls,
-)
+from controlplane.apiserver.server_certificates import ServerCertificates, prepare_pki, server_tls
+from controlplane.apiserver.settings import ControlPlaneSettings
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
-from controlplane.resources.catalog import KINDS, SERVED
+from controlplane.resources.catalog import KINDS
 from controlplane.resources.kind import Kind
 from controlplane.store.events import Stored
+from controlplane.store.protocol import Store
 from controlplane.store.sqlite import SQLiteStore
 
 TOKEN = "test-token-of-an-administrator"
@@ -106,9 +91,7 @@ async def serving(
     loopback = [ip_address("127.0.0.1")]
     paths = authority.ensure("apiserver", "kube-apiserver", ips=loopback, client=False, server=True)
     admin = authority.ensure("admin", "kubernetes-admin", ["system:masters"])
-    tokens = directory / "tokens.csv"
-    tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
-    chosen = replace(authentication or AuthenticationSettings(), token_file=tokens)
+    chosen = _with_tokens(directory, authentication)
     made = ServerCertificates(authority, paths, admin, admin, FrontProxy.ensure(directory / "pki"))
     tls = server_tls(made, client_authorities(chosen, directory / "pki"))
     sock = socket.create_server(("127.0.0.1", port))
@@ -122,13 +105,10 @@ async def serving(
     )
     server = ApiServer(config, registry, parts.authentication, authorizer, dial)
     await server.serve([sock], tls)
-    client_tls = ssl.create_default_context(cafile=authority.certificate_path)
-    client_tls.load_cert_chain(admin.cert, admin.key)
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls))
     try:
-        yield Served(server, url, session, authority, admin)
+        async with _session(authority, admin) as session:
+            yield Served(server, url, session, authority, admin)
     finally:
-        await session.close()
         await server.close()
 
 
@@ -175,63 +155,56 @@ async def cluster(
     operation: OperationSettings | None = None,
     port: int = 0,
     config: ServerConfig | None = None,
+    store: Store | None = None,
 ) -> AsyncIterator[Served]:
-    """A server over a real registry and a SQLite store, with the first objects; no controllers."""
-    authorization = Authorization.of(settings or AuthorizationSettings())
-    asked = authorization if authorizer is None else replace(authorization, chain=authorizer)
-    store = SQLiteStore(directory / "store.db")
-    kinds, objects = ServedKinds(SERVED), StoredObjects()
+    """A control plane on a SQLite store (or `store`), as it is served, but without controllers."""
     control_plane = ControlPlaneSettings(
-        data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
+        data_dir=directory,
+        pki_dir=directory / "pki",
+        advertise_address=ip_address("172.18.0.2"),
+        service_cidrs=(IPv4Network("10.96.0.0/16"),),
+        authentication=_with_tokens(directory, authentication),
+        authorization=settings or AuthorizationSettings(),
+        operation=operation or OperationSettings(),
+        disabled_admission=tuple(disabled_admission),
     )
-    resolver = EndpointResolver()
-    webhooks = WebhookClient(resolver, dial)
-    chain = admission_chain(control_plane, kinds, asked, objects, webhooks)
-    registry = Registry(
-        store,
-        kinds,
-        admission=chain.mutating,
-        validation=chain.validating,
-        allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
+    certificates = prepare_pki(control_plane)
+    sock = socket.create_server(("127.0.0.1", port))
+    address = f"127.0.0.1:{sock.getsockname()[1]}"
+    held = store or SQLiteStore(directory / "store.db")
+    plane = ControlPlane(
+        control_plane,
+        held,
+        certificates,
+        dial,
+        address,
+        authorizer=authorizer,
+        config=config or ServerConfig(),
     )
-    objects.attach(registry)
-    resolver.attach(registry)
-    await registry.start()
-    await authorization.follow(registry)
-    custom = CustomResources(registry, webhooks)
-    proxy = FrontProxy.ensure(directory / "pki")
-    clients = CertificateAuthority.load_or_create(directory / "pki").certificate_pem
-    config_map = proxy.config_map(authentication or AuthenticationSettings(), clients)
-    aggregation = Aggregation(registry, resolver, dial, proxy.client)
-    following = Following(registry)
-    upkeep = (custom, following, aggregation)
     try:
-        await custom.start()
-        cidrs = [IPv4Network("10.96.0.0/16")]
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
-        if authorizer is None:
-            await bootstrap_policy(registry)
-        await aggregation.start()
-        keep(registry, following, [*kept_seeds(registry.kinds.built_in), config_map])
-        DanglingSchemas(registry, following)
-        await following.synced()
-        await aggregation.synced()
-        config = replace(
-            config or ServerConfig(),
-            kinds=registry.kinds,
-            aggregation=aggregation,
-            operation=operation or OperationSettings(),
-        )
-        async with serving(registry, directory, dial, config, authentication, asked.chain, port) as served:
-            await follow_flow_control(served.server.operation.gate, registry)
-            yield served
-            await served.server.stop_listening()
-            for part in upkeep:
-                await part.close()
-            await registry.close()
+        await plane.start()
+        await plane.settled()
+        await plane.serve([sock])
+        authority, admin = certificates.authority, certificates.admin
+        async with _session(authority, admin) as session:
+            yield Served(plane.server, f"https://{address}", session, authority, admin)
     finally:
-        for part in upkeep:
-            await part.close()
-        await registry.close()
-        await store.close()
-        await authorization.close()
+        await plane.close()
+        await held.close()
+        sock.close()
+
+
+def _with_tokens(directory: Path, authentication: AuthenticationSettings | None) -> AuthenticationSettings:
+    tokens = directory / "tokens.csv"
+    tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
+    return replace(authentication or AuthenticationSettings(), token_file=tokens)
+
+
+@asynccontextmanager
+async def _session(
+    authority: CertificateAuthority, admin: CertificatePaths
+) -> AsyncIterator[aiohttp.ClientSession]:
+    tls = ssl.create_default_context(cafile=authority.certificate_path)
+    tls.load_cert_chain(admin.cert, admin.key)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        yield session

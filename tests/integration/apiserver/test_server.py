@@ -17,7 +17,9 @@ from cryptography import x509
 from support.apiserver import refuse
 
 from controlplane.apiserver.pki import PkiError
-from controlplane.apiserver.server import Controllers, ControlPlaneSettings, prepare_pki, serve_control_plane
+from controlplane.apiserver.server import Controllers, serve_control_plane
+from controlplane.apiserver.server_certificates import prepare_pki
+from controlplane.apiserver.settings import ControlPlaneSettings
 from controlplane.client.components import Clients
 from controlplane.errors import Forbidden
 from controlplane.resources.catalog import CONFIG_MAP, NAMESPACE

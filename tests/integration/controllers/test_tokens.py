@@ -15,8 +15,8 @@ from support.authentication import Rights, account, reviewed, whoami
 from support.client_wait import running, until
 
 from controlplane.apiserver.authn.keys import signing_key
+from controlplane.apiserver.local_clients import local_transport
 from controlplane.apiserver.pki import service_account_key
-from controlplane.apiserver.server import local_transport
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers

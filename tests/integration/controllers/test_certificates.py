@@ -19,8 +19,8 @@ from support.authentication import Rights, whoami
 from support.client_wait import running
 from support.requests import CLIENT_USAGES, asked, request_object, write_key
 
+from controlplane.apiserver.local_clients import local_transport
 from controlplane.apiserver.pki import CertificateAuthority
-from controlplane.apiserver.server import local_transport
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers
