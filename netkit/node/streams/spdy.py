@@ -25,6 +25,8 @@ FLAG_FIN: Final = 1
 STATUS_CANCEL: Final = 5
 _VERSION: Final = 3
 _LARGEST_FRAME: Final = 1 << 24
+_LARGEST_HEADERS: Final = 1 << 20
+"""Bytes a header block may unpack to: a frame of zeros stands for gigabytes."""
 
 
 class SpdyError(ValueError):
@@ -142,7 +144,9 @@ class SpdyServer:
         return None
 
     def _parse_headers(self, block: bytes) -> dict[str, str]:
-        data = self._inflate.decompress(block)
+        data = self._inflate.decompress(block, _LARGEST_HEADERS)
+        if self._inflate.unconsumed_tail:
+            raise SpdyError("header block too large")
         (count,) = struct.unpack_from(">I", data)
         at, headers = 4, {}
         for _ in range(count):
