@@ -14,6 +14,7 @@ import ssl
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.apiserver import deadline
+from controlplane.apiserver.aggregation import Aggregation
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.bearer import bearer_token
 from controlplane.apiserver.authn.credentials import Credentials
@@ -37,17 +39,22 @@ from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subreso
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.metrics import Metrics
+from controlplane.apiserver.health import Health, HealthCheck
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
-from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
+from controlplane.apiserver.metrics.parts import aggregator_series, watch_series
+from controlplane.apiserver.nonresource import NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
+from controlplane.apiserver.passage import Observer
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.stalled import StalledConnections
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
+from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, StatusError
+from controlplane.errors import BadRequest, StatusError, Unauthorized
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
@@ -70,9 +77,10 @@ _BODY_SECONDS = 60.0
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
-    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
+    siblings beside `ping`, `log` and `etcd`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
     ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
-    speaks in: they go no further than authentication."""
+    speaks in: they go no further than authentication. `observers` are told of each request beside `operation`'s own.
+    `aggregation` knows what other servers serve."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
@@ -83,6 +91,8 @@ class ServerConfig:
     documents: Mapping[str, ApiResponse] = field(default_factory=dict)
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
     operation: OperationSettings = field(default_factory=OperationSettings)
+    aggregation: Aggregation | None = None
+    observers: Sequence[Observer] = ()
 
 
 class _WithoutBytes(logging.Filter):
@@ -113,29 +123,43 @@ class ApiServer:
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
-        async def ping() -> str:
+        async def good() -> str:
             return ""
 
         async def store() -> str:
             await registry.revision()
             return ""
 
-        checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
+        async def shutdown() -> str:
+            return "process is shutting down" if self._is_closing else ""
+
+        self._is_closing = False
+        health = Health(
+            {
+                "ping": good, "log": good, "etcd": store, "etcd-readiness": store, "informer-sync": good,
+                **config.health_checks, "shutdown": shutdown,
+            },
+            ready_only=("etcd-readiness", "informer-sync", "shutdown"),
+        )  # fmt: skip
         self._authentication = authentication
         self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
+        metrics = Metrics(Kubelets(kubelet_dial, config.kubelet_tls))
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer),
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+            ("metrics.k8s.io", "nodes", ""): {"get": metrics.get_node, "list": metrics.list_nodes},
+            ("metrics.k8s.io", "pods", ""): {"get": metrics.get_pod, "list": metrics.list_pods},
         }
         kinds = ServedKinds.of(config.kinds)
-        discovery = Discovery(kinds, config.server_address, subresources)
+        registrations = None if config.aggregation is None else config.aggregation.registrations
+        discovery = Discovery(kinds, config.server_address, subresources, registrations)
         explainer = Explainer(as_chain(authorizer))
-        non_resources = NonResources(kinds, discovery, checks, config.documents)
+        non_resources = NonResources(kinds, discovery, health, config.documents, config.aggregation)
         self.operation = Operation(config.operation, registry)
         pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
-        non_resources.add_pages({**pages, **self.operation.pages(non_resources.healthy)})
+        non_resources.add_pages({**pages, **self.operation.pages(health.healthy)})
         self._core = Core(
             registry,
             kinds,
@@ -144,9 +168,13 @@ class ApiServer:
             subresources,
             review_handlers(authentication, authorizer),
             gate=self.operation.gate,
-            observers=self.operation.observers,
+            observers=[*self.operation.observers, *config.observers],
             request_timeout=config.operation.request_timeout,
+            aggregation=config.aggregation,
         )
+        self.operation.more_series.append(lambda: [watch_series(self._core.frames.events)])
+        if registrations is not None:
+            self.operation.more_series.append(partial(aggregator_series, registrations))
         self._runner: web.ServerRunner | None = None
         self._stalled: StalledConnections | None = None
         self._sites: list[web.SockSite] = []
@@ -181,7 +209,8 @@ class ApiServer:
             self._sites.append(site)
 
     async def stop_listening(self) -> None:
-        """Take no more connections; the ones there are go on."""
+        """Take no more connections; the ones there are go on. From now on the server says that it is not ready."""
+        self._is_closing = True
         for site in self._sites:
             await site.stop()
         self._sites.clear()
@@ -271,7 +300,12 @@ class ApiServer:
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         certificate = tls.getpeercert(True) if tls is not None else None
         credentials = Credentials(certificate or b"", bearer_token(headers), headers)
-        user = (await self._authentication.identify(credentials, path)).user
+        try:
+            user = (await self._authentication.identify(credentials, path)).user
+        except Unauthorized:
+            self.operation.metrics.authenticated("failure")
+            raise
+        self.operation.metrics.authenticated("success")
         if not any(name.lower().startswith(IMPERSONATE) for name in headers):
             return user, None
         pairs = [(name.lower(), value) for name, value in headers.items()]

@@ -21,10 +21,6 @@ from controlplane.resources.kind import Kind
 from controlplane.schema import definitions
 from controlplane.schema.openapi_paths import META, paths
 
-V2_CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-V2_BODY = b""
-"""The answer to `/openapi/v2`: an empty protobuf document. Old clients then trust the server to validate."""
-
 _documents: dict[tuple[str, str], tuple[str, bytes]] = {}
 """The latest document of each group and version, with its hash."""
 

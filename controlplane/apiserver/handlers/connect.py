@@ -16,16 +16,23 @@ from urllib.parse import quote, urlencode
 from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
-from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, proxied_answer
-from controlplane.errors import BadRequest, NotFound, Object, ServiceUnavailable
+from controlplane.apiserver.streams import (
+    Backend,
+    Dial,
+    is_upgrade,
+    kubelet_answer,
+    kubelet_backend,
+    proxied_answer,
+    upgrade_answer,
+)
+from controlplane.errors import BadRequest, NotFound, Object, ServiceUnavailable, invalid
 from controlplane.meta.objects import dig
 from controlplane.resources.catalog import ENDPOINTS, NODE, POD, SERVICE
+from controlplane.resources.rules import Field
 
-KUBELET_PORT = 10250
 _LOG_FLAGS = ("follow", "previous", "timestamps")
 _LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
 _STREAM_FLAGS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
-_ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
 TEXT = "text/plain"
 
 
@@ -37,6 +44,7 @@ class Connector:
     kubelet_tls: ssl.SSLContext | None
 
     async def log(self, call: Call) -> ApiResponse:
+        _check_log_options(call)
         pod = await _pod(call)
         container = _container(pod, call.query.text("container"))
         node = dig(pod, "spec", "nodeName", default="")
@@ -69,17 +77,19 @@ class Connector:
         query = [(name, "1") for asked, name in _STREAM_FLAGS if call.query.flag(asked)]
         if not any(name != "tty" for name, _ in query):
             raise BadRequest("you must specify at least 1 of stdin, stdout, stderr")
+        _needs_upgrade(call)
         query += [("command", word) for word in command]
         target = _target((verb, call.namespace, call.name, container), query)
-        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+        return await upgrade_answer(self.dial, await self._kubelet(call, node), call.request, target)
 
     async def port_forward(self, call: Call) -> ApiResponse:
         pod = await _pod(call)
         await _admit(call, "PodPortForwardOptions")
         node = _host(pod)
+        _needs_upgrade(call)
         ports = ",".join(call.query.all("ports"))
         target = _target(("portForward", call.namespace, call.name), [("port", ports)] if ports else [])
-        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+        return await upgrade_answer(self.dial, await self._kubelet(call, node), call.request, target)
 
     async def proxy_pod(self, call: Call) -> ApiResponse:
         scheme, name, port = _split_name(call.name)
@@ -121,14 +131,7 @@ class Connector:
 
     async def _kubelet(self, call: Call, node_name: str) -> Backend:
         node = (await call.registry.get(NODE, "", node_name)).object
-        addresses = {
-            entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())
-        }
-        address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
-        if not address:
-            raise ServiceUnavailable(f'no preferred addresses found for node "{node_name}"')
-        port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
-        return Backend(address, port, self.kubelet_tls)
+        return kubelet_backend(node, self.kubelet_tls)
 
 
 async def _admit(call: Call, kind: str) -> None:
@@ -153,6 +156,26 @@ async def _admit(call: Call, kind: str) -> None:
 
 async def _pod(call: Call) -> Object:
     return (await call.registry.get(call.kind, call.namespace, call.name)).object
+
+
+def _needs_upgrade(call: Call) -> None:
+    if not is_upgrade(call.request.headers):
+        raise BadRequest("Upgrade request required")
+
+
+def _check_log_options(call: Call) -> None:
+    """Raises Invalid for what upstream's `ValidatePodLogOptions` refuses."""
+    options = Field.root({name: call.query.integer(name) for name in _LOG_NUMBERS})
+    options["tailLines"].not_negative()
+    options["limitBytes"].positive()
+    if call.query.text("stream"):
+        options["stream"].forbidden("may not be specified")
+    if options["sinceSeconds"].value is not None and call.query.text("sinceTime"):
+        options.forbidden("at most one of `sinceTime` or `sinceSeconds` may be specified")
+    else:
+        options["sinceSeconds"].positive()
+    if options.causes:
+        raise invalid("PodLogOptions", "", call.name, options.causes)
 
 
 def _names(pod: Object, field: str) -> list[str]:

@@ -523,6 +523,7 @@ CUSTOM_RESOURCE_DEFINITION = Kind(
     validate=_validate,
     validate_update=_validate_update,
     status=True,
+    status_metadata=(),
     validate_status=_validate_status,
     generation=True,
     unconditional_update=False,

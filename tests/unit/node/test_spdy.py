@@ -76,6 +76,24 @@ def conversation() -> tuple[bytes, list[Event]]:
     ]
 
 
+def merged(events: list[Event]) -> list[Event]:
+    """Pieces of one stream's data as one: where they are cut says nothing."""
+    found: list[Event] = []
+    for event in events:
+        last = found[-1] if found else None
+        if (
+            isinstance(event, DataReceived)
+            and isinstance(last, DataReceived)
+            and event.stream == last.stream
+            and event.data
+            and not last.finished
+        ):
+            found[-1] = DataReceived(event.stream, last.data + event.data, event.finished)
+        else:
+            found.append(event)
+    return found
+
+
 @given(st.lists(st.integers(min_value=1, max_value=200), max_size=30))
 def test_any_slicing_gives_the_same_events(cuts: list[int]) -> None:
     sent, expected = conversation()
@@ -84,7 +102,7 @@ def test_any_slicing_gives_the_same_events(cuts: list[int]) -> None:
     edges = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
     for start, end in pairwise(edges):
         events += server.receive(sent[start:end])
-    assert events == expected
+    assert merged(events) == expected
 
 
 def test_ping_is_echoed_and_replies_share_one_compressor() -> None:
@@ -131,7 +149,7 @@ def test_nonsense_is_refused_or_waits(sent: bytes) -> None:
 def test_a_bomb_of_headers_is_refused_before_it_is_unpacked() -> None:
     packer = zlib.compressobj(9, zdict=DICTIONARY)
     packed = packer.compress(bytes(24 * 1024 * 1024)) + packer.flush(zlib.Z_SYNC_FLUSH)
-    with pytest.raises(SpdyError, match="header block too large"):
+    with pytest.raises(SpdyError, match="header block|control frame"):
         list(SpdyServer().receive(control(1, struct.pack(">IIBB", 1, 0, 0, 0) + packed)))
 
 
