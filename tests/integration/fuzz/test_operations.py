@@ -2,7 +2,7 @@
 
 Seeded: a failure names the request, and the same seed sends it again. For long runs:
 
-    NETKIT_FUZZ_SEED=7 NETKIT_FUZZ_ROUNDS=1000 .venv/bin/python -m pytest tests/programs/fuzz
+    NETKIT_FUZZ_SEED=7 NETKIT_FUZZ_ROUNDS=1000 .venv/bin/python -m pytest tests/integration/fuzz
 """
 
 from __future__ import annotations
