@@ -68,20 +68,20 @@ def _integer(loader: _JsonLoader, node: yaml.ScalarNode) -> int | float:
     return number if -(2**63) <= number < 2**64 else float(number)
 
 
-def _as_text(loader: _JsonLoader, node: yaml.ScalarNode) -> Any:
-    return loader.construct_yaml_str(node)
+def _text(loader: _JsonLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
 
 
-def _as_list(loader: _JsonLoader, node: yaml.Node) -> Any:
-    return loader.construct_yaml_seq(node)
+def _sequence(loader: _JsonLoader, node: yaml.SequenceNode) -> list[Any]:
+    return list(loader.construct_sequence(node, deep=True))
 
 
 _JsonLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _JsonLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _JsonLoader.add_constructor("tag:yaml.org,2002:set", _mapping)
-_JsonLoader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
+_JsonLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
 for _tag in ("omap", "pairs"):
-    _JsonLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_list)
+    _JsonLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _sequence)
 
 
 def parse(body: bytes) -> YamlBody:
