@@ -67,7 +67,7 @@ def _generate_name(kind: Kind, prefix: Field) -> None:
 
 
 def _always(meta: Field, before: Field | None = None) -> None:
-    """What holds at any time. What is as `before` was judged when it came: that saves most updates most of the work."""
+    """What holds at any time. What is as `before` was judged when it came: for most updates that is all of it."""
     meta["generation"].not_negative()
     for name, check in _PARTS.items():
         part = meta[name]

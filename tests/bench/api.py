@@ -233,13 +233,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", choices=list(PARTS), help="one part, saved under a name of its own")
+    parser.add_argument("--only", choices=list(PARTS), help="one part; each is saved as a result of its own")
     arguments = parser.parse_args()
-    figures: list[Figure] = []
     for name, part in PARTS.items():
         if arguments.only in (None, name):
-            figures += asyncio.run(part(arguments.runs))
-    report(f"api_{arguments.only}" if arguments.only else "api", figures)
+            report(f"api_{name}", asyncio.run(part(arguments.runs)))
 
 
 if __name__ == "__main__":
