@@ -14,6 +14,7 @@ import ssl
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -42,6 +43,7 @@ from controlplane.apiserver.handlers.metrics import Metrics
 from controlplane.apiserver.health import Health, HealthCheck
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
+from controlplane.apiserver.metrics.parts import aggregator_series, watch_series
 from controlplane.apiserver.nonresource import NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
 from controlplane.apiserver.passage import Observer
@@ -52,7 +54,7 @@ from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, StatusError
+from controlplane.errors import BadRequest, StatusError, Unauthorized
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
@@ -170,6 +172,9 @@ class ApiServer:
             request_timeout=config.operation.request_timeout,
             aggregation=config.aggregation,
         )
+        self.operation.more_series.append(lambda: [watch_series(self._core.frames.events)])
+        if registrations is not None:
+            self.operation.more_series.append(partial(aggregator_series, registrations))
         self._runner: web.ServerRunner | None = None
         self._stalled: StalledConnections | None = None
         self._sites: list[web.SockSite] = []
@@ -295,7 +300,12 @@ class ApiServer:
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         certificate = tls.getpeercert(True) if tls is not None else None
         credentials = Credentials(certificate or b"", bearer_token(headers), headers)
-        user = (await self._authentication.identify(credentials, path)).user
+        try:
+            user = (await self._authentication.identify(credentials, path)).user
+        except Unauthorized:
+            self.operation.metrics.authenticated("failure")
+            raise
+        self.operation.metrics.authenticated("success")
         if not any(name.lower().startswith(IMPERSONATE) for name in headers):
             return user, None
         pairs = [(name.lower(), value) for name, value in headers.items()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from controlplane.apiserver.admission.plugins import admission_chain
 from controlplane.apiserver.admission.stored_objects import StoredObjects
@@ -24,6 +25,7 @@ from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.flowcontrol.dangling import DanglingSchemas
 from controlplane.apiserver.flowcontrol.follow import follow as follow_flow_control
 from controlplane.apiserver.health import START_STEPS, HealthCheck, Steps
+from controlplane.apiserver.metrics.parts import storage_series
 from controlplane.apiserver.own_objects import keep
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry, Seed
@@ -114,6 +116,8 @@ class ControlPlane:
             registry, settings.api_service_ip, addresses, settings.advertise_port, settings.service_cidrs
         )
         await bootstrap_policy(registry, settings.policy)
+        file_size = partial(storage_series, settings.data_dir / "store.db")
+        self.server.operation.more_series.append(file_size)
         await follow_flow_control(self.server.operation.gate, registry)
         await self._aggregation.start()
         keep(registry, self._following, self._own_objects())

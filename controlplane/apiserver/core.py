@@ -101,7 +101,7 @@ class Core:
         self._kinds = kinds
         self._authorizer = authorizer
         self._non_resources = non_resources
-        self._frames = FrameCache()
+        self.frames = FrameCache()
         self._subresources = subresources
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
@@ -170,7 +170,7 @@ class Core:
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
         call = Call(
-            request, info, kind, query, self._registry, self._frames, self._authorizer, passage.remarks
+            request, info, kind, query, self._registry, self.frames, self._authorizer, passage.remarks
         )
         response = await handler(call)
         return _deprecated(response, kind) if kind.deprecation else response

@@ -198,4 +198,5 @@ def who(call: ApiCall) -> str:
 
 def _span(latest: Sequence[ApiCall]) -> float:
     """Seconds the calls are spread over, at least one."""
-    return max((latest[-1].time - latest[0].time) if latest else 0.0, 1.0)
+    times = [call.time for call in latest]
+    return max(max(times) - min(times), 1.0) if times else 1.0

@@ -121,8 +121,9 @@ class RemoteKubelet:
                 "podIP": f"10.244.{number // 250}.{number % 250 + 1}",
             }
             status["podIPs"] = [{"ip": status["podIP"]}]
-            ready = {"type": "Ready", "status": "True", "lastTransitionTime": now()}
-            status["conditions"] = conditions.with_condition(status.get("conditions"), ready)
+            for each in ("ContainersReady", "Ready"):
+                ready = {"type": each, "status": "True", "lastTransitionTime": now()}
+                status["conditions"] = conditions.with_condition(status.get("conditions"), ready)
             status["startTime"] = now()
             status["containerStatuses"] = [
                 {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from controlplane.apiserver.app import ServerConfig
 from controlplane.apiserver.local_clients import component_clients
 from controlplane.client.client import Client
 from controlplane.control_loop import ControllerSettings, run_controllers
+from controlplane.errors import Object
 from controlplane.meta.objects import dig, name
-from controlplane.resources.catalog import CONFIG_MAP, NODE, SERVICE_ACCOUNT
+from controlplane.resources.catalog import CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, NODE, SERVICE_ACCOUNT
 from controlplane.resources.kind import Kind
 from controlplane.store.protocol import Delete
 from controlplane.store.sqlite import SQLiteStore
@@ -70,13 +71,10 @@ class Live:
         nodes = RemoteKubelet(clients.api_server, ("node1", "node2"))
         controllers = run_controllers(clients, settings, served.authority.certificate_pem.decode())
         await self._running.enter_async_context(running(controllers, nodes.run()))
-        async with asyncio.timeout(LIMIT):
-            for kind, wanted in (
-                (NODE, "node2"),
-                (CONFIG_MAP, "kube-root-ca.crt"),
-                (SERVICE_ACCOUNT, "default"),
-            ):
-                await _seen(clients.api_server, kind, wanted)
+        client = clients.api_server
+        await seen(client, NODE, lambda obj: name(obj) == "node2" and dig(obj, "status", "conditions"))
+        for kind, wanted in ((CONFIG_MAP, "kube-root-ca.crt"), (SERVICE_ACCOUNT, "default")):
+            await seen(client, kind, lambda obj, wanted=wanted: name(obj) == wanted, "default")
 
     async def stop(self) -> None:
         self._served = None
@@ -117,11 +115,32 @@ class Live:
         return str(path)
 
 
-async def _seen(client: Client, kind: Kind, wanted: str) -> None:
-    """Return once an object of that name is there, and a node is ready."""
-    async for event in client.watch(kind):
-        if name(event.object) == wanted and (kind is not NODE or dig(event.object, "status", "conditions")):
-            return
+async def seen(
+    client: Client,
+    kind: Kind,
+    condition: Callable[[Object], Any],
+    namespace: str = "",
+    seconds: float = LIMIT,
+) -> Object:
+    """The first object for which `condition` holds, of those there and those that come."""
+    async with asyncio.timeout(seconds), aclosing(client.watch(kind, namespace, bookmarks=False)) as events:
+        async for event in events:
+            if condition(event.object):
+                return event.object
+    raise AssertionError("the watch ended before what was waited for")
+
+
+async def established(client: Client, definition: Object) -> None:
+    """Create a CustomResourceDefinition and wait until it is served."""
+    made = await client.create(CUSTOM_RESOURCE_DEFINITION, definition)
+
+    def ready(obj: Object) -> bool:
+        conditions = dig(obj, "status", "conditions", default=())
+        return name(obj) == name(made) and ("Established", "True") in {
+            (each["type"], each["status"]) for each in conditions
+        }
+
+    await seen(client, CUSTOM_RESOURCE_DEFINITION, ready)
 
 
 @asynccontextmanager

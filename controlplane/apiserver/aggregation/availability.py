@@ -259,14 +259,23 @@ def _failed(message: str) -> Finding:
 
 
 def resources_of(body: bytes) -> tuple[Object, ...]:
-    """The rows of an APIResourceList; none when it is something else. Rows that name nothing are left out."""
+    """The rows of an APIResourceList; none when it is something else. What a server says wrong is left out."""
     try:
         document = orjson.loads(body)
     except ValueError:
         return ()
     rows = document.get("resources") if isinstance(document, dict) else None
-    if not isinstance(rows, list):
-        return ()
-    return tuple(
-        row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str) and row["name"]
-    )
+    found = [_row(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return tuple(row for row in found if row["name"])
+
+
+def _row(row: Object) -> Object:
+    told: Object = {
+        key: value if isinstance(value := row.get(key), str) else ""
+        for key in ("name", "singularName", "kind", "group", "version")
+    }
+    told["namespaced"] = row.get("namespaced") is True
+    for key in ("verbs", "shortNames", "categories"):
+        values = row.get(key)
+        told[key] = [each for each in values if isinstance(each, str)] if isinstance(values, list) else []
+    return told

@@ -10,6 +10,7 @@ import random
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import quote, urlencode
 
 from controlplane.apiserver.admission.plugin import Operation
@@ -24,9 +25,9 @@ from controlplane.apiserver.streams import (
     proxied_answer,
     upgrade_answer,
 )
-from controlplane.errors import BadRequest, Object, ServiceUnavailable, invalid
+from controlplane.errors import BadRequest, NotFound, Object, ServiceUnavailable, invalid
 from controlplane.meta.objects import dig
-from controlplane.resources.catalog import ENDPOINTS, NODE, SERVICE
+from controlplane.resources.catalog import ENDPOINTS, NODE, POD, SERVICE
 from controlplane.resources.rules import Field
 
 _LOG_FLAGS = ("follow", "previous", "timestamps")
@@ -97,6 +98,7 @@ class Connector:
         address = dig(pod, "status", "podIP", default="")
         if not address:
             raise ServiceUnavailable(f"address not allowed: pod {name} has no IP yet")
+        _check_proxyable(address)
         number = int(port) if port.isdigit() else _container_port(pod, port)
         return await self._proxied(call, Backend(address, number, _unverified(scheme), name))
 
@@ -106,17 +108,17 @@ class Connector:
         await _admit(call, "ServiceProxyOptions")
         port_name = _service_port_name(service, port)
         endpoints = (await call.registry.get(ENDPOINTS, call.namespace, name)).object
-        chosen = _endpoint(endpoints, port_name)
-        if chosen is None:
-            raise ServiceUnavailable(f'no endpoints available for service "{name}"')
-        address, number = chosen
+        address, number = await _endpoint(call, endpoints, port_name, name)
+        _check_proxyable(address)
         return await self._proxied(call, Backend(address, number, _unverified(scheme), name))
 
     async def proxy_node(self, call: Call) -> ApiResponse:
         """A node's proxy is its kubelet."""
         _, name, _ = _split_name(call.name)
         await _admit(call, "NodeProxyOptions")
-        return await self._proxied(call, await self._kubelet(call, name))
+        backend = await self._kubelet(call, name)
+        _check_proxyable(backend.address)
+        return await self._proxied(call, backend)
 
     async def _proxied(self, call: Call, backend: Backend) -> ApiResponse:
         prefix = call.kind.path(call.namespace, quote(call.name, safe=":")) + "/proxy"
@@ -257,13 +259,45 @@ def _service_port_name(service: Object, port: str) -> str:
     raise ServiceUnavailable(f'no service port "{port}" found for service "{service["metadata"]["name"]}"')
 
 
-def _endpoint(endpoints: Object, port_name: str) -> tuple[str, int] | None:
-    """A random ready address that has the port."""
+async def _endpoint(call: Call, endpoints: Object, port_name: str, service: str) -> tuple[str, int]:
+    """A random ready address that has the port and is really a pod's of this namespace. Raises ServiceUnavailable.
+
+    Who may write Endpoints must not lead the API server to any other address, as upstream has it.
+    """
     found = [
-        (str(address["ip"]), int(port["port"]))
+        (address, int(port["port"]))
         for subset in endpoints.get("subsets") or ()
         for port in subset.get("ports") or ()
         if port.get("name", "") == port_name
         for address in subset.get("addresses") or ()
     ]
-    return random.choice(found) if found else None
+    random.shuffle(found)
+    for address, number in found:
+        if await _is_pods(call, address):
+            return str(address["ip"]), number
+    raise ServiceUnavailable(f'no endpoints available for service "{service}"')
+
+
+async def _is_pods(call: Call, address: Object) -> bool:
+    target = address.get("targetRef") or {}
+    if target.get("kind") != "Pod" or target.get("namespace") != call.namespace:
+        return False
+    try:
+        pod = (await call.registry.get(POD, call.namespace, str(target.get("name", "")))).object
+    except NotFound:
+        return False
+    status = pod.get("status") or {}
+    known = [entry.get("ip") for entry in status.get("podIPs") or ()] or [status.get("podIP")]
+    return address.get("ip") in known
+
+
+def _check_proxyable(address: str) -> None:
+    """Raises BadRequest for all but ordinary addresses: loopback, link-local (metadata services) and the like."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        raise BadRequest("address not allowed") from None
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    special = ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
+    if special or str(ip) == "255.255.255.255":
+        raise BadRequest("address not allowed")

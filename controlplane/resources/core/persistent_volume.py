@@ -116,8 +116,8 @@ def _capacity(capacity: Field) -> None:
     capacity.required()
     value = capacity.value or {}
     if set(value) != {"storage"}:
-        shown = value or Literal("core.ResourceList(nil)")
-        capacity.fail(not_supported(capacity.path, shown, ["storage"]))
+        nothing = Literal("core.ResourceList(nil)" if capacity.value is None else "core.ResourceList{}")
+        capacity.fail(not_supported(capacity.path, value or nothing, ["storage"]))
     for _, amount in capacity.entries():
         positive_quantity(amount)
 

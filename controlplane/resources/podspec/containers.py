@@ -64,19 +64,19 @@ def _ephemeral(containers: Field, volumes: set[str], names: set[str]) -> None:
 def _common(container: Field, volumes: set[str], names: set[str]) -> None:
     name, image = container["name"], container["image"]
     name.required().dns_label()
-    if name.present and name.text in names:
-        name.duplicate()
-    names.add(name.text)
     image.required()
     if image.text != image.text.strip():
         image.invalid("must not have leading or trailing whitespace")
     container["terminationMessagePolicy"].required().one_of("FallbackToLogsOnError", "File")
-    container["imagePullPolicy"].required().one_of(*PULL_POLICIES)
     _ports(container["ports"])
     validate_environment(container)
     validate_mounts(container["volumeMounts"], volumes)
+    container["imagePullPolicy"].required().one_of(*PULL_POLICIES)
     validate_resources(container["resources"])
     validate_container_security(container["securityContext"])
+    if name.present and name.text in names:
+        name.duplicate()
+    names.add(name.text)
 
 
 def _hooks_and_probes(container: Field) -> None:

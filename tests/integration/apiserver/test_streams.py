@@ -385,12 +385,62 @@ async def test_a_service_is_reached_through_a_ready_endpoint(
 ) -> None:
     meta = {"name": "s", "namespace": "default"}
     registry.add("services", {"metadata": meta, "spec": {"ports": [{"name": "http", "port": 80}]}})
-    subset = {"addresses": [{"ip": "10.0.0.9"}], "notReadyAddresses": [{"ip": "10.9.9.9"}],
+    pod = {"kind": "Pod", "namespace": "default", "name": "p"}
+    subset = {"addresses": [{"ip": "10.0.0.9", "targetRef": pod}], "notReadyAddresses": [{"ip": "10.9.9.9"}],
               "ports": [{"name": "http", "port": 8080}]}  # fmt: skip
     registry.add("endpoints", {"metadata": meta, "subsets": [subset]})
     kubelet.reply = text("200 OK", b"hello")
     status, _, body = await get(served, "/api/v1/namespaces/default/services/s:http/proxy/")
     assert (status, body) == (200, b"hello")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "fe80::1",
+     "::", "::ffff:127.0.0.1", "localhost", "metadata.internal", "2130706433", "0x7f000001"],
+)  # fmt: skip
+async def test_a_proxy_leads_to_ordinary_addresses_only(
+    served: Served, registry: FakeRegistry, kubelet: FakeKubelet, address: str
+) -> None:
+    meta = {"name": "evil", "namespace": "default"}
+    registry.add("pods", {"metadata": meta, "spec": {"containers": []}, "status": {"podIP": address}})
+    registry.add("services", {"metadata": meta, "spec": {"ports": [{"port": 80}]}})
+    pod = {"kind": "Pod", "namespace": "default", "name": "evil"}
+    subset = {"addresses": [{"ip": address, "targetRef": pod}], "ports": [{"port": 80}]}
+    registry.add("endpoints", {"metadata": meta, "subsets": [subset]})
+    status = {"addresses": [{"type": "InternalIP", "address": address}]}
+    registry.add("nodes", {"metadata": {"name": "evil"}, "status": status})
+    for path in ("namespaces/default/pods/evil:80", "namespaces/default/services/evil", "nodes/evil"):
+        body = await served.json("GET", f"/api/v1/{path}/proxy/x", 400)
+        assert body["message"] == "address not allowed"
+    assert kubelet.heads == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        None,
+        {"kind": "Node", "namespace": "default", "name": "p"},
+        {"kind": "Pod", "namespace": "kube-system", "name": "p"},
+        {"kind": "Pod", "namespace": "default", "name": "gone"},
+        {"kind": "Pod", "namespace": "default", "name": "other"},
+    ],
+)
+async def test_a_service_leads_to_pods_of_its_namespace_only(
+    served: Served, registry: FakeRegistry, target: dict[str, str] | None
+) -> None:
+    """Who writes Endpoints by hand may not send the API server where he likes."""
+    registry.add(
+        "pods", {"metadata": {"name": "other", "namespace": "default"}, "status": {"podIP": "10.0.0.77"}}
+    )
+    meta = {"name": "s", "namespace": "default"}
+    registry.add("services", {"metadata": meta, "spec": {"ports": [{"port": 80}]}})
+    address = {"ip": "10.0.0.9", **({"targetRef": target} if target else {})}
+    registry.add(
+        "endpoints", {"metadata": meta, "subsets": [{"addresses": [address], "ports": [{"port": 80}]}]}
+    )
+    body = await served.json("GET", "/api/v1/namespaces/default/services/s/proxy/", 503)
+    assert body["message"] == 'no endpoints available for service "s"'
 
 
 async def test_a_client_that_leaves_before_the_kubelet_answers(served: Served, kubelet: FakeKubelet) -> None:

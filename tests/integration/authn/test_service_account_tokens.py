@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from support.apiserver import Served, cluster
 from support.authentication import Rights, account, requested, reviewed, whoami
@@ -131,6 +133,39 @@ def by_public_key_as_secret(claims: dict[str, Any], key: Any, kid: str) -> str:
     return jwt.encode(claims, f"{kid}-made-long-enough-for-a-secret", algorithm="HS256", headers={"kid": kid})
 
 
+def by_public_key_pem_as_secret(claims: dict[str, Any], key: Any, kid: str) -> str:
+    """What the library refuses to make: HS256 with the public key, as everybody can fetch it, for a secret."""
+    pem = key.key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return by_hand({"alg": "HS256", "kid": kid}, claims, lambda text: hmac.digest(pem, text, "sha256"))
+
+
+def by_hand(header: dict[str, Any], claims: dict[str, Any], sign: Callable[[bytes], bytes]) -> str:
+    def coded(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    text = f"{coded(json.dumps(header).encode())}.{coded(json.dumps(claims).encode())}"
+    return f"{text}.{coded(sign(text.encode()))}"
+
+
+def bringing_its_key(claims: dict[str, Any], key: Any, kid: str) -> str:
+    """The header brings the key, and says where to fetch it."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(own.public_key()))
+    more = {
+        "kid": kid,
+        "jwk": {**jwk, "kid": kid},
+        "jku": "https://127.0.0.1:1/keys",
+        "x5u": "file:///etc/passwd",
+    }
+    return jwt.encode(claims, own, algorithm="ES256", headers=more)
+
+
+def named(kid: Any) -> Forge:
+    return lambda claims, key, _: by_hand({"alg": "ES256", "kid": kid}, claims, lambda text: b"\0" * 64)
+
+
 def tampered(claims: dict[str, Any], key: Any, kid: str) -> str:
     head, _, signature = resign(claims, key, kid).split(".")
     payload = base64.urlsafe_b64encode(json.dumps(claims | {"jti": "other"}).encode()).rstrip(b"=").decode()
@@ -146,6 +181,14 @@ BAD: list[tuple[Forge, str]] = [
     (by_other_key, "invalid signature"),
     (by_other_algorithm, "invalid signature"),
     (by_public_key_as_secret, "invalid signature"),
+    (by_public_key_pem_as_secret, "invalid signature"),
+    (bringing_its_key, "invalid signature"),
+    (named("../../../../dev/null"), "no keys found"),
+    (named("' OR 1=1 --"), "no keys found"),
+    (named(""), ""),
+    (named(None), ""),
+    (named(["a"]), ""),
+    (named({"a": 1}), ""),
     (tampered, "invalid signature"),
     (without_signature, "invalid signature"),
     (lambda c, k, kid: resign(c, k, "unknown"), "no keys found"),

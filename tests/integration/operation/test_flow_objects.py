@@ -161,3 +161,27 @@ async def test_suggested_objects_may_be_taken_over(api: Served) -> None:
             pass  # each look is a request of its own
     stored = await api.json("GET", f"{SCHEMAS}/service-accounts")
     assert stored["spec"]["matchingPrecedence"] == 9000
+
+
+async def test_counts_of_the_servers_parts(api: Served) -> None:
+    async with guest(api) as bob:
+        await place(api, bob)
+        async with bob.get(api.url + MAPS, headers={"Authorization": "Bearer wrong"}) as answer:
+            assert answer.status == 401
+    async with api.session.get(f"{api.url}{MAPS}?watch=1") as answer:
+        await api.json("POST", MAPS, 201, json={"metadata": {"name": "a"}})
+        assert b"ADDED" in await answer.content.readline()
+        async with api.session.get(f"{api.url}/metrics") as exposed:
+            lines = (await exposed.text()).splitlines()
+    values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+    assert values['authentication_attempts_total{result="failure"}'] == 1
+    assert values['authentication_attempts_total{result="success"}'] > 3
+    assert values['authorization_attempts_total{result="allowed"}'] > 3
+    assert values['apiserver_watch_events_total{group="",kind="ConfigMap",version="v1"}'] >= 1
+    async with api.session.get(f"{api.url}/debug/api_priority_and_fairness/dump_priority_levels") as answer:
+        rows = [[cell.strip() for cell in row.split(",")] for row in (await answer.text()).splitlines()]
+    assert rows[0][:3] == ["PriorityLevelName", "ActiveQueues", "IsIdle"]
+    by_name = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    assert len(by_name) == 8
+    assert by_name["exempt"]["ExecutingRequests"] == "1", "this one: a watch that has begun holds no seat"
+    assert int(by_name["global-default"]["DispatchedRequests"]) >= 1

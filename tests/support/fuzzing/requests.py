@@ -138,7 +138,7 @@ class Requests:
         found = self._body(operation, names)
         if kind != _PATCHES[0]:
             if kind == _PATCHES[2] and random.random() < 0.4:
-                found = _directed(random, found)
+                found = directed(random, found)
             return found
         pointers = [
             "",
@@ -170,10 +170,10 @@ class Requests:
         ]
 
 
-def _directed(random: Random, value: Any) -> Any:
+def directed(random: Random, value: Any) -> Any:
     """Directives of strategic merge patches, where they belong and where they do not."""
     if isinstance(value, dict):
-        found = {key: _directed(random, held) for key, held in value.items()}
+        found = {key: directed(random, held) for key, held in value.items()}
         if random.random() < 0.3:
             name = random.choice((*found, "containers", "ports"))
             directive = random.choice(
@@ -184,7 +184,7 @@ def _directed(random: Random, value: Any) -> Any:
             )
         return found
     if isinstance(value, list):
-        return [_directed(random, item) for item in value] + (
+        return [directed(random, item) for item in value] + (
             [{"$patch": "delete", "name": "x"}] if random.random() < 0.2 else []
         )
     return value

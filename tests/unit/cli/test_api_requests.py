@@ -110,3 +110,8 @@ def test_an_age_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="--since: 'soon' is not a duration"):
         _moment("soon")
     assert _moment("") == 0
+
+
+def test_a_long_watch_that_ended_does_not_shorten_the_time_that_rates_are_about() -> None:
+    latest = [call(at=100), call(at=109), call(verb="watch", at=99)]
+    assert grouped(latest, [])[0].per_second == 0.2
