@@ -141,7 +141,19 @@ class Gone(StatusError):
 
 
 class Expired(Gone):
+    """`continue_token` leads to the rest of a list that can no longer be shown as it was."""
+
     reason = "Expired"
+
+    def __init__(self, message: str, *, continue_token: str = "") -> None:
+        super().__init__(message)
+        self.continue_token = continue_token
+
+    def status(self) -> Object:
+        body = super().status()
+        if self.continue_token:
+            body["metadata"] = {"continue": self.continue_token}
+        return body
 
 
 class RequestEntityTooLarge(StatusError):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from support.apiserver import Served
+from support.apiserver import cluster as served_cluster
 from support.cluster import kubectl_program
 
 HERE = Path(__file__).parent
+
+# Property tests are about results: a busy machine must not fail them.
+settings.register_profile("results", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("results")
 
 
 @functools.cache
@@ -36,3 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
         if item.get_closest_marker("kubectl") and kubectl_program() is None:
             item.add_marker(pytest.mark.skip(reason="needs kubectl (Debian: kubernetes-client)"))
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Served]:
+    """An API server with a SQLite store and the first objects, no controllers."""
+    async with served_cluster(tmp_path) as served:
+        yield served

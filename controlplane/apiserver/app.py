@@ -19,9 +19,11 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from multidict import CIMultiDict
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.apiserver import deadline
+from controlplane.apiserver.aggregation import Aggregation
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.bearer import bearer_token
 from controlplane.apiserver.authn.credentials import Credentials
@@ -37,12 +39,15 @@ from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.handlers.metrics import Metrics
+from controlplane.apiserver.health import Health, HealthCheck
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
-from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
+from controlplane.apiserver.nonresource import NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
+from controlplane.apiserver.passage import Observer
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.stalled import StalledConnections
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.usage import Kubelets
@@ -53,10 +58,12 @@ from controlplane.resources.kind import Kind
 
 log = logging.getLogger(__name__)
 
+_WireHeaders = CIMultiDict[str] | CIMultiDictProxy[str]
 _GZIP_FROM = 128 * 1024
 _GZIP_LEVEL = 1
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_KEEP_ALIVE_SECONDS = 180.0
+_KEEP_ALIVE_SECONDS = 90.0
+"""How long a connection may say nothing, or only part of a request's head."""
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
@@ -68,9 +75,10 @@ _BODY_SECONDS = 60.0
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
-    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
+    siblings beside `ping`, `log` and `etcd`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
     ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
-    speaks in: they go no further than authentication."""
+    speaks in: they go no further than authentication. `observers` are told of each request beside `operation`'s own.
+    `aggregation` knows what other servers serve."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
@@ -81,6 +89,25 @@ class ServerConfig:
     documents: Mapping[str, ApiResponse] = field(default_factory=dict)
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
     operation: OperationSettings = field(default_factory=OperationSettings)
+    aggregation: Aggregation | None = None
+    observers: Sequence[Observer] = ()
+
+
+class _WithoutBytes(logging.Filter):
+    """Requests that are not HTTP are worth a line, but not their bytes: there may be a token among them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            record.exc_info = None
+        return True
+
+
+def wire_log() -> logging.Logger:
+    """Where aiohttp tells of connections' faults."""
+    wire = log.getChild("wire")
+    if not any(isinstance(each, _WithoutBytes) for each in wire.filters):
+        wire.addFilter(_WithoutBytes())
+    return wire
 
 
 class ApiServer:
@@ -94,14 +121,24 @@ class ApiServer:
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
-        async def ping() -> str:
+        async def good() -> str:
             return ""
 
         async def store() -> str:
             await registry.revision()
             return ""
 
-        checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
+        async def shutdown() -> str:
+            return "process is shutting down" if self._is_closing else ""
+
+        self._is_closing = False
+        health = Health(
+            {
+                "ping": good, "log": good, "etcd": store, "etcd-readiness": store, "informer-sync": good,
+                **config.health_checks, "shutdown": shutdown,
+            },
+            ready_only=("etcd-readiness", "informer-sync", "shutdown"),
+        )  # fmt: skip
         self._authentication = authentication
         self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
@@ -114,12 +151,13 @@ class ApiServer:
             ("metrics.k8s.io", "pods", ""): {"get": metrics.get_pod, "list": metrics.list_pods},
         }
         kinds = ServedKinds.of(config.kinds)
-        discovery = Discovery(kinds, config.server_address, subresources)
+        registrations = None if config.aggregation is None else config.aggregation.registrations
+        discovery = Discovery(kinds, config.server_address, subresources, registrations)
         explainer = Explainer(as_chain(authorizer))
-        non_resources = NonResources(kinds, discovery, checks, config.documents)
+        non_resources = NonResources(kinds, discovery, health, config.documents, config.aggregation)
         self.operation = Operation(config.operation, registry)
         pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
-        non_resources.add_pages({**pages, **self.operation.pages(non_resources.healthy)})
+        non_resources.add_pages({**pages, **self.operation.pages(health.healthy)})
         self._core = Core(
             registry,
             kinds,
@@ -128,10 +166,12 @@ class ApiServer:
             subresources,
             review_handlers(authentication, authorizer),
             gate=self.operation.gate,
-            observers=self.operation.observers,
+            observers=[*self.operation.observers, *config.observers],
             request_timeout=config.operation.request_timeout,
+            aggregation=config.aggregation,
         )
         self._runner: web.ServerRunner | None = None
+        self._stalled: StalledConnections | None = None
         self._sites: list[web.SockSite] = []
         self._endless: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -146,12 +186,16 @@ class ApiServer:
         server = web.Server(
             self._respond,
             access_log=None,
+            logger=wire_log(),
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
             handler_cancellation=True,
             lingering_time=1.0,
+            # Bodies are taken as they are: upstream unpacks none, and what is passed on must not change.
+            auto_decompress=False,
             max_field_size=64 * 1024,
             max_line_size=64 * 1024,
         )
+        self._stalled = StalledConnections(lambda: server.connections)
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         for sock in sockets:
@@ -160,7 +204,8 @@ class ApiServer:
             self._sites.append(site)
 
     async def stop_listening(self) -> None:
-        """Take no more connections; the ones there are go on."""
+        """Take no more connections; the ones there are go on. From now on the server says that it is not ready."""
+        self._is_closing = True
         for site in self._sites:
             await site.stop()
         self._sites.clear()
@@ -178,6 +223,8 @@ class ApiServer:
             _, late = await asyncio.wait(self._watches, timeout=_WATCH_END_SECONDS)
             for task in late:
                 task.cancel()
+        if self._stalled is not None:
+            self._stalled.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -244,7 +291,7 @@ class ApiServer:
 
     async def _user(self, request: web.BaseRequest, path: str) -> tuple[UserInfo, UserInfo | None]:
         """As whom is asked, and who asks where that is another. Raises Unauthorized, Forbidden, BadRequest."""
-        transport, headers = request.transport, request.headers
+        transport, headers = request.transport, _readable(request.headers)
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         certificate = tls.getpeercert(True) if tls is not None else None
         credentials = Credentials(certificate or b"", bearer_token(headers), headers)
@@ -257,7 +304,7 @@ class ApiServer:
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
         headers: dict[str, str] = {}
-        for name, value in request.headers.items():
+        for name, value in _readable(request.headers).items():
             name = name.lower()
             if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
                 continue
@@ -283,16 +330,30 @@ class _Detached(web.StreamResponse):
         return None
 
 
+def _readable(headers: _WireHeaders) -> _WireHeaders:
+    """`headers` as text that can be written down again: what is not UTF-8 becomes U+FFFD, as in Go's JSON."""
+    if all(value.isascii() for value in headers.values()):
+        return headers
+    made: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        made.add(name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return made
+
+
 async def _body(request: web.BaseRequest) -> bytes:
+    """Raises BadRequest when the body breaks off or its chunks make no sense."""
     if not request.body_exists:
         return b""
     pieces: list[bytes] = []
     size = 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-        if size > MAX_BODY:
-            raise too_large()
-        pieces.append(piece)
+    try:
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > MAX_BODY:
+                raise too_large()
+            pieces.append(piece)
+    except (web.PayloadAccessError, web.RequestPayloadError, HttpProcessingError) as error:
+        raise BadRequest("the body of the request is broken") from error
     return b"".join(pieces)
 
 

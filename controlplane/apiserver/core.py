@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from controlplane.apiserver import deadline
+from controlplane.apiserver.aggregation import Aggregation
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
@@ -86,7 +88,9 @@ class Core:
         gate: Gate | None = None,
         observers: Sequence[Observer] = (),
         request_timeout: float = deadline.DEFAULT_SECONDS,
+        aggregation: Aggregation | None = None,
     ) -> None:
+        self._aggregation = aggregation
         self._gate = gate or OpenGate()
         self._observers = tuple(observers)
         self._deadlines = deadline.Deadlines(request_timeout)
@@ -123,8 +127,9 @@ class Core:
             return await self._in_time(passage)
         except StatusError as error:
             return error_response(error)
-        except Exception:
+        except Exception as error:
             log.exception("%s %s: failed", request.method, request.path)
+            passage.panic = str(error) or type(error).__name__
             return error_response(
                 InternalError("an internal error occurred; the server's log has the details")
             )
@@ -159,7 +164,9 @@ class Core:
         if not info.is_resource:
             return await self._non_resource(passage)
         kind = self._kinds.find(info.group, info.version, info.resource)
-        if kind is None or not _addressable(kind, info):
+        if kind is None:
+            return await self._elsewhere(passage)
+        if not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
         call = Call(
@@ -180,8 +187,19 @@ class Core:
             raise InternalError(f'Internal Server Error: "{passage.request.path}": {decision.error}')
         raise forbidden(attributes, decision)
 
+    async def _elsewhere(self, passage: Passage) -> ApiResponse:
+        """What another server says of it. Raises NotFound: versions this server has are nobody else's."""
+        one = None if self._aggregation is None else self._aggregation.proxy.find(passage)
+        if one is None or self._kinds.has_version(one.group, one.version):
+            raise NotFound(_NO_RESOURCE)
+        assert self._aggregation is not None
+        return await self._aggregation.proxy.answer(passage, one)
+
     async def _non_resource(self, passage: Passage) -> ApiResponse:
         request = passage.request
+        if passage.info.path.startswith("/apis/"):
+            with suppress(NotFound):
+                return await self._elsewhere(passage)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(_NO_METHOD)
         return await self._non_resources.answer(request, split(request.path), passage.query)

@@ -28,7 +28,8 @@ _LONG_RUNNING_SUBRESOURCES = frozenset({"attach", "exec", "log", "portforward", 
 class Passage:
     """`received` is the wall clock's time in seconds, `started` the monotonic one's; `waited` the seconds in a queue.
 
-    `code` and `size` (bytes of the body) are known once the request is over. `headers` are put on the answer. `fault`
+    `code` and `size` (bytes of the body) are known once the request is over, `panic` is the failure inside the
+    server that ended it. `headers` are put on the answer. `fault`
     is what made the path or query unreadable; `info` then only says the method. `remarks.annotations` go to the audit
     log.
     """
@@ -45,6 +46,7 @@ class Passage:
     waited: float = 0.0
     code: int = 0
     size: int = 0
+    panic: str = ""
 
     @property
     def is_long_running(self) -> bool:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from controlplane.apiserver.admission.kind_warnings import KindWarnings
 from controlplane.apiserver.admission.limit_ranger import LimitRanger
 from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.admission.pod_security import PodSecurity
+from controlplane.apiserver.admission.pod_security import PodSecurity, PodSecurityConfiguration
 from controlplane.apiserver.admission.policies import ValidatingAdmissionPolicy
 from controlplane.apiserver.admission.priority import Priority
 from controlplane.apiserver.admission.resource_quota import ResourceQuotaAdmission
@@ -44,6 +44,7 @@ from controlplane.apiserver.admission.storage_objects import (
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.admission.taints import TaintNodesByCondition
 from controlplane.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
+from controlplane.apiserver.aggregation import Aggregation, FrontProxy
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -54,11 +55,17 @@ from controlplane.apiserver.authz.modes import Authorization, AuthorizationSetti
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
 from controlplane.apiserver.cycle_collector import full_collections_by_the_clock
+from controlplane.apiserver.flowcontrol.dangling import DanglingSchemas
+from controlplane.apiserver.flowcontrol.follow import follow as follow_flow_control
+from controlplane.apiserver.health import HealthCheck, Steps
 from controlplane.apiserver.messages import ApiRequest
-from controlplane.apiserver.nonresource import HealthCheck
+from controlplane.apiserver.operation import OperationSettings
+from controlplane.apiserver.own_objects import keep
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
-from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.registry import Registry, Seed
+from controlplane.apiserver.registry.following import Following
+from controlplane.apiserver.seeds import kept_seeds
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.user import LOOPBACK_USER, UserInfo
@@ -95,7 +102,9 @@ class ControlPlaneSettings:
     `service_cidrs` in the order of preference, one per IP family; `node_ports` first and last, both included.
     `server_names` are further names and addresses that clients call the server by. `event_ttl_seconds`: how long an
     Event lives after its last write. `not_ready_seconds` and `unreachable_seconds`: how long pods stay on a node that
-    is lost. `disabled_admission` and `enabled_admission` are names of admission plug-ins (`admission.chain.ORDER`).
+    is lost. `pod_security` is what the admission plug-in of that name does where namespaces say nothing. `operation`
+    are limits and the audit log. `disabled_admission` and `enabled_admission` are names of admission plug-ins
+    (`admission.chain.ORDER`).
     `authorization` says which authorizers are asked; `policy` are roles and bindings of the cluster's own parts beside
     Kubernetes' defaults.
     """
@@ -116,6 +125,8 @@ class ControlPlaneSettings:
     unreachable_seconds: int = 300
     disabled_admission: tuple[str, ...] = ()
     enabled_admission: tuple[str, ...] = ()
+    pod_security: PodSecurityConfiguration = field(default_factory=PodSecurityConfiguration)
+    operation: OperationSettings = field(default_factory=OperationSettings)
 
     @property
     def api_service_ip(self) -> IPAddress:
@@ -131,6 +142,7 @@ class ServerCertificates:
     server: CertificatePaths
     kubelet_client: CertificatePaths
     admin: CertificatePaths
+    front_proxy: FrontProxy
 
 
 def prepare_pki(settings: ControlPlaneSettings, addresses: Iterable[IPAddress] = ()) -> ServerCertificates:
@@ -155,6 +167,7 @@ def prepare_pki(settings: ControlPlaneSettings, addresses: Iterable[IPAddress] =
         authority.ensure("apiserver", "kube-apiserver", (), names, usable, client=False, server=True),
         authority.ensure("apiserver-kubelet-client", "kube-apiserver-kubelet-client", [MASTERS]),
         authority.ensure(ADMIN_STEM, "kubernetes-admin", [MASTERS]),
+        FrontProxy.ensure(settings.pki_dir),
     )
 
 
@@ -221,8 +234,19 @@ async def serve_control_plane(
             await registry.start()
             await authorization.follow(registry)
             custom = CustomResources(registry, webhooks)
-            components = _components(running=controllers is not None)
-            server = _api_server(settings, sockets, registry, certificates, dial, authorization, components)
+            aggregation = Aggregation(registry, resolver, dial, certificates.front_proxy.client)
+            steps, following = Steps(START_STEPS), Following(registry)
+            server = _api_server(
+                settings,
+                sockets,
+                registry,
+                certificates,
+                dial,
+                authorization,
+                _components(running=controllers is not None),
+                aggregation,
+                {"informer-sync": _informer_check(following), **steps.checks()},
+            )
             try:
                 await custom.start()
                 addresses = [] if settings.advertise_address is None else [settings.advertise_address]
@@ -234,6 +258,11 @@ async def serve_control_plane(
                     settings.service_cidrs,
                 )
                 await bootstrap_policy(registry, settings.policy)
+                await follow_flow_control(server.operation.gate, registry)
+                await aggregation.start()
+                keep(registry, following, own_objects(settings, registry, certificates))
+                DanglingSchemas(registry, following)
+                steps.done(*START_STEPS)
                 authorities = client_authorities(settings.authentication, settings.pki_dir)
                 await server.serve(sockets, server_tls(certificates, authorities))
                 log.info("control plane: ready in %.0f ms", (time.monotonic() - started) * 1000)
@@ -241,7 +270,8 @@ async def serve_control_plane(
                     on_ready()
                 await _run(server, controllers, certificates.authority.certificate_pem.decode())
             finally:
-                await custom.close()
+                for part in (custom, following, aggregation):
+                    await part.close()
                 await _close(server, registry)
                 await authorization.close()
     finally:
@@ -256,6 +286,8 @@ def _api_server(
     dial: Dial,
     authorization: Authorization,
     components: Mapping[str, HealthCheck],
+    aggregation: Aggregation,
+    health_checks: Mapping[str, HealthCheck],
 ) -> ApiServer:
     host, port = sockets[0].getsockname()[:2] if sockets else ("127.0.0.1", settings.advertise_port)
     address = f"{host}:{port}"
@@ -270,8 +302,49 @@ def _api_server(
         token_issuer=parts.issuer,
         documents=parts.documents,
         proxy_headers=parts.header_names,
+        health_checks=health_checks,
+        operation=settings.operation,
+        aggregation=aggregation,
     )
     return ApiServer(config, registry, parts.authentication, authorization.chain, dial)
+
+
+START_STEPS = (
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapiv3-controller",
+)
+"""What /readyz tells of the start, by upstream's names, in its order."""
+
+
+def own_objects(
+    settings: ControlPlaneSettings, registry: Registry, certificates: ServerCertificates
+) -> Sequence[Seed]:
+    """What is put back when somebody takes it away."""
+    config_map = certificates.front_proxy.config_map(
+        settings.authentication, certificates.authority.certificate_pem
+    )
+    return [*kept_seeds(registry.kinds.built_in), config_map]
+
+
+def _informer_check(following: Following) -> HealthCheck:
+    async def check() -> str:
+        return "" if following.is_synced else "not all watches have begun"
+
+    return check
 
 
 def _components(*, running: bool) -> Mapping[str, HealthCheck]:
@@ -299,7 +372,7 @@ def admission_chain(
         "ServiceAccount": ServiceAccountAdmission(),
         "NodeRestriction": NodeRestriction(),
         "TaintNodesByCondition": TaintNodesByCondition(),
-        "PodSecurity": PodSecurity(),
+        "PodSecurity": PodSecurity(settings.pod_security.defaults, settings.pod_security.exemptions),
         "Priority": Priority(),
         "DefaultTolerationSeconds": DefaultTolerations(
             settings.not_ready_seconds, settings.unreachable_seconds

@@ -18,7 +18,15 @@ from multidict import CIMultiDict
 
 from controlplane.apiserver.http1 import Exchange, Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
-from controlplane.errors import BadRequest, InternalError, NotFound, Object, ServiceUnavailable, StatusError
+from controlplane.errors import (
+    BadRequest,
+    InternalError,
+    NotFound,
+    Object,
+    ServiceUnavailable,
+    StatusError,
+    Unclassified,
+)
 from controlplane.meta.objects import dig
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
@@ -58,11 +66,12 @@ _ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
 
 
 def kubelet_backend(node: Object, tls: ssl.SSLContext | None) -> Backend:
-    """Where a node's kubelet listens. Raises ServiceUnavailable."""
+    """Where a node's kubelet listens. Raises Unclassified when the node does not say."""
     addresses = {entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())}
     address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
     if not address:
-        raise ServiceUnavailable(f'no preferred addresses found for node "{node["metadata"]["name"]}"')
+        known = " ".join(f"{{{kind} {value}}}" for kind, value in addresses.items())
+        raise Unclassified(f"no preferred addresses found; known addresses: [{known}]")
     port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
     return Backend(address, port, tls)
 

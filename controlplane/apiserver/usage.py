@@ -19,7 +19,7 @@ import orjson
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest
 from controlplane.apiserver.streams import Dial, answer, exchange, kubelet_backend
-from controlplane.errors import Object, ServiceUnavailable
+from controlplane.errors import Object, StatusError
 from controlplane.resources.metrics import Measured, Usage
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Kubelets:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
             return parse(orjson.loads(body))
-        except (OSError, Http1Error, ServiceUnavailable, ValueError, KeyError, TypeError) as error:
+        except (OSError, Http1Error, StatusError, ValueError, KeyError, TypeError) as error:
             log.info("%s: usage not known: %s: %s", name, type(error).__name__, error)
             return _NOTHING
 

@@ -106,7 +106,9 @@ def _operation(operation: Object) -> Object:
 def _parameter(parameter: Object) -> Object:
     schema = parameter["schema"]
     made: Object = {}
-    made.update((key, parameter[key]) for key in ("name", "in", "description", "required") if key in parameter)
+    made.update(
+        (key, parameter[key]) for key in ("name", "in", "description", "required") if key in parameter
+    )
     return {**made, "type": schema["type"], "uniqueItems": True}
 
 

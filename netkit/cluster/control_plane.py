@@ -41,6 +41,9 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         authorization=_authorization(plan.config.authorization),
         policy=policy(),
         authentication=plan.config.authentication,
+        event_ttl_seconds=plan.config.operation.event_ttl,
+        pod_security=plan.config.operation.pod_security,
+        operation=plan.config.operation.in_logs(profile.logs),
     )
 
 

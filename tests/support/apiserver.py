@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from controlplane.apiserver.admission.stored_objects import StoredObjects
+from controlplane.apiserver.aggregation import Aggregation, FrontProxy
 from controlplane.apiserver.allocation.services import ServiceAllocator
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
@@ -22,9 +23,15 @@ from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.bootstrap import bootstrap
 from controlplane.apiserver.custom_resources.definitions import CustomResources
+from controlplane.apiserver.flowcontrol.dangling import DanglingSchemas
+from controlplane.apiserver.flowcontrol.follow import follow as follow_flow_control
+from controlplane.apiserver.operation import OperationSettings
+from controlplane.apiserver.own_objects import keep
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
 from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import Registry
+from controlplane.apiserver.registry.following import Following
+from controlplane.apiserver.seeds import kept_seeds
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.server import (
     ControlPlaneSettings,
@@ -88,8 +95,12 @@ async def serving(
     config: ServerConfig | None = None,
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a free loopback port. Without `authorizer` only administrators may anything."""
+    """An ApiServer over `registry` on a loopback port (0 = a free one).
+
+    Without `authorizer` only administrators may anything.
+    """
     authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]
@@ -98,9 +109,9 @@ async def serving(
     tokens = directory / "tokens.csv"
     tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
     chosen = replace(authentication or AuthenticationSettings(), token_file=tokens)
-    made = ServerCertificates(authority, paths, admin, admin)
+    made = ServerCertificates(authority, paths, admin, admin, FrontProxy.ensure(directory / "pki"))
     tls = server_tls(made, client_authorities(chosen, directory / "pki"))
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_server(("127.0.0.1", port))
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
     parts = build(chosen, directory / "pki", "cluster.local", url.removeprefix("https://"), registry.lookup)
     config = replace(
@@ -161,6 +172,9 @@ async def cluster(
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
     disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
+    operation: OperationSettings | None = None,
+    port: int = 0,
+    config: ServerConfig | None = None,
 ) -> AsyncIterator[Served]:
     """A server over a real registry and a SQLite store, with the first objects; no controllers."""
     authorization = Authorization.of(settings or AuthorizationSettings())
@@ -185,20 +199,39 @@ async def cluster(
     await registry.start()
     await authorization.follow(registry)
     custom = CustomResources(registry, webhooks)
+    proxy = FrontProxy.ensure(directory / "pki")
+    clients = CertificateAuthority.load_or_create(directory / "pki").certificate_pem
+    config_map = proxy.config_map(authentication or AuthenticationSettings(), clients)
+    aggregation = Aggregation(registry, resolver, dial, proxy.client)
+    following = Following(registry)
+    upkeep = (custom, following, aggregation)
     try:
         await custom.start()
         cidrs = [IPv4Network("10.96.0.0/16")]
         await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
         if authorizer is None:
             await bootstrap_policy(registry)
-        config = ServerConfig(kinds=registry.kinds)
-        async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
+        await aggregation.start()
+        keep(registry, following, [*kept_seeds(registry.kinds.built_in), config_map])
+        DanglingSchemas(registry, following)
+        await following.synced()
+        await aggregation.synced()
+        config = replace(
+            config or ServerConfig(),
+            kinds=registry.kinds,
+            aggregation=aggregation,
+            operation=operation or OperationSettings(),
+        )
+        async with serving(registry, directory, dial, config, authentication, asked.chain, port) as served:
+            await follow_flow_control(served.server.operation.gate, registry)
             yield served
             await served.server.stop_listening()
-            await custom.close()
+            for part in upkeep:
+                await part.close()
             await registry.close()
     finally:
-        await custom.close()
+        for part in upkeep:
+            await part.close()
         await registry.close()
         await store.close()
         await authorization.close()

@@ -64,6 +64,7 @@ class RequestMetrics:
         self._tallies: dict[_Key, _Tally] = {}
         self._streams: dict[Labels, float] = {}
         self._long_running: dict[Labels, float] = {}
+        self._open: dict[int, Labels] = {}
         self._in_flight = {"mutating": 0, "readOnly": 0}
         self._users: dict[str, int] = {}
         self._waits = Histogram(
@@ -80,7 +81,8 @@ class RequestMetrics:
             self._in_flight[_request_kind(passage)] += 1
 
     def begun(self, passage: Passage) -> None:
-        labels = self._labels(passage)
+        # Kept, as the resource may be served no more when the stream ends.
+        labels = self._open[id(passage)] = self._labels(passage)
         self._long_running[labels] = self._long_running.get(labels, 0) + 1
 
     def ended(self, passage: Passage, response: ApiResponse) -> None:
@@ -134,8 +136,10 @@ class RequestMetrics:
         return long_running, in_flight, users
 
     def _end_stream(self, passage: Passage, response: ApiResponse) -> None:
-        labels = self._labels(passage)
-        if not isinstance(response.body, bytes) or response.tunnel is not None:
+        labels = self._open.pop(id(passage), None)
+        if labels is None:
+            labels = self._labels(passage)  # It was refused before there was a stream.
+        else:
             self._long_running[labels] -= 1
         counted = (*labels, str(passage.code))
         self._streams[counted] = self._streams.get(counted, 0) + 1

@@ -197,10 +197,10 @@ class Storage:
         for allocator in self._allocators:
             if allocator.applies_to(kind):
                 allocator.stored(kind, obj)
-        if kind.convert is not None:
-            found = self.cache(kind).get(*split(key.removeprefix(kind.prefix)))
-            if found is not None and found.revision == change.revision:
-                return found
+        # The cache has it by now, encoded; nobody encodes it again unless another writer was faster still.
+        found = self.cache(kind).get(*split(key.removeprefix(kind.prefix)))
+        if found is not None and found.revision == change.revision:
+            return found
         metadata["resourceVersion"] = str(change.revision)
         return Stored(obj, orjson.dumps(obj), change.revision)
 

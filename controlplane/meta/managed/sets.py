@@ -149,15 +149,18 @@ def ordered(fields: FieldSet, known: FieldSet | None = None) -> FieldSet:
     if not fields or fields is known:
         return fields
     before = known or {}
-    return {element: ordered(fields[element], before.get(element)) for element in _sorted(fields)}
+    return {
+        element: ordered(node, before.get(element)) if (node := fields[element]) else node
+        for element in _sorted(fields)
+    }
 
 
 def _sorted(fields: FieldSet) -> list[str]:
     if len(fields) < 2:
         return list(fields)
-    if all(element[0] in "f." for element in fields):
-        return sorted(fields)
-    return sorted(fields, key=_order)
+    names = sorted(fields)
+    # By text `f:` comes behind nothing but `.`: when the last is a field all are, which is so for most levels.
+    return names if names[-1][0] in "f." else sorted(fields, key=_order)
 
 
 @lru_cache(maxsize=16384)

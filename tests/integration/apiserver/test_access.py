@@ -132,14 +132,14 @@ async def test_aggregated_discovery(api: Served, version: str) -> None:
     assert "all" in resources["pods"]["categories"]
     evictions = [sub for sub in resources["pods"]["subresources"] if sub["subresource"] == "eviction"]
     assert evictions[0]["responseKind"] == {"group": "policy", "version": "v1", "kind": "Eviction"}
-    assert named["items"][0]["metadata"]["name"] == "apps"
+    assert [group["metadata"]["name"] for group in named["items"]][:2] == ["apiregistration.k8s.io", "apps"]
 
 
 async def test_legacy_discovery_with_and_without_a_closing_slash(api: Served) -> None:
     for slash in ("", "/"):
         assert (await api.json("GET", f"/api{slash}"))["versions"] == ["v1"]
         groups = await api.json("GET", f"/apis{slash}")
-        assert groups["groups"][0]["preferredVersion"] == {"groupVersion": "apps/v1", "version": "v1"}
+        assert groups["groups"][1]["preferredVersion"] == {"groupVersion": "apps/v1", "version": "v1"}
         assert (await api.json("GET", f"/version{slash}"))["minor"] == "32"
     assert (await api.json("GET", "/apis/apps"))["kind"] == "APIGroup"
     listed = await api.json("GET", "/apis/apps/v1")
@@ -211,7 +211,23 @@ async def test_health(tmp_path: Path) -> None:
             assert await text(api, f"/{path}?exclude=controllers") == (200, "ok")
             assert await text(api, f"/{path}/ping") == (200, "ok")
         code, body = await text(api, "/readyz?verbose&exclude=controllers")
-        assert body == "[+]ping ok\n[+]store ok\n[+]controllers excluded: ok\nreadyz check passed\n"
+        assert body == (
+            "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]etcd-readiness ok\n[+]informer-sync ok\n"
+            "[+]controllers excluded: ok\n[+]shutdown ok\nreadyz check passed\n"
+        )
+        code, body = await text(api, "/livez?verbose&exclude=controllers&exclude=none")
+        assert body == (
+            "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]controllers excluded: ok\n"
+            'warn: some health checks cannot be excluded: no matches for "none"\nlivez check passed\n'
+        )
+        assert await text(api, "/readyz/controllers") == (500, "internal server error: on fire\n")
+        await api.server.stop_listening()
+        assert await text(api, "/readyz/shutdown") == (
+            500,
+            "internal server error: process is shutting down\n",
+        )
+        assert await text(api, "/livez?exclude=controllers") == (200, "ok")
+        await api.json("GET", "/livez/shutdown", 404)
         await api.json("GET", "/readyz/none", 404)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.apiserver import Served, cluster
-from unit.authz.conftest import account, binding, person, role, rule
+from support.policy import account, binding, person, role, rule
 from yarl import URL
 
 ROOT = "/apis/authorization.k8s.io/v1"

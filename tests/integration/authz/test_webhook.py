@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from unit.authz.conftest import user
+from support.policy import user
 
 from controlplane.apiserver.authz import Attributes, Chain, Verdict
 from controlplane.apiserver.authz.selectors import field_requirements

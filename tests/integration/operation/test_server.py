@@ -18,7 +18,10 @@ from support.client_wait import until
 
 from controlplane.apiserver.app import ServerConfig
 from controlplane.apiserver.flowcontrol.follow import apply_objects
+from controlplane.apiserver.messages import ApiRequest, ApiResponse
+from controlplane.apiserver.metrics.requests import RequestMetrics
 from controlplane.apiserver.operation import OperationSettings
+from controlplane.apiserver.passage import begin
 from controlplane.apiserver.registry import Registry
 from controlplane.resources.catalog import KINDS
 from controlplane.store.memory import MemoryStore
@@ -89,6 +92,18 @@ async def test_open_watches_are_a_gauge(tmp_path: Path) -> None:
         async with asyncio.timeout(LIMIT):
             while sample(await text(api, "/metrics"), start):
                 pass  # each look is a request of its own
+
+
+def test_a_watch_ends_as_what_it_began_although_its_kind_is_gone() -> None:
+    served = True
+    metrics = RequestMetrics(lambda info: served)
+    watch = begin(ApiRequest("GET", "/apis/example.com/v1/widgets", [("watch", "true")]))
+    metrics.begun(watch)
+    served = False
+    metrics.ended(watch, ApiResponse(200, {}, b""))
+    gauge = metrics.series()[-3]
+    (line,) = [sample.value for sample in gauge.collect().samples]
+    assert (gauge.description.name, line) == ("apiserver_longrunning_requests", 0)
 
 
 async def test_openmetrics_on_request_and_slis(tmp_path: Path) -> None:
