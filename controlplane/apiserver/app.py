@@ -187,7 +187,9 @@ class ApiServer:
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request whose user is known already; never raises but for cancellation."""
-        return await self._core.handle(request)
+        response = await self._core.handle(request)
+        response.sent()
+        return response
 
     async def serve(self, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None) -> None:
         """Listen on bound sockets until `close`; returns at once. May be called once."""
@@ -249,11 +251,7 @@ class ApiServer:
         except StatusError as error:
             response = error_response(error)
         if isinstance(response.body, bytes) and response.tunnel is None:
-            answer = await _complete(request, response, response.body)
-            if self._is_over:
-                # A client that keeps its connection would go on asking a server that is gone.
-                answer.force_close()
-            return answer
+            return await self._written(request, response, response.body)
         task = asyncio.current_task()
         assert task is not None
         group = self._watches if response.is_watch else self._endless
@@ -262,6 +260,24 @@ class ApiServer:
             return await _endless(request, response)
         finally:
             group.discard(task)
+
+    async def _written(
+        self, request: web.BaseRequest, response: ApiResponse, body: bytes
+    ) -> web.StreamResponse:
+        """A complete answer, sent. Its request keeps its seat until then: writing long lists is most of the work."""
+        try:
+            answer = await _complete(request, response, body)
+            if self._is_over:
+                # A client that keeps its connection would go on asking a server that is gone.
+                answer.force_close()
+            await answer.prepare(request)
+            await answer.write_eof()
+        except OSError as error:
+            log.debug("%s %s: the client left: %s", request.method, request.raw_path, error)
+            return _Detached()
+        finally:
+            response.sent()
+        return answer
 
     async def _handle_wire(self, request: web.BaseRequest) -> ApiResponse:
         path, _, query = request.raw_path.partition("?")
@@ -348,6 +364,7 @@ class ApiServer:
 
 
 async def _close(response: ApiResponse) -> None:
+    response.sent()
     if response.tunnel is not None:
         await response.tunnel.close()
     if not isinstance(response.body, bytes):

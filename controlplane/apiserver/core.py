@@ -109,7 +109,11 @@ class Core:
         passage = begin(request)
         for observer in self._observers:
             observer.received(passage)
-        response = await self._guarded(passage)
+        try:
+            response = await self._guarded(passage)
+        except BaseException:
+            passage.leave_seat()
+            raise
         return observed(passage, response, self._observers)
 
     def refuse(self, request: ApiRequest, error: StatusError) -> ApiResponse:
@@ -150,11 +154,8 @@ class Core:
             raise deadline.exceeded() from None
 
     async def _in_turn(self, passage: Passage) -> ApiResponse:
-        seat = await self._gate.enter(passage)
-        try:
-            return await self._answer(passage)
-        finally:
-            seat.leave()
+        passage.seat = await self._gate.enter(passage)
+        return await self._answer(passage)
 
     async def _answer(self, passage: Passage) -> ApiResponse:
         request, query, info = passage.request, passage.query, passage.info

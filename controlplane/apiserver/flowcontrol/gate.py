@@ -14,7 +14,7 @@ from typing import Protocol
 from controlplane.apiserver.authz import MASTERS
 from controlplane.apiserver.flowcontrol.queues import LevelConfig, PriorityLevel, Rejected
 from controlplane.apiserver.flowcontrol.rules import Flow, FlowSchema, classify, in_order
-from controlplane.apiserver.passage import Passage
+from controlplane.apiserver.passage import Passage, Seat
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import TooManyRequests
@@ -30,11 +30,6 @@ EXEMPT = LevelConfig("exempt", exempt=True)
 CATCH_ALL = LevelConfig("catch-all", seats=5)
 _NO_SCHEMA = FlowSchema("catch-all", "", CATCH_ALL.name, 10_000, "ByUser", ())
 _MASTERS = FlowSchema("exempt", "", EXEMPT.name, 1, "", ())
-
-
-class Seat(Protocol):
-    def leave(self) -> None:
-        """The request is done."""
 
 
 class Gate(Protocol):
