@@ -46,8 +46,8 @@ class Checked:
 
     `unknown`: paths of fields the type does not have (`spec.ports[0].foo`). `type_errors`: faults in the
     words of Go's decoder, in the order of the document; a Go server reports the first alone. `pruned`: the
-    decoded object, without unknown fields and nulls and with canonical quantities and times; the same
-    object if nothing changed.
+    decoded object, without unknown fields and nulls (but for a creationTimestamp's, which Go prints) and
+    with canonical quantities and times; the same object if nothing changed.
     """
 
     pruned: Object
@@ -261,6 +261,8 @@ class _Decoder:
             where = f"{path}.{name}" if path else name
             if found is None:
                 self.unknown.append(where)
+            elif member is None and name == "creationTimestamp" and schema.struct_name == "ObjectMeta":
+                decoded[name] = None
             elif member is not None or found.type.form is Form.RAW:
                 self._struct = schema.struct_name
                 self._stack.append(name)

@@ -374,6 +374,30 @@ def test_a_spec_that_was_seen_before_is_judged_alike():
         assert faults(POD, bad) == ["spec.containers[0].image: Required value"]
 
 
+def with_tokens(*names, mounted=()):
+    """A pod with a volume of each name, of which `mounted` are mounted."""
+    mounts = [{"name": name, "mountPath": f"/{at}"} for at, name in enumerate(mounted)]
+    volumes = [{"name": name, "emptyDir": {}} for name in names]
+    return pod("a", container("tokens", volumeMounts=mounts), volumes=volumes)
+
+
+def test_pods_of_a_template_are_recognised_whatever_their_token_volume_is_called():
+    names = [f"kube-api-access-{suffix}" for suffix in ("abcde", "fghij", "klmno")]
+    assert faults(POD, with_tokens(names[0], mounted=names[:1])) == []
+    known = len(spec_rules._faultless)
+    assert faults(POD, with_tokens(names[1], mounted=names[1:2])) == []
+    assert len(spec_rules._faultless) == known
+
+
+def test_names_of_token_volumes_count_where_there_are_several():
+    one, other = "kube-api-access-abcde", "kube-api-access-fghij"
+    assert faults(POD, with_tokens(one, other, mounted=(one, other))) == []
+    assert faults(POD, with_tokens(one, one, mounted=(one, one))) != []
+    assert faults(POD, with_tokens(one, mounted=(one,))) == []
+    (missing,) = faults(POD, with_tokens(one, mounted=(other,)))
+    assert other in missing
+
+
 def test_not_all_specs_ever_seen_are_remembered():
     for number in range(2000):
         assert faults(POD, pod("a", container(f"c{number}"))) == []

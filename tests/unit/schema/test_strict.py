@@ -63,10 +63,16 @@ def test_nulls_leave_fields_out():
     assert checked.pruned == {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "web"},
+        "metadata": {"name": "web", "creationTimestamp": None},
         "spec": {"selector": {"a": ""}, "ports": [{}]},
     }
     assert checked.unknown == checked.type_errors == []
+
+
+def test_objects_with_a_template_as_go_prints_it_are_clean():
+    meta = {"labels": {"app": "a"}, "creationTimestamp": None}
+    obj = {"spec": {"replicas": 1, "template": {"metadata": meta, "spec": {"containers": []}}}}
+    assert check(obj, "apps/v1", "Deployment").pruned is obj
 
 
 @pytest.mark.parametrize(
