@@ -68,12 +68,21 @@ def _integer(loader: _JsonLoader, node: yaml.ScalarNode) -> int | float:
     return number if -(2**63) <= number < 2**64 else float(number)
 
 
+def _text(loader: _JsonLoader, node: yaml.ScalarNode) -> str:
+    text: str = loader.construct_yaml_str(node)
+    return text
+
+
+def _sequence(loader: _JsonLoader, node: yaml.SequenceNode) -> Any:
+    return loader.construct_yaml_seq(node)
+
+
 _JsonLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _JsonLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _JsonLoader.add_constructor("tag:yaml.org,2002:set", _mapping)
-_JsonLoader.add_constructor("tag:yaml.org,2002:timestamp", yaml.CSafeLoader.construct_yaml_str)
+_JsonLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
 for _tag in ("omap", "pairs"):
-    _JsonLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.CSafeLoader.construct_yaml_seq)
+    _JsonLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _sequence)
 
 
 def parse(body: bytes) -> YamlBody:
