@@ -141,13 +141,10 @@ class Gone(StatusError):
 
 
 class Expired(Gone):
-    """`continue_token` leads to the rest of a list that can no longer be shown as it was."""
+    """`continue_token`, set after it was made, leads to the rest of a list that can no longer be shown as it was."""
 
     reason = "Expired"
-
-    def __init__(self, message: str, *, continue_token: str = "") -> None:
-        super().__init__(message)
-        self.continue_token = continue_token
+    continue_token: str = ""
 
     def status(self) -> Object:
         body = super().status()

@@ -13,10 +13,11 @@ import socket
 import ssl
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -181,6 +182,8 @@ class ApiServer:
         self._endless: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
         self._writes: set[asyncio.Task[Any]] = set()
+        self._certificates: WeakKeyDictionary[ssl.SSLObject, bytes] = WeakKeyDictionary()
+        self._is_over = False
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request whose user is known already; never raises but for cancellation."""
@@ -221,6 +224,7 @@ class ApiServer:
         Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
         """
         await self.stop_listening()
+        self._is_over = True
         await self._authentication.close()
         for task in self._endless:
             task.cancel()
@@ -245,7 +249,11 @@ class ApiServer:
         except StatusError as error:
             response = error_response(error)
         if isinstance(response.body, bytes) and response.tunnel is None:
-            return await _complete(request, response, response.body)
+            answer = await _complete(request, response, response.body)
+            if self._is_over:
+                # A client that keeps its connection would go on asking a server that is gone.
+                answer.force_close()
+            return answer
         task = asyncio.current_task()
         assert task is not None
         group = self._watches if response.is_watch else self._endless
@@ -259,22 +267,24 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        bare = ApiRequest(
-            "GET" if request.method == "HEAD" else request.method,
-            path,
-            parse_qsl(query, keep_blank_values=True) if query else (),
-            self._headers(request),
-            remote=request.remote or "",
-        )
+        method = "GET" if request.method == "HEAD" else request.method
+        pairs = parse_qsl(query, keep_blank_values=True) if query else ()
+        headers, remote = self._headers(request), request.remote or ""
+        fault: StatusError
         try:
-            user, impersonator = await self._user(request, path)
-            async with asyncio.timeout(_BODY_SECONDS):
-                body = await _body(request)
+            user, impersonator = await self._user(request, path, headers)
+            body = await _body(request) if request.body_exists else b""
         except TimeoutError:
-            return self._core.refuse(bare, deadline.exceeded())
+            fault = deadline.exceeded()
         except StatusError as error:
-            return self._core.refuse(bare, error)
-        api_request = replace(bare, body=body, user=user, impersonator=impersonator)
+            fault = error
+        else:
+            return await self._answer(
+                request, ApiRequest(method, path, pairs, headers, body, user, impersonator, remote)
+            )
+        return self._core.refuse(ApiRequest(method, path, pairs, headers, remote=remote), fault)
+
+    async def _answer(self, request: web.BaseRequest, api_request: ApiRequest) -> ApiResponse:
         if request.method in _SAFE_METHODS:
             return await self._core.handle(api_request)
         # A client that goes away must not stop a write half way.
@@ -294,22 +304,37 @@ class ApiServer:
             self._writes.add(closing)
             closing.add_done_callback(self._writes.discard)
 
-    async def _user(self, request: web.BaseRequest, path: str) -> tuple[UserInfo, UserInfo | None]:
-        """As whom is asked, and who asks where that is another. Raises Unauthorized, Forbidden, BadRequest."""
-        transport, headers = request.transport, _readable(request.headers)
-        tls = transport.get_extra_info("ssl_object") if transport is not None else None
-        certificate = tls.getpeercert(True) if tls is not None else None
-        credentials = Credentials(certificate or b"", bearer_token(headers), headers)
+    async def _user(
+        self, request: web.BaseRequest, path: str, lowered: Mapping[str, str]
+    ) -> tuple[UserInfo, UserInfo | None]:
+        """As whom is asked, and who asks where that is another. `lowered` are the headers with lower-case names.
+
+        Raises Unauthorized, Forbidden, BadRequest.
+        """
+        headers = _readable(request.headers)
+        credentials = Credentials(self._certificate(request), bearer_token(headers), headers)
         try:
             user = (await self._authentication.identify(credentials, path)).user
         except Unauthorized:
             self.operation.metrics.authenticated("failure")
             raise
         self.operation.metrics.authenticated("success")
-        if not any(name.lower().startswith(IMPERSONATE) for name in headers):
+        if not any(name.startswith(IMPERSONATE) for name in lowered):
             return user, None
         pairs = [(name.lower(), value) for name, value in headers.items()]
         return await impersonate(user, pairs, self.authorizer), user
+
+    def _certificate(self, request: web.BaseRequest) -> bytes:
+        """The client's certificate, empty without one."""
+        transport = request.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        if tls is None:
+            return b""
+        # It stays the same as long as the connection lives, and to encode it again takes 5 us.
+        found = self._certificates.get(tls)
+        if found is None:
+            found = self._certificates[tls] = tls.getpeercert(True) or b""
+        return found
 
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
@@ -351,17 +376,18 @@ def _readable(headers: _WireHeaders) -> _WireHeaders:
 
 
 async def _body(request: web.BaseRequest) -> bytes:
-    """Raises BadRequest when the body breaks off or its chunks make no sense."""
-    if not request.body_exists:
-        return b""
+    """Raises BadRequest when the body breaks off or its chunks make no sense, RequestEntityTooLarge for one of too many
+    bytes, TimeoutError for a client that takes too long.
+    """
     pieces: list[bytes] = []
     size = 0
     try:
-        async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > MAX_BODY:
-                raise too_large()
-            pieces.append(piece)
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > MAX_BODY:
+                    raise too_large()
+                pieces.append(piece)
     except (web.PayloadAccessError, web.RequestPayloadError, HttpProcessingError) as error:
         raise BadRequest("the body of the request is broken") from error
     return b"".join(pieces)

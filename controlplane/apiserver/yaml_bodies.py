@@ -69,12 +69,11 @@ def _integer(loader: _JsonLoader, node: yaml.ScalarNode) -> int | float:
 
 
 def _text(loader: _JsonLoader, node: yaml.ScalarNode) -> str:
-    text: str = loader.construct_yaml_str(node)
-    return text
+    return str(loader.construct_scalar(node))
 
 
-def _sequence(loader: _JsonLoader, node: yaml.SequenceNode) -> Any:
-    return loader.construct_yaml_seq(node)
+def _sequence(loader: _JsonLoader, node: yaml.SequenceNode) -> list[Any]:
+    return list(loader.construct_sequence(node, deep=True))
 
 
 _JsonLoader.add_constructor("tag:yaml.org,2002:int", _integer)

@@ -6,6 +6,8 @@ on the request: those are the registry's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controlplane.errors import Cause, Object
 from controlplane.meta.names import dns1123_subdomain, qualified_name
 from controlplane.resources.fieldpath import string_list
@@ -52,7 +54,7 @@ def validate_metadata_update(kind: Kind, new: Object, old: Object) -> list[Cause
         before["generation"].value or 0
     ):
         meta["generation"].invalid("must not be decremented")
-    _always(meta)
+    _always(meta, before)
     return meta.causes
 
 
@@ -64,13 +66,13 @@ def _generate_name(kind: Kind, prefix: Field) -> None:
             prefix.invalid(message)
 
 
-def _always(meta: Field) -> None:
+def _always(meta: Field, before: Field | None = None) -> None:
+    """What holds at any time. What is as `before` was judged when it came: for most updates that is all of it."""
     meta["generation"].not_negative()
-    meta["labels"].labels()
-    validate_annotations(meta["annotations"])
-    _owners(meta["ownerReferences"])
-    _finalizers(meta["finalizers"])
-    _entries(meta["managedFields"])
+    for name, check in _PARTS.items():
+        part = meta[name]
+        if before is None or part.value != before[name].value:
+            check(part)
 
 
 def _entries(entries: Field) -> None:
@@ -129,3 +131,12 @@ def _finalizers(finalizers: Field) -> None:
         finalizers.of(finalizer.value).qualified_name()
     if {"orphan", "foregroundDeletion"} <= set(finalizers.value or ()):
         finalizers.invalid("finalizer orphan and foregroundDeletion cannot be both set")
+
+
+_PARTS: dict[str, Callable[[Field], object]] = {
+    "labels": Field.labels,
+    "annotations": validate_annotations,
+    "ownerReferences": _owners,
+    "finalizers": _finalizers,
+    "managedFields": _entries,
+}

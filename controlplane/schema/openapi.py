@@ -18,7 +18,7 @@ import orjson
 
 from controlplane.errors import NotFound, Object
 from controlplane.resources.kind import Kind
-from controlplane.schema import definitions
+from controlplane.schema import definitions, enums
 from controlplane.schema.openapi_paths import META, paths
 
 _documents: dict[tuple[str, str], tuple[str, bytes]] = {}
@@ -120,7 +120,7 @@ def _reachable(operations: Object, kinds: Sequence[Kind]) -> Object:
     while pending:
         name = pending.pop()
         if name not in found:
-            found[name] = known[name]
+            found[name] = enums.with_words(name, known[name])
             pending += _references(known[name])
     return dict(sorted(found.items()))
 

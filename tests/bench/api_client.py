@@ -24,11 +24,14 @@ def request(
     accept: str = "application/json",
     encoding: str = "identity",
     content_type: str = "application/json",
+    token: str = "",
 ) -> bytes:
     """One request as it goes over the wire."""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nAccept-Encoding: {encoding}\r\n"
     )
+    if token:
+        head += f"Authorization: Bearer {token}\r\n"
     if body:
         head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

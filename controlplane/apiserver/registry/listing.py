@@ -67,7 +67,9 @@ async def list_objects(ctx: Context, kind: Kind, namespace: str, opts: ListOptio
         if place is None:
             raise Expired(_VERSION_EXPIRED) from fault
         rest = Continuation(LATEST, after).token()
-        raise Expired(_CONTINUE_EXPIRED, continue_token=rest) from fault
+        expired = Expired(_CONTINUE_EXPIRED)
+        expired.continue_token = rest
+        raise expired from fault
     return _page(((key, stored) for key, stored in past if key > after), opts, revision)
 
 

@@ -110,8 +110,9 @@ def replacement(obj: Object) -> Propose:
     """The proposal of a PUT: the body, whatever the present state is."""
     if obj.get("metadata") and obj["metadata"].get("resourceVersion"):
         return lambda _: {**obj, "metadata": {**obj["metadata"]}}
-    encoded = orjson.dumps(obj)
-    return lambda _: _parsed(encoded)
+    # A proposal is changed on its way. Few lose a race and need another, so only those pay for parsing it again.
+    encoded, untouched = orjson.dumps(obj), [obj]
+    return lambda _: untouched.pop() if untouched else _parsed(encoded)
 
 
 def _parsed(encoded: bytes) -> Object:

@@ -12,6 +12,10 @@ import aiohttp
 import pytest
 from support.apiserver import GUEST_TOKEN, TOKEN, Served, cluster
 from support.extension import ADDRESS, GROUP, NAMESPACE, ROOT, SERVICE, VERSION, Extension, extension_server
+from yarl import URL
+
+from controlplane.apiserver.messages import ApiRequest
+from controlplane.apiserver.user import UserInfo
 
 NAME = f"{VERSION}.{GROUP}"
 API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
@@ -285,3 +289,24 @@ async def test_watches_upgrades_and_long_answers_pass(api: Served, extension: Ex
         assert await socket_.receive_str() == "cba"
     async with api.session.get(f"{api.url}{FLUNDERS}/a/huge") as answer:
         assert len(await answer.read()) == 3 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "trick", ["..%2f..%2fsecrets", "%2e%2e/x", "a/proxy/%2e%2e/%2e%2e/b", "a/proxy/..%2fb"]
+)
+async def test_no_path_leads_elsewhere(api: Served, extension: Extension, trick: str) -> None:
+    await registered(api, extension)
+    url = URL(f"{api.url}{FLUNDERS}/{trick}", encoded=True)
+    async with api.session.get(url) as answer:
+        assert answer.status == 400, await answer.text()
+    assert extension.asked == []
+
+
+async def test_a_name_with_a_line_break_adds_no_header(api: Served, extension: Extension) -> None:
+    await registered(api, extension)
+    request = ApiRequest(
+        "GET", FLUNDERS, user=UserInfo("ann\r\nX-Remote-User: root", groups=("system:masters",))
+    )
+    answer = await api.server.handle(request)
+    assert answer.status == 503
+    assert extension.asked == []

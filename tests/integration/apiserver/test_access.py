@@ -231,6 +231,29 @@ async def test_health(tmp_path: Path) -> None:
         await api.json("GET", "/readyz/none", 404)
 
 
+async def test_a_server_that_ends_keeps_no_connection(tmp_path: Path) -> None:
+    """Else a client would go on asking it, and never the one that comes after it."""
+    asked, free = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> str:
+        asked.set()
+        await free.wait()
+        return ""
+
+    config = ServerConfig(health_checks={"slow": slow})
+    async with serving(FakeRegistry(), tmp_path, config=config) as api:
+        asking = asyncio.create_task(api.session.get(api.url + "/livez/slow"))
+        await asked.wait()
+        closing = asyncio.create_task(api.server.close())
+        # One step of the loop: `close` comes as far as it can while a request is under way.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        free.set()
+        answer = await asking
+        assert (answer.status, answer.headers.get("Connection")) == (200, "close")
+        await closing
+
+
 async def test_the_root_lists_the_paths(api: Served) -> None:
     assert "/apis/apps/v1" in (await api.json("GET", "/"))["paths"]
 

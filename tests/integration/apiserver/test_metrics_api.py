@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from support.apiserver import Served, cluster
+
+from controlplane.apiserver.pki import CertificateAuthority
 
 API = "/apis/metrics.k8s.io/v1beta1"
 AT = "2026-01-02T03:04:05Z"
@@ -54,17 +59,25 @@ class Kubelet:
 
 
 @pytest.fixture
-async def kubelet() -> AsyncIterator[Kubelet]:
-    made = Kubelet()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.address = server.sockets[0].getsockname()[:2]
+def kubelet() -> Kubelet:
+    return Kubelet()
+
+
+@asynccontextmanager
+async def listening(kubelet: Kubelet, authority: CertificateAuthority) -> AsyncIterator[None]:
+    """The kubelet on TLS, with a certificate of the cluster's."""
+    own = authority.ensure("kubelet-n1", "system:node:n1", ips=[ip_address("127.0.0.1")], server=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(own.cert, own.key)
+    server = await asyncio.start_server(kubelet.serve, "127.0.0.1", 0, ssl=tls)
+    kubelet.address = server.sockets[0].getsockname()[:2]
     async with server:
-        yield made
+        yield
 
 
 @pytest.fixture
 async def api(tmp_path: Path, kubelet: Kubelet) -> AsyncIterator[Served]:
-    async with cluster(tmp_path, kubelet.dial) as served:
+    async with cluster(tmp_path, kubelet.dial) as served, listening(kubelet, served.authority):
         for name, address in (("n1", "127.0.0.1"), ("n2", "10.0.0.2")):
             status = {"addresses": [{"type": "InternalIP", "address": address}]}
             node = {"metadata": {"name": name, "labels": {"zone": name}}, "status": status}

@@ -16,6 +16,8 @@ from support.fuzzing.values import TEXTS, Values, mutated
 from controlplane.apiserver.messages import ApiRequest
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
+_NAMES = {"CustomResourceDefinition": "things.fuzz.io", "APIService": "v1.a.b", "ServiceCIDR": "kubernetes"}
+"""Kinds whose names say something."""
 _PATCHES = (
     "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
@@ -75,7 +77,7 @@ class Requests:
     def of(self, operation: Operation) -> ApiRequest:
         random = self._random
         values = {
-            "name": self._name(),
+            "name": self._name(operation.kind),
             "namespace": random.choice(
                 ("default", "default", "default", "fuzz") if random.random() < 0.9 else ("nowhere", "")
             ),
@@ -99,8 +101,10 @@ class Requests:
         if len(known) > 20:
             known.pop(self._random.randrange(len(known)))
 
-    def _name(self) -> str:
+    def _name(self, kind: str) -> str:
         random = self._random
+        if kind in _NAMES and random.random() < 0.7:
+            return _NAMES[kind]
         return (
             random.choice(self._names)
             if random.random() < 0.9
@@ -127,7 +131,7 @@ class Requests:
                 found = mutated(random, found)
         else:
             found = Values(random, operation.schemas).of(operation.body or {})
-        if isinstance(found, dict) and random.random() < 0.95:
+        if isinstance(found, dict) and not operation.kind.endswith("Review") and random.random() < 0.95:
             metadata = found.get("metadata") if isinstance(found.get("metadata"), dict) else {}
             kept = {key: value for key, value in metadata.items() if random.random() < 0.2}
             found = {**found, "metadata": {**kept, "name": names["name"]}}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netkit.node.streams.spdy import (
@@ -143,3 +144,39 @@ def test_nonsense_is_refused_or_waits(sent: bytes) -> None:
     # What looks like a long data frame is waited for.
     assert all(isinstance(event, DataReceived) for event in events)
     assert sent.startswith(b"HTTP")
+
+
+def test_a_bomb_of_headers_is_refused_before_it_is_unpacked() -> None:
+    packer = zlib.compressobj(9, zdict=DICTIONARY)
+    packed = packer.compress(bytes(24 * 1024 * 1024)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    with pytest.raises(SpdyError, match=r"header block|control frame|frame of"):
+        list(SpdyServer().receive(control(1, struct.pack(">IIBB", 1, 0, 0, 0) + packed)))
+
+
+@settings(max_examples=200, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(min_size=1, max_size=4)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(1, 60),
+)
+def test_a_conversation_with_faults_ends_or_goes_on(faults: list[tuple[int, int, bytes]], step: int) -> None:
+    sent = bytearray(conversation()[0])
+    for at, what, extra in faults:
+        place = at % len(sent)
+        if what == 0:
+            sent[place : place + len(extra)] = extra
+        elif what == 1:
+            sent[place:place] = extra
+        elif what == 2:
+            del sent[place : place + len(extra)]
+        else:
+            sent[place:place] = sent[: at // 4 + 1]
+    server = SpdyServer()
+    with suppress(SpdyError):
+        for start in range(0, len(sent), step):
+            for event in server.receive(bytes(sent[start : start + step])):
+                assert isinstance(event, Event)
+    assert len(server.take_output()) <= 2 * len(sent)
