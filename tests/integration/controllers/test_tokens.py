@@ -6,6 +6,7 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.authentication import Rights, account, reviewed, whoami
 from support.client_wait import running, until
 
 from controlplane.apiserver.authn.keys import signing_key
+from controlplane.apiserver.authn.service_account import legacy_token
 from controlplane.apiserver.local_clients import local_transport
 from controlplane.apiserver.pki import service_account_key
 from controlplane.apiserver.user import UserInfo
@@ -35,7 +37,7 @@ async def world(directory: Path) -> AsyncIterator[tuple[Served, Informers]]:
         informers = Informers(client)
         key = signing_key(service_account_key(directory / "pki"))
         parts = (
-            ServiceAccountTokenController(client, informers, key, "PEM"),
+            ServiceAccountTokenController(client, informers, partial(legacy_token, key=key), "PEM"),
             TokenCleaner(client, informers),
             BootstrapSigner(client, informers),
         )
