@@ -264,12 +264,14 @@ class ApiServer:
     async def _written(
         self, request: web.BaseRequest, response: ApiResponse, body: bytes
     ) -> web.StreamResponse:
-        """A complete answer, sent. Its request keeps its seat until then: writing long lists is most of the work."""
+        """A complete answer, sent. Its request keeps its seat while it is written, which for long lists is most of the
+        work, but not while a slow client reads."""
         try:
             answer = await _complete(request, response, body)
             if self._is_over:
                 # A client that keeps its connection would go on asking a server that is gone.
                 answer.force_close()
+            asyncio.get_running_loop().call_soon(response.sent)
             await answer.prepare(request)
             await answer.write_eof()
         except OSError as error:
