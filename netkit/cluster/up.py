@@ -194,8 +194,9 @@ async def _wait_ready(profile: Profile, plan: Plan) -> None:
     client = admin_client(profile, plan.server)
     waiting = {*plan.nodes, *(kind.kind for kind, _ in _NEEDED_BY_PODS)}
     try:
-        async with asyncio.timeout(_READY_SECONDS):
-            await _all_ready(client, plan.nodes, waiting)
+        # In a task of its own: Python 3.11's groups leave the task of a failed one half cancelled, which would turn the
+        # time's end into a bare CancelledError.
+        await asyncio.wait_for(_all_ready(client, plan.nodes, waiting), _READY_SECONDS)
     except TimeoutError:
         raise StartError(
             f"not Ready within {_READY_SECONDS:.0f} s: {', '.join(sorted(waiting))}",
