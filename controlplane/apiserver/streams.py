@@ -156,7 +156,7 @@ async def upgrade_answer(dial: Dial, backend: Backend, request: ApiRequest, targ
     try:
         far = await exchange(dial, backend, request, target)
     except (OSError, Http1Error) as error:
-        raise InternalError(f"error dialing backend: {_reason(error, backend)}") from error
+        raise Unclassified(f"error dialing backend: {_reason(error, backend)}") from error
     if far.status != 101 and far.status < 400:
         await far.close()
         raise InternalError(f"invalid upgrade response: status code {far.status}")
