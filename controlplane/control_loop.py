@@ -12,9 +12,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from controlplane.apiserver.authn.keys import signing_key
+from controlplane.apiserver.authn.service_account import legacy_token
 from controlplane.client.backoff import Backoff
 from controlplane.client.components import Clients
 from controlplane.client.informer import Informers
@@ -136,7 +138,7 @@ async def run_controllers(clients: Clients, settings: ControllerSettings, ca_pem
             own("certificate-controller"), informers, signer
         ).run
         parts["service account token"] = ServiceAccountTokenController(
-            clients.shared, informers, key, ca_pem
+            clients.shared, informers, partial(legacy_token, key=key), ca_pem
         ).run
     async with asyncio.TaskGroup() as group:
         group.create_task(informers.run(), name="informers")

@@ -141,7 +141,16 @@ class Gone(StatusError):
 
 
 class Expired(Gone):
+    """`continue_token`, set after it was made, leads to the rest of a list that can no longer be shown as it was."""
+
     reason = "Expired"
+    continue_token: str = ""
+
+    def status(self) -> Object:
+        body = super().status()
+        if self.continue_token:
+            body["metadata"] = {"continue": self.continue_token}
+        return body
 
 
 class RequestEntityTooLarge(StatusError):

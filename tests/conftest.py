@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from support.apiserver import Served
+from support.apiserver import cluster as served_cluster
 from support.cluster import kubectl_program
 
 HERE = Path(__file__).parent
+
+# Property tests are about results: a busy machine must not fail them. `--hypothesis-profile thorough` looks longer.
+settings.register_profile(
+    "quick", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
+settings.load_profile("quick")
 
 
 @functools.cache
@@ -36,3 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
         if item.get_closest_marker("kubectl") and kubectl_program() is None:
             item.add_marker(pytest.mark.skip(reason="needs kubectl (Debian: kubernetes-client)"))
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Served]:
+    """An API server with a SQLite store and the first objects, no controllers."""
+    async with served_cluster(tmp_path) as served:
+        yield served

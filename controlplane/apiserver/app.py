@@ -14,15 +14,18 @@ import ssl
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from multidict import CIMultiDict
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.apiserver import deadline
+from controlplane.apiserver.aggregation import Aggregation
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.bearer import bearer_token
 from controlplane.apiserver.authn.credentials import Credentials
@@ -37,25 +40,33 @@ from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subreso
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
+from controlplane.apiserver.handlers.metrics import Metrics
+from controlplane.apiserver.health import Health, HealthCheck
 from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
-from controlplane.apiserver.nonresource import HealthCheck, NonResources, Page
+from controlplane.apiserver.metrics.parts import aggregator_series, watch_series
+from controlplane.apiserver.nonresource import NonResources, Page
 from controlplane.apiserver.operation import Operation, OperationSettings
+from controlplane.apiserver.passage import Observer
 from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
+from controlplane.apiserver.stalled import StalledConnections
 from controlplane.apiserver.streams import Dial
 from controlplane.apiserver.tunnel import join
+from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import BadRequest, StatusError
+from controlplane.errors import BadRequest, StatusError, Unauthorized
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
 log = logging.getLogger(__name__)
 
+_WireHeaders = CIMultiDict[str] | CIMultiDictProxy[str]
 _GZIP_FROM = 128 * 1024
 _GZIP_LEVEL = 1
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_KEEP_ALIVE_SECONDS = 180.0
+_KEEP_ALIVE_SECONDS = 90.0
+"""How long a connection may say nothing, or only part of a request's head."""
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
@@ -67,9 +78,10 @@ _BODY_SECONDS = 60.0
 class ServerConfig:
     """`server_address` is `host:port` as clients reach the server. `kubelet_tls` carries the server's own client
     certificate. `kinds` is the registry's live set, or a fixed one. `health_checks` are told by /readyz and its
-    siblings beside `ping` and `store`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
+    siblings beside `ping`, `log` and `etcd`, `components` by ComponentStatus beside `etcd-0`. `token_issuer` signs
     ServiceAccount tokens. `documents` are fixed answers by path. `proxy_headers` are those an authenticating proxy
-    speaks in: they go no further than authentication."""
+    speaks in: they go no further than authentication. `observers` are told of each request beside `operation`'s own.
+    `aggregation` knows what other servers serve."""
 
     server_address: str = "127.0.0.1:6443"
     kinds: ServedKinds | Sequence[Kind] = SERVED
@@ -80,6 +92,25 @@ class ServerConfig:
     documents: Mapping[str, ApiResponse] = field(default_factory=dict)
     proxy_headers: Sequence[HeaderNames] = (STANDARD_NAMES,)
     operation: OperationSettings = field(default_factory=OperationSettings)
+    aggregation: Aggregation | None = None
+    observers: Sequence[Observer] = ()
+
+
+class _WithoutBytes(logging.Filter):
+    """Requests that are not HTTP are worth a line, but not their bytes: there may be a token among them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            record.exc_info = None
+        return True
+
+
+def wire_log() -> logging.Logger:
+    """Where aiohttp tells of connections' faults."""
+    wire = log.getChild("wire")
+    if not any(isinstance(each, _WithoutBytes) for each in wire.filters):
+        wire.addFilter(_WithoutBytes())
+    return wire
 
 
 class ApiServer:
@@ -93,29 +124,43 @@ class ApiServer:
         authorizer: Authorizer,
         kubelet_dial: Dial,
     ) -> None:
-        async def ping() -> str:
+        async def good() -> str:
             return ""
 
         async def store() -> str:
             await registry.revision()
             return ""
 
-        checks: dict[str, HealthCheck] = {"ping": ping, "store": store, **config.health_checks}
+        async def shutdown() -> str:
+            return "process is shutting down" if self._is_closing else ""
+
+        self._is_closing = False
+        health = Health(
+            {
+                "ping": good, "log": good, "etcd": store, "etcd-readiness": store, "informer-sync": good,
+                **config.health_checks, "shutdown": shutdown,
+            },
+            ready_only=("etcd-readiness", "informer-sync", "shutdown"),
+        )  # fmt: skip
         self._authentication = authentication
         self._proxy_headers = tuple(config.proxy_headers)
         self.authorizer = authorizer
         components = ComponentStatuses({"etcd-0": store, **config.components})
+        metrics = Metrics(Kubelets(kubelet_dial, config.kubelet_tls))
         subresources = {
             **subresource_handlers(Connector(kubelet_dial, config.kubelet_tls), config.token_issuer),
             ("", "componentstatuses", ""): {"get": components.get, "list": components.list},
+            ("metrics.k8s.io", "nodes", ""): {"get": metrics.get_node, "list": metrics.list_nodes},
+            ("metrics.k8s.io", "pods", ""): {"get": metrics.get_pod, "list": metrics.list_pods},
         }
         kinds = ServedKinds.of(config.kinds)
-        discovery = Discovery(kinds, config.server_address, subresources)
+        registrations = None if config.aggregation is None else config.aggregation.registrations
+        discovery = Discovery(kinds, config.server_address, subresources, registrations)
         explainer = Explainer(as_chain(authorizer))
-        non_resources = NonResources(kinds, discovery, checks, config.documents)
+        non_resources = NonResources(kinds, discovery, health, config.documents, config.aggregation)
         self.operation = Operation(config.operation, registry)
         pages: dict[tuple[str, ...], Page] = {EXPLAIN: explainer.explain, WHO_CAN: explainer.who_can}
-        non_resources.add_pages({**pages, **self.operation.pages(non_resources.healthy)})
+        non_resources.add_pages({**pages, **self.operation.pages(health.healthy)})
         self._core = Core(
             registry,
             kinds,
@@ -124,31 +169,43 @@ class ApiServer:
             subresources,
             review_handlers(authentication, authorizer),
             gate=self.operation.gate,
-            observers=self.operation.observers,
+            observers=[*self.operation.observers, *config.observers],
             request_timeout=config.operation.request_timeout,
+            aggregation=config.aggregation,
         )
+        self.operation.more_series.append(lambda: [watch_series(self._core.frames.events)])
+        if registrations is not None:
+            self.operation.more_series.append(partial(aggregator_series, registrations))
         self._runner: web.ServerRunner | None = None
+        self._stalled: StalledConnections | None = None
         self._sites: list[web.SockSite] = []
         self._endless: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
         self._writes: set[asyncio.Task[Any]] = set()
         self._certificates: WeakKeyDictionary[ssl.SSLObject, bytes] = WeakKeyDictionary()
+        self._is_over = False
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request whose user is known already; never raises but for cancellation."""
-        return await self._core.handle(request)
+        response = await self._core.handle(request)
+        response.sent()
+        return response
 
     async def serve(self, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None) -> None:
         """Listen on bound sockets until `close`; returns at once. May be called once."""
         server = web.Server(
             self._respond,
             access_log=None,
+            logger=wire_log(),
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
             handler_cancellation=True,
             lingering_time=1.0,
+            # Bodies are taken as they are: upstream unpacks none, and what is passed on must not change.
+            auto_decompress=False,
             max_field_size=64 * 1024,
             max_line_size=64 * 1024,
         )
+        self._stalled = StalledConnections(lambda: server.connections)
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         for sock in sockets:
@@ -157,7 +214,8 @@ class ApiServer:
             self._sites.append(site)
 
     async def stop_listening(self) -> None:
-        """Take no more connections; the ones there are go on."""
+        """Take no more connections; the ones there are go on. From now on the server says that it is not ready."""
+        self._is_closing = True
         for site in self._sites:
             await site.stop()
         self._sites.clear()
@@ -168,6 +226,7 @@ class ApiServer:
         Watches get a moment to tell their clients of the end, which comes when the registry is closed before.
         """
         await self.stop_listening()
+        self._is_over = True
         await self._authentication.close()
         for task in self._endless:
             task.cancel()
@@ -175,6 +234,8 @@ class ApiServer:
             _, late = await asyncio.wait(self._watches, timeout=_WATCH_END_SECONDS)
             for task in late:
                 task.cancel()
+        if self._stalled is not None:
+            self._stalled.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -190,7 +251,7 @@ class ApiServer:
         except StatusError as error:
             response = error_response(error)
         if isinstance(response.body, bytes) and response.tunnel is None:
-            return await _complete(request, response, response.body)
+            return await self._written(request, response, response.body)
         task = asyncio.current_task()
         assert task is not None
         group = self._watches if response.is_watch else self._endless
@@ -199,6 +260,26 @@ class ApiServer:
             return await _endless(request, response)
         finally:
             group.discard(task)
+
+    async def _written(
+        self, request: web.BaseRequest, response: ApiResponse, body: bytes
+    ) -> web.StreamResponse:
+        """A complete answer, sent. Its request keeps its seat while it is written, which for long lists is most of the
+        work, but not while a slow client reads."""
+        try:
+            answer = await _complete(request, response, body)
+            if self._is_over:
+                # A client that keeps its connection would go on asking a server that is gone.
+                answer.force_close()
+            asyncio.get_running_loop().call_soon(response.sent)
+            await answer.prepare(request)
+            await answer.write_eof()
+        except OSError as error:
+            log.debug("%s %s: the client left: %s", request.method, request.raw_path, error)
+            return _Detached()
+        finally:
+            response.sent()
+        return answer
 
     async def _handle_wire(self, request: web.BaseRequest) -> ApiResponse:
         path, _, query = request.raw_path.partition("?")
@@ -248,9 +329,14 @@ class ApiServer:
 
         Raises Unauthorized, Forbidden, BadRequest.
         """
-        headers = request.headers
+        headers = _readable(request.headers)
         credentials = Credentials(self._certificate(request), bearer_token(headers), headers)
-        user = (await self._authentication.identify(credentials, path)).user
+        try:
+            user = (await self._authentication.identify(credentials, path)).user
+        except Unauthorized:
+            self.operation.metrics.authenticated("failure")
+            raise
+        self.operation.metrics.authenticated("success")
         if not any(name.startswith(IMPERSONATE) for name in lowered):
             return user, None
         pairs = [(name.lower(), value) for name, value in headers.items()]
@@ -271,7 +357,7 @@ class ApiServer:
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
         headers: dict[str, str] = {}
-        for name, value in request.headers.items():
+        for name, value in _readable(request.headers).items():
             name = name.lower()
             if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
                 continue
@@ -280,6 +366,7 @@ class ApiServer:
 
 
 async def _close(response: ApiResponse) -> None:
+    response.sent()
     if response.tunnel is not None:
         await response.tunnel.close()
     if not isinstance(response.body, bytes):
@@ -297,16 +384,31 @@ class _Detached(web.StreamResponse):
         return None
 
 
+def _readable(headers: _WireHeaders) -> _WireHeaders:
+    """`headers` as text that can be written down again: what is not UTF-8 becomes U+FFFD, as in Go's JSON."""
+    if all(value.isascii() for value in headers.values()):
+        return headers
+    made: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        made.add(name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return made
+
+
 async def _body(request: web.BaseRequest) -> bytes:
-    """Raises RequestEntityTooLarge, and TimeoutError for a client that takes too long."""
+    """Raises BadRequest when the body breaks off or its chunks make no sense, RequestEntityTooLarge for one of too many
+    bytes, TimeoutError for a client that takes too long.
+    """
     pieces: list[bytes] = []
     size = 0
-    async with asyncio.timeout(_BODY_SECONDS):
-        async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > MAX_BODY:
-                raise too_large()
-            pieces.append(piece)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > MAX_BODY:
+                    raise too_large()
+                pieces.append(piece)
+    except (web.PayloadAccessError, web.RequestPayloadError, HttpProcessingError) as error:
+        raise BadRequest("the body of the request is broken") from error
     return b"".join(pieces)
 
 

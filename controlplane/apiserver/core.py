@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from controlplane.apiserver import deadline
+from controlplane.apiserver.aggregation import Aggregation
 from controlplane.apiserver.authn.anonymous import Authentication
 from controlplane.apiserver.authn.service_account import TokenIssuer
 from controlplane.apiserver.authz import Attributes, Authorizer, forbidden
@@ -86,7 +88,9 @@ class Core:
         gate: Gate | None = None,
         observers: Sequence[Observer] = (),
         request_timeout: float = deadline.DEFAULT_SECONDS,
+        aggregation: Aggregation | None = None,
     ) -> None:
+        self._aggregation = aggregation
         self._gate = gate or OpenGate()
         self._observers = tuple(observers)
         self._deadlines = deadline.Deadlines(request_timeout)
@@ -97,7 +101,7 @@ class Core:
         self._kinds = kinds
         self._authorizer = authorizer
         self._non_resources = non_resources
-        self._frames = FrameCache()
+        self.frames = FrameCache()
         self._subresources = subresources
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
@@ -105,7 +109,11 @@ class Core:
         passage = begin(request)
         for observer in self._observers:
             observer.received(passage)
-        response = await self._guarded(passage)
+        try:
+            response = await self._guarded(passage)
+        except BaseException:
+            passage.leave_seat()
+            raise
         return observed(passage, response, self._observers)
 
     def refuse(self, request: ApiRequest, error: StatusError) -> ApiResponse:
@@ -123,8 +131,9 @@ class Core:
             return await self._in_time(passage)
         except StatusError as error:
             return error_response(error)
-        except Exception:
+        except Exception as error:
             log.exception("%s %s: failed", request.method, request.path)
+            passage.panic = str(error) or type(error).__name__
             return error_response(
                 InternalError("an internal error occurred; the server's log has the details")
             )
@@ -145,11 +154,8 @@ class Core:
             raise deadline.exceeded() from None
 
     async def _in_turn(self, passage: Passage) -> ApiResponse:
-        seat = await self._gate.enter(passage)
-        try:
-            return await self._answer(passage)
-        finally:
-            seat.leave()
+        passage.seat = await self._gate.enter(passage)
+        return await self._answer(passage)
 
     async def _answer(self, passage: Passage) -> ApiResponse:
         request, query, info = passage.request, passage.query, passage.info
@@ -159,11 +165,13 @@ class Core:
         if not info.is_resource:
             return await self._non_resource(passage)
         kind = self._kinds.find(info.group, info.version, info.resource)
-        if kind is None or not _addressable(kind, info):
+        if kind is None:
+            return await self._elsewhere(passage)
+        if not _addressable(kind, info):
             raise NotFound(_NO_RESOURCE)
         handler = self._handler(kind, info)
         call = Call(
-            request, info, kind, query, self._registry, self._frames, self._authorizer, passage.remarks
+            request, info, kind, query, self._registry, self.frames, self._authorizer, passage.remarks
         )
         response = await handler(call)
         return _deprecated(response, kind) if kind.deprecation else response
@@ -180,8 +188,19 @@ class Core:
             raise InternalError(f'Internal Server Error: "{passage.request.path}": {decision.error}')
         raise forbidden(attributes, decision)
 
+    async def _elsewhere(self, passage: Passage) -> ApiResponse:
+        """What another server says of it. Raises NotFound: versions this server has are nobody else's."""
+        one = None if self._aggregation is None else self._aggregation.proxy.find(passage)
+        if one is None or self._kinds.has_version(one.group, one.version):
+            raise NotFound(_NO_RESOURCE)
+        assert self._aggregation is not None
+        return await self._aggregation.proxy.answer(passage, one)
+
     async def _non_resource(self, passage: Passage) -> ApiResponse:
         request = passage.request
+        if passage.info.path.startswith("/apis/"):
+            with suppress(NotFound):
+                return await self._elsewhere(passage)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(_NO_METHOD)
         return await self._non_resources.answer(request, split(request.path), passage.query)
@@ -235,7 +254,7 @@ def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None
         return {"get": handler, "create": handler}
 
     def every(handler: Handler) -> Mapping[str, Handler]:
-        return dict.fromkeys(("create", "delete", "get", "patch", "update"), handler)
+        return dict.fromkeys(("create", "delete", "get", "patch", "update", ""), handler)
 
     tokens: SubresourceHandlers = {}
     if issuer is not None:
@@ -248,6 +267,7 @@ def subresource_handlers(connector: Connector, issuer: TokenIssuer | None = None
         ("", "pods", "portforward"): streams(connector.port_forward),
         ("", "pods", "proxy"): every(connector.proxy_pod),
         ("", "pods", "binding"): {"create": subresources.bind},
+        ("", "pods", "ephemeralcontainers"): _STATUS,
         ("", "pods", "eviction"): {"create": subresources.evict},
         ("", "services", "proxy"): every(connector.proxy_service),
         ("", "nodes", "proxy"): every(connector.proxy_node),

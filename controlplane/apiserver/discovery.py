@@ -1,15 +1,20 @@
 """Discovery documents, aggregated and legacy, built from the served kinds whenever these have changed.
 
-Called by the core for /api, /apis and what lies directly below. The order of kinds is the order of preference.
+Called by the core for /api, /apis and what lies directly below. Versions that other servers serve are among them; the
+order is that of APIServices' priorities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+import base64
+import hashlib
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
 
+from controlplane.apiserver.aggregation.merging import discovered, in_order
+from controlplane.apiserver.aggregation.registrations import Registrations
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.errors import Object
 from controlplane.resources.kind import Kind
@@ -44,7 +49,7 @@ class Discovery:
     """All documents, encoded; those handed out at one moment belong to one state of the set.
 
     `server_address` is `host:port` as clients reach it (legacy /api names it). Of the kinds' declared subresources
-    only those in `served` (group, plural, subresource) are told.
+    only those in `served` (group, plural, subresource) are told. `registrations` are others' versions.
     """
 
     def __init__(
@@ -52,11 +57,13 @@ class Discovery:
         kinds: ServedKinds | Sequence[Kind],
         server_address: str,
         served: Container[tuple[str, str, str]],
+        registrations: Registrations | None = None,
     ) -> None:
         self._kinds = ServedKinds.of(kinds)
+        self._registrations = registrations or Registrations()
         self._server_address = server_address
         self._served = served
-        self._edition = 0
+        self._edition = (0, 0)
         self._aggregated: dict[tuple[str, str], bytes] = {}
         self._documents: dict[tuple[str, ...], bytes] = {}
 
@@ -76,53 +83,74 @@ class Discovery:
         return ["/" + "/".join(segments) for segments in self._documents]
 
     def _refresh(self) -> None:
-        if self._edition != self._kinds.edition:
-            self._edition = self._kinds.edition
+        edition = self._kinds.edition, self._registrations.edition
+        if self._edition != edition:
+            self._edition = edition
             self._build()
 
     def _build(self) -> None:
-        served = self._served
-        groups: dict[str, dict[str, list[Kind]]] = {}
+        local: dict[tuple[str, str], list[Kind]] = {}
         for kind in self._kinds:
-            groups.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
-        named = {group: versions for group, versions in groups.items() if group}
-        core: dict[str, dict[str, list[Kind]]] = {
-            group: versions for group, versions in groups.items() if not group
-        }
+            local.setdefault((kind.group, kind.version), []).append(kind)
+        # What this server serves itself nobody takes over.
+        remote = {key: one for key, one in self._registrations.all().items() if key not in local}
+        priorities = {key: (one.group_priority, one.version_priority) for key, one in remote.items()}
+        groups = in_order([*local, *remote], priorities)
         addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": self._server_address}]
+        core = groups.pop("", [])
+        told = {key: self._told(key, local.get(key)) for key in (*local, *remote)}
         self._aggregated = {
-            (root, version): orjson.dumps(_aggregated(chosen, version, served))
-            for root, chosen in (("api", core), ("apis", named))
+            (root, version): orjson.dumps(_aggregated(chosen, version, told))
+            for root, chosen in (("api", {"": core} if core else {}), ("apis", groups))
             for version in ("v2", "v2beta1")
         }
         self._documents = {
             ("api",): orjson.dumps(
-                {
-                    "kind": "APIVersions",
-                    "versions": list(core.get("", {})),
-                    "serverAddressByClientCIDRs": addresses,
-                }
+                {"kind": "APIVersions", "versions": core, "serverAddressByClientCIDRs": addresses}
             ),
             ("apis",): orjson.dumps(
                 {
                     "kind": "APIGroupList",
                     "apiVersion": "v1",
-                    "groups": [_group(name, list(versions)) for name, versions in named.items()],
+                    "groups": [_group(name, versions) for name, versions in groups.items()],
                 }
             ),
         }
         for name, versions in groups.items():
-            if name:
-                document = {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(versions))}
-                self._documents["apis", name] = orjson.dumps(document)
-            for version, members in versions.items():
-                root = ("apis", name, version) if name else ("api", version)
-                self._documents[root] = orjson.dumps(_resource_list(name, version, members, served))
+            document = {"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions)}
+            self._documents["apis", name] = orjson.dumps(document)
+        for (group, version), members in local.items():
+            root = ("apis", group, version) if group else ("api", version)
+            self._documents[root] = orjson.dumps(_resource_list(group, version, members, self._served))
+
+    def _told(self, key: tuple[str, str], kinds: Sequence[Kind] | None) -> Object:
+        """One version in aggregated discovery."""
+        if kinds is not None:
+            rows = [_discovered(kind, self._served) for kind in sorted(kinds, key=lambda kind: kind.plural)]
+            return {"version": key[1], "freshness": "Current", "resources": rows}
+        found = self._registrations.served(*key)
+        freshness = "Current" if found.is_current else "Stale"
+        told: Object = {"version": key[1], "freshness": freshness}
+        if found.resources:
+            told["resources"] = discovered(found.resources, *key)
+        return told
 
 
 def _group(name: str, versions: Sequence[str]) -> Object:
     rows = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": rows, "preferredVersion": rows[0]}
+
+
+def storage_version_hash(kind: Kind) -> str:
+    """Names the version objects are stored in, as upstream: equal hashes mean the same version."""
+    group, version = kind.hub or (kind.group, kind.version)
+    digest = hashlib.sha256(f"{group}/{version}/{kind.kind}".encode()).digest()
+    return base64.b64encode(digest[:8]).decode()
+
+
+def _is_stored_as_known(kind: Kind) -> bool:
+    """Whether there are stored objects, and their version is not a matter of a conversion elsewhere."""
+    return {"create", "watch"} <= set(kind.verbs) and (kind.convert is None or kind.hub is not None)
 
 
 def _resource_list(
@@ -141,6 +169,8 @@ def _resource_list(
             row["shortNames"] = list(kind.short_names)
         if kind.categories:
             row["categories"] = list(kind.categories)
+        if _is_stored_as_known(kind):
+            row["storageVersionHash"] = storage_version_hash(kind)
         rows.append(row)
         for sub in _subresources(kind, served):
             row = {
@@ -158,7 +188,7 @@ def _resource_list(
 
 
 def _aggregated(
-    groups: dict[str, dict[str, list[Kind]]], api_version: str, served: Container[tuple[str, str, str]]
+    groups: Mapping[str, Sequence[str]], api_version: str, told: Mapping[tuple[str, str], Object]
 ) -> Object:
     return {
         "kind": "APIGroupDiscoveryList",
@@ -167,16 +197,7 @@ def _aggregated(
         "items": [
             {
                 "metadata": {"name": name, "creationTimestamp": None},
-                "versions": [
-                    {
-                        "version": version,
-                        "freshness": "Current",
-                        "resources": [
-                            _discovered(kind, served) for kind in sorted(kinds, key=lambda k: k.plural)
-                        ],
-                    }
-                    for version, kinds in versions.items()
-                ],
+                "versions": [told[name, version] for version in versions],
             }
             for name, versions in groups.items()
         ],

@@ -6,7 +6,7 @@ Must not know of sockets.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,7 +56,8 @@ class ApiResponse:
 
     `body` is either complete or a stream of pieces to be sent as they come; who consumes a stream must close it
     (`aclose`) when it stops early. With status 101 `tunnel` is set and there is no body. `is_watch` marks streams that
-    end by themselves, with a last line, when the server stops.
+    end by themselves, with a last line, when the server stops. `on_sent` is called once, when a complete body is on its
+    way to the client or nobody wants it any more: until then the request keeps its seat.
     """
 
     status: int
@@ -64,6 +65,12 @@ class ApiResponse:
     body: bytes | AsyncGenerator[bytes, None] = b""
     tunnel: Tunnel | None = None
     is_watch: bool = False
+    on_sent: Callable[[], None] | None = None
+
+    def sent(self) -> None:
+        """The answer is done with."""
+        if self.on_sent is not None:
+            self.on_sent()
 
 
 def typed(status: int, body: bytes, content_type: str = JSON_TYPE) -> ApiResponse:

@@ -5,16 +5,18 @@ Composed by `app.py`; the parts are `flowcontrol/`, `metrics/`, `audit/` and `re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.apiserver import deadline, request_log
 from controlplane.apiserver.audit.log import MEGABYTE, AuditLog
 from controlplane.apiserver.audit.policy import load
+from controlplane.apiserver.flowcontrol.dump import DUMP_LEVELS, dump_levels
 from controlplane.apiserver.flowcontrol.gate import FairGate
-from controlplane.apiserver.messages import ApiRequest, ApiResponse
+from controlplane.apiserver.messages import ApiRequest, ApiResponse, typed
 from controlplane.apiserver.metrics import exposition
+from controlplane.apiserver.metrics.parts import queue_series
 from controlplane.apiserver.metrics.requests import RequestMetrics
 from controlplane.apiserver.metrics.series import Counter, Description, Gauge, Labels, Series
 from controlplane.apiserver.nonresource import Page, version
@@ -51,6 +53,7 @@ class Operation:
         self.metrics = RequestMetrics(self._is_served)
         self.gate.on_wait = self.metrics.waited
         self.request_log = RequestLog()
+        self.more_series: list[Callable[[], Sequence[Series]]] = [queue_series]
         self.audit: AuditLog | None = None
         if settings.audit_policy_file is not None:
             self.audit = AuditLog(
@@ -77,7 +80,15 @@ class Operation:
         async def requests(request: ApiRequest, query: Query) -> ApiResponse:
             return self.request_log.answer(query)
 
-        return {("metrics",): metrics, ("metrics", "slis"): slis, request_log.PATH: requests}
+        async def levels(request: ApiRequest, query: Query) -> ApiResponse:
+            return typed(200, dump_levels(self.gate).encode(), "text/plain; charset=utf-8")
+
+        return {
+            ("metrics",): metrics,
+            ("metrics", "slis"): slis,
+            request_log.PATH: requests,
+            DUMP_LEVELS: levels,
+        }
 
     def close(self) -> None:
         if self.audit is not None:
@@ -99,6 +110,8 @@ class Operation:
             ),
             exposition.fixed("kubernetes_build_info", "[ALPHA] The version served.", build),
         ]
+        for more in self.more_series:
+            series += more()
         if self.audit is not None:
             events = Counter(Description("apiserver_audit_event_total", "[ALPHA] Audit events told."))
             events.add((), self.audit.events)

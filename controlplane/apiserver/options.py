@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeVar
@@ -31,6 +32,10 @@ _FALSE = frozenset({"0", "false"})
 _FIELD_MANAGER_MAX = 128
 _WATCH_TIMEOUT = (1800.0, 3600.0)
 """Seconds a watch lives when its client names no timeout; random so that clients do not all come back at once."""
+
+_INTEGER = re.compile(r"[+-]?[0-9]+").fullmatch
+_INTEGER_LENGTH = 1000
+_INT64 = range(-(2**63), 2**63)
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -75,10 +80,12 @@ class Query:
         text = self.text(name)
         if not text:
             return None
-        try:
-            return int(text)
-        except ValueError as error:
-            raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})') from error
+        if not _INTEGER(text):
+            raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})')
+        number = int(text) if len(text) <= _INTEGER_LENGTH else _INT64.stop
+        if number not in _INT64:
+            raise BadRequest(f'strconv.ParseInt: parsing "{text}": value out of range ({name})')
+        return number
 
 
 def write_options(

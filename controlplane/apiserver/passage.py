@@ -28,7 +28,8 @@ _LONG_RUNNING_SUBRESOURCES = frozenset({"attach", "exec", "log", "portforward", 
 class Passage:
     """`received` is the wall clock's time in seconds, `started` the monotonic one's; `waited` the seconds in a queue.
 
-    `code` and `size` (bytes of the body) are known once the request is over. `headers` are put on the answer. `fault`
+    `code` and `size` (bytes of the body) are known once the request is over, `panic` is the failure inside the
+    server that ended it. `headers` are put on the answer. `fault`
     is what made the path or query unreadable; `info` then only says the method. `remarks.annotations` go to the audit
     log.
     """
@@ -42,9 +43,17 @@ class Passage:
     fault: StatusError | None = None
     remarks: Remarks = field(default_factory=Remarks)
     headers: Mapping[str, str] = field(default_factory=dict)
+    seat: Seat | None = None
     waited: float = 0.0
     code: int = 0
     size: int = 0
+    panic: str = ""
+
+    def leave_seat(self) -> None:
+        """Let the next one in. May be called more than once."""
+        seat, self.seat = self.seat, None
+        if seat is not None:
+            seat.leave()
 
     @property
     def is_long_running(self) -> bool:
@@ -62,6 +71,13 @@ class Passage:
 _SHORT_PATH = 200
 _resolve_again = functools.lru_cache(maxsize=1024)(resolve)
 """Controllers and watchers ask for the same paths again and again."""
+
+
+class Seat(Protocol):
+    """A request's place among those that are in work."""
+
+    def leave(self) -> None:
+        """The request is done."""
 
 
 class Observer(Protocol):
@@ -161,7 +177,8 @@ def observed(passage: Passage, response: ApiResponse, observers: Sequence[Observ
         passage.size = len(body)
         for observer in observers:
             observer.ended(passage, response)
-        return ApiResponse(response.status, _headers(passage, response), body)
+        return ApiResponse(response.status, _headers(passage, response), body, on_sent=passage.leave_seat)
+    passage.leave_seat()
     for observer in observers:
         observer.begun(passage)
 

@@ -99,19 +99,26 @@ class CertificateAuthority:
     """
 
     def __init__(
-        self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, directory: Path
+        self,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        directory: Path,
+        stem: str = "ca",
     ) -> None:
         self._certificate = certificate
         self._key = key
         self._directory = directory
+        self._stem = stem
 
     @classmethod
-    def load_or_create(cls, directory: Path, common_name: str = "kubernetes") -> CertificateAuthority:
-        """The authority in `directory` (`ca.crt`, `ca.key`); made at the first call.
+    def load_or_create(
+        cls, directory: Path, common_name: str = "kubernetes", stem: str = "ca"
+    ) -> CertificateAuthority:
+        """The authority in `directory` (`<stem>.crt`, `<stem>.key`); made at the first call.
 
         Raises PkiError when the files are there but do not belong together.
         """
-        cert_path, key_path = directory / "ca.crt", directory / "ca.key"
+        cert_path, key_path = directory / f"{stem}.crt", directory / f"{stem}.key"
         if cert_path.exists():
             if not key_path.exists():
                 raise PkiError(f"{key_path}: missing beside {cert_path}; remove both to start anew")
@@ -119,12 +126,12 @@ class CertificateAuthority:
             key = _load_key(key_path.read_bytes(), key_path)
             if certificate.public_key() != key.public_key():
                 raise PkiError(f"{key_path}: does not belong to {cert_path}; remove both to start anew")
-            return cls(certificate, key, directory)
+            return cls(certificate, key, directory, stem)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _self_signed(common_name, key)
         write_private(key_path, _key_pem(key))
         write_private(cert_path, certificate.public_bytes(serialization.Encoding.PEM))
-        return cls(certificate, key, directory)
+        return cls(certificate, key, directory, stem)
 
     @cached_property
     def certificate_pem(self) -> bytes:
@@ -132,7 +139,7 @@ class CertificateAuthority:
 
     @property
     def certificate_path(self) -> Path:
-        return self._directory / "ca.crt"
+        return self._directory / f"{self._stem}.crt"
 
     def issue(
         self,

@@ -92,6 +92,8 @@ def _resolve(
     else:
         return other
     verb = _VERBS.get(method)
+    if verb is None and method == "OPTIONS" and rest:
+        verb = ""  # as upstream: only who may do everything to a proxy may do that
     if verb is None or "" in tail:
         return other
     namespace = ""

@@ -57,6 +57,10 @@ class ServedKinds:
         """The kind served under `/apis/GROUP/VERSION/.../PLURAL`."""
         return self._by_plural.get((group, version, plural))
 
+    def has_version(self, group: str, version: str) -> bool:
+        """Whether any kind of that version of that group is served."""
+        return (group, version) in self._versions
+
     def of_resource(self, group: str, plural: str) -> Kind | None:
         """The preferred version of a resource."""
         return self._by_resource.get((group, plural))
@@ -80,6 +84,7 @@ class ServedKinds:
         custom = [kind for kinds in self._custom.values() for kind in kinds]
         custom.sort(key=lambda kind: (kind.group, version_priority(kind.version), kind.plural))
         self._kinds = (*self._built_in, *custom)
+        self._versions = {(kind.group, kind.version) for kind in self._kinds}
         self._by_plural = {(kind.group, kind.version, kind.plural): kind for kind in self._kinds}
         self._by_kind = {(kind.api_version, kind.kind): kind for kind in self._kinds}
         self._by_resource: dict[tuple[str, str], Kind] = {}

@@ -7,21 +7,35 @@ it gets there. An upgrade (WebSocket, SPDY) is accepted by the far side and beco
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from multidict import CIMultiDict
 
 from controlplane.apiserver.http1 import Exchange, Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse
-from controlplane.errors import BadRequest, InternalError, NotFound, ServiceUnavailable, StatusError
+from controlplane.errors import (
+    BadRequest,
+    InternalError,
+    NotFound,
+    Object,
+    ServiceUnavailable,
+    StatusError,
+    Unclassified,
+)
+from controlplane.meta.objects import dig
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
 """Address and port -> a connected, non-blocking socket. Raises OSError."""
 
 CONNECT_SECONDS = 10.0
+_NOT_CONNECTED = frozenset(
+    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET}
+)
 _ERROR_TEXT = 10_240
 _HOP_BY_HOP = frozenset(
     {
@@ -47,21 +61,39 @@ class Backend:
         return f"{self.address}:{self.port}"
 
 
+KUBELET_PORT = 10250
+_ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
+
+
+def kubelet_backend(node: Object, tls: ssl.SSLContext | None) -> Backend:
+    """Where a node's kubelet listens. Raises Unclassified when the node does not say."""
+    addresses = {entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())}
+    address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
+    if not address:
+        known = " ".join(f"{{{kind} {value}}}" for kind, value in addresses.items())
+        raise Unclassified(f"no preferred addresses found; known addresses: [{known}]")
+    port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
+    return Backend(address, port, tls)
+
+
 def is_upgrade(headers: Mapping[str, str]) -> bool:
     tokens = headers.get("connection", "").lower().replace(" ", "").split(",")
     return "upgrade" in tokens and bool(headers.get("upgrade"))
 
 
-async def exchange(dial: Dial, backend: Backend, request: ApiRequest, target: str) -> Exchange:
+async def exchange(
+    dial: Dial, backend: Backend, request: ApiRequest, target: str, more: Sequence[tuple[str, str]] = ()
+) -> Exchange:
     """Send `request` to the backend as `target` (path and query) and wait for the answer's head.
 
-    Raises OSError or Http1Error.
+    `more` are further headers. Raises OSError or Http1Error.
     """
     async with asyncio.timeout(CONNECT_SECONDS):
         sock = await dial(backend.address, backend.port)
         far = await Exchange.open(sock, backend.tls, backend.server_name or backend.address)
     try:
-        await far.send(request.method, target, _forwarded(request, backend), request.body)
+        lines = [*_forwarded(request, backend), *more]
+        await far.send(request.method, target, lines, request.body)
         await far.read_head()
     except BaseException:
         await far.close()
@@ -108,7 +140,7 @@ async def kubelet_answer(
     try:
         far = await exchange(dial, backend, request, target)
     except (OSError, Http1Error) as error:  # TimeoutError is an OSError
-        raise InternalError(f"error dialing backend: {backend}: {_reason(error)}") from error
+        raise InternalError(f"error dialing backend: {_reason(error, backend)}") from error
     if far.status != 101 and not 200 <= far.status <= 206:
         raise await _refusal(far)
     response = answer(far)
@@ -117,8 +149,28 @@ async def kubelet_answer(
     return ApiResponse(response.status, {"Content-Type": content_type}, response.body)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or ("i/o timeout" if isinstance(error, TimeoutError) else type(error).__name__)
+async def upgrade_answer(dial: Dial, backend: Backend, request: ApiRequest, target: str) -> ApiResponse:
+    """Pass a request for an upgrade to a kubelet. Unlike elsewhere its refusal is handed on as it is, text and all:
+    that is what clients of streams read.
+    """
+    try:
+        far = await exchange(dial, backend, request, target)
+    except (OSError, Http1Error) as error:
+        raise InternalError(f"error dialing backend: {_reason(error, backend)}") from error
+    if far.status != 101 and far.status < 400:
+        await far.close()
+        raise InternalError(f"invalid upgrade response: status code {far.status}")
+    return answer(far)
+
+
+def _reason(error: Exception, backend: Backend | None = None) -> str:
+    """As Go says it. Without `backend` the connection stood already."""
+    if backend is not None and isinstance(error, TimeoutError) and not error.errno:
+        return f"dial tcp {backend}: i/o timeout"
+    if backend is not None and isinstance(error, OSError) and error.errno in _NOT_CONNECTED:
+        return f"dial tcp {backend}: connect: {os.strerror(error.errno).lower()}"
+    text = str(error) or ("i/o timeout" if isinstance(error, TimeoutError) else type(error).__name__)
+    return f"{backend}: {text}" if backend is not None else text
 
 
 async def _refusal(far: Exchange) -> StatusError:
@@ -153,9 +205,10 @@ async def proxied_answer(
     `prefix` is the path of the proxy subresource, put before absolute paths in redirects.
     """
     try:
-        far = await exchange(dial, backend, request, target)
+        uri = prefix + target.partition("?")[0]
+        far = await exchange(dial, backend, request, target, [("X-Forwarded-Uri", uri)])
     except (OSError, Http1Error) as error:
-        raise ServiceUnavailable(f"error trying to reach service: {backend}: {_reason(error)}") from error
+        raise ServiceUnavailable(f"error trying to reach service: {_reason(error, backend)}") from error
     far.headers = [
         (name, prefix + value if name == "location" and value.startswith("/") else value)
         for name, value in far.headers

@@ -38,6 +38,7 @@ class FrameCache:
         self._clock = clock
         self._bytes = 0
         self._frames: OrderedDict[_Key, bytes] = OrderedDict()
+        self.events: dict[tuple[str, ...], float] = {}
 
     def encode(
         self, kind: Kind, frame: WatchFrame, wanted: Representation, include: str, *, with_columns: bool
@@ -63,6 +64,11 @@ class FrameCache:
         if shared:
             self._keep(key, line)
         return line
+
+    def count(self, kind: Kind, events: int) -> None:
+        """So many events were sent to a watcher."""
+        key = kind.group, kind.version, kind.kind
+        self.events[key] = self.events.get(key, 0.0) + events
 
     def _keep(self, key: _Key, line: bytes) -> None:
         self._frames[key] = line
@@ -188,6 +194,7 @@ class WatchStream(AsyncGenerator[bytes, None]):
             lines.append(line)
             size += len(line)
             frame = self._frames.ready() if size < _PIECE_BYTES else None
+        self._cache.count(self._kind, len(lines))
 
     def _line(self, frame: WatchFrame) -> bytes:
         with_columns = not self._columns_sent

@@ -60,7 +60,28 @@ _JsonLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _integer(loader: _JsonLoader, node: yaml.ScalarNode) -> int | float:
+    """What needs more than 64 bits is a float, as in JSON here and in Go."""
+    number: int = loader.construct_yaml_int(node)
+    return number if -(2**63) <= number < 2**64 else float(number)
+
+
+def _text(loader: _JsonLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+def _sequence(loader: _JsonLoader, node: yaml.SequenceNode) -> list[Any]:
+    return list(loader.construct_sequence(node, deep=True))
+
+
+_JsonLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _JsonLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_JsonLoader.add_constructor("tag:yaml.org,2002:set", _mapping)
+_JsonLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+for _tag in ("omap", "pairs"):
+    _JsonLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _sequence)
 
 
 def parse(body: bytes) -> YamlBody:
@@ -75,6 +96,11 @@ def parse(body: bytes) -> YamlBody:
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 1
         raise ValueError(f"error converting YAML to JSON: yaml: line {line}: {fault.problem}") from fault
+    except (KeyError, AttributeError, IndexError, OverflowError) as fault:
+        # The library's own constructors, for scalars that are not what their tags say.
+        raise ValueError(
+            "error converting YAML to JSON: yaml: cannot decode a value as its tag says"
+        ) from fault
     except (yaml.YAMLError, RecursionError) as fault:
         raise ValueError(f"error converting YAML to JSON: yaml: {fault}") from fault
     finally:

@@ -8,6 +8,7 @@ maps. Checked expressions are carried from one to the other, rewritten where res
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from itertools import product
@@ -43,6 +44,8 @@ _WELL_KNOWN = {
     "list": ".google.protobuf.ListValue",
     "map": ".google.protobuf.Struct",
 }
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
+_UNUSABLE = re.compile(r"[^A-Za-z0-9_]")
 _RESERVED = (19000, 1000)
 """The first field number that is protobuf's own, and how many there are."""
 _TYPE = cel.Type
@@ -211,7 +214,9 @@ def _declare(kinds: Iterable[CelType]) -> tuple[Any, Mapping[CelType, str]]:
     )
     for kind, name in objects.items():
         message = file.message_type.add(name=name)
-        for at, (field, inner) in enumerate(kind.fields or (), start=1):
+        # What is no identifier no expression can name.
+        usable = [pair for pair in kind.fields or () if _IDENTIFIER(pair[0])]
+        for at, (field, inner) in enumerate(usable, start=1):
             number = at if at < _RESERVED[0] else at + _RESERVED[1]
             _add_field(message, name, number, field, inner, objects)
         for described in message.field:
@@ -226,7 +231,7 @@ def _collect(kind: CelType, objects: dict[CelType, str]) -> None:
         return
     if kind.fields is not None:
         taken = set(objects.values())
-        name = "".join(char if char.isalnum() or char == "_" else "_" for char in kind.name) or "object"
+        name = _UNUSABLE.sub("_", kind.name) or "object"
         while name in taken:
             name += "_"
         objects[kind] = name

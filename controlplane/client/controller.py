@@ -39,7 +39,7 @@ class Controller(Generic[K]):
         max_delay: float = 60.0,
     ) -> None:
         self.name = name
-        self.queue: WorkQueue[K] = WorkQueue(max_delay=max_delay)
+        self.queue: WorkQueue[K] = WorkQueue(max_delay=max_delay, name=name)
         self._reconcile = reconcile
         self._workers = workers
 

@@ -10,15 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 K = TypeVar("K", bound=Hashable)
 
+NAMED_QUEUES: WeakSet[WorkQueue[Any]] = WeakSet()
+"""The queues of this process that have a name, for /metrics."""
+
 
 class WorkQueue(Generic[K]):
-    """Waiting times of failing keys start at `first_delay` seconds and double up to `max_delay`."""
+    """Waiting times of failing keys start at `first_delay` seconds and double up to `max_delay`.
 
-    def __init__(self, first_delay: float = 0.01, max_delay: float = 60.0) -> None:
+    `adds` counts keys that were added and waited for, `retries` those that came again after a failure.
+    """
+
+    def __init__(self, first_delay: float = 0.01, max_delay: float = 60.0, name: str = "") -> None:
+        self.name = name
+        self.adds = 0
+        self.retries = 0
+        if name:
+            NAMED_QUEUES.add(self)
         self._first_delay = first_delay
         self._max_delay = max_delay
         self._ready: deque[K] = deque()
@@ -32,10 +44,16 @@ class WorkQueue(Generic[K]):
         """Keys that wait or are being worked on, without the delayed ones."""
         return len(self._wanted | self._processing)
 
+    @property
+    def depth(self) -> int:
+        """Keys nobody works on yet, without the delayed ones."""
+        return len(self._ready)
+
     def add(self, key: K) -> None:
         """Have `key` worked on soon."""
         if key in self._wanted:
             return
+        self.adds += 1
         self._wanted.add(key)
         if key not in self._processing:
             self._push(key)
@@ -55,6 +73,7 @@ class WorkQueue(Generic[K]):
 
     def retry(self, key: K) -> float:
         """Have `key` worked on again after its back-off, which this failure doubles; returns the seconds."""
+        self.retries += 1
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(self._first_delay * 2.0 ** min(failures, 30), self._max_delay)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
-from controlplane.apiserver.authn.keys import SigningKey
-from controlplane.apiserver.authn.service_account import legacy_token
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.informer import Informers
@@ -17,13 +16,16 @@ TYPE = "kubernetes.io/service-account-token"
 NAME_ANNOTATION = "kubernetes.io/service-account.name"
 UID_ANNOTATION = "kubernetes.io/service-account.uid"
 
+Sign = Callable[[Object, Object], str]
+"""The token of a ServiceAccount in a Secret."""
+
 
 class ServiceAccountTokenController:
     """Keys are namespace and name of a Secret. `ca_pem` is what pods verify the API server by."""
 
-    def __init__(self, client: Client, informers: Informers, key: SigningKey, ca_pem: str) -> None:
+    def __init__(self, client: Client, informers: Informers, sign: Sign, ca_pem: str) -> None:
         self._client = client
-        self._key = key
+        self._sign = sign
         self._ca = base64.b64encode(ca_pem.encode()).decode()
         self._secrets = informers.of(SECRET)
         self._accounts = informers.of(SERVICE_ACCOUNT)
@@ -80,7 +82,7 @@ class ServiceAccountTokenController:
         data["ca.crt"] = self._ca
         data["namespace"] = base64.b64encode(objects.namespace(secret).encode()).decode()
         if not data.get("token"):
-            token = legacy_token(account, secret, self._key)
+            token = self._sign(account, secret)
             data["token"] = base64.b64encode(token.encode()).decode()
         notes = {**objects.annotations(secret), UID_ANNOTATION: objects.uid(account)}
         return {**secret, "metadata": {**secret["metadata"], "annotations": notes}, "data": data}

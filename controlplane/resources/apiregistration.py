@@ -47,6 +47,7 @@ PRIORITIES: Mapping[str, tuple[int, int]] = {
     "node.k8s.io/v1": (16300, 15),
     "discovery.k8s.io/v1": (16200, 15),
     "flowcontrol.apiserver.k8s.io/v1": (16100, 21),
+    "metrics.k8s.io/v1beta1": (100, 100),
 }
 """Group and version priority of what this server serves itself, by apiVersion. Versions that are not here get no
 APIService of their own (upstream registers none for apiregistration.k8s.io either).
@@ -179,5 +180,6 @@ API_SERVICE = Kind(
     validate_status=_validate_status,
     validate_name=path_segment,
     status=True,
+    status_metadata=(),
     fields=selectable_fields(),
 )

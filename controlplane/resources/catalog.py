@@ -55,6 +55,7 @@ from controlplane.resources.events import EVENTS_EVENT
 from controlplane.resources.flowcontrol.flow_schema import FLOW_SCHEMA
 from controlplane.resources.flowcontrol.priority_level import PRIORITY_LEVEL
 from controlplane.resources.kind import Kind
+from controlplane.resources.metrics import NODE_METRICS, POD_METRICS
 from controlplane.resources.networking.ingress import INGRESS
 from controlplane.resources.networking.ingress_class import INGRESS_CLASS
 from controlplane.resources.networking.network_policy import NETWORK_POLICY
@@ -101,10 +102,12 @@ __all__ = [
     "NAMESPACE",
     "NETWORK_POLICY",
     "NODE",
+    "NODE_METRICS",
     "PERSISTENT_VOLUME",
     "PERSISTENT_VOLUME_CLAIM",
     "POD",
     "POD_DISRUPTION_BUDGET",
+    "POD_METRICS",
     "POD_TEMPLATE",
     "PRIORITY_CLASS",
     "PRIORITY_LEVEL",
@@ -190,6 +193,8 @@ KINDS: tuple[Kind, ...] = (
     VALIDATING_ADMISSION_POLICY_BINDING,
     VALIDATING_WEBHOOK_CONFIGURATION,
     CERTIFICATE_SIGNING_REQUEST,
+    NODE_METRICS,
+    POD_METRICS,
 )
 
 REVIEW_KINDS: tuple[Kind, ...] = (

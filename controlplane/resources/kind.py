@@ -187,7 +187,7 @@ class Kind:
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
     warnings: Callable[[Object, Object | None], Sequence[str]] = _no_warnings
     status: bool = False
-    status_metadata: tuple[str, ...] = ()
+    status_metadata: tuple[str, ...] = FREE_METADATA
     prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes
     scale: Scale | None = None

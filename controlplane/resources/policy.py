@@ -12,7 +12,7 @@ from controlplane.meta.objects import name
 from controlplane.meta.timestamps import age
 from controlplane.resources.cells import AGE, NAME, number
 from controlplane.resources.fieldpath import Literal
-from controlplane.resources.kind import FREE_METADATA, Column, Kind
+from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
@@ -106,7 +106,6 @@ POD_DISRUPTION_BUDGET = Kind(
     validate=_validate,
     validate_status=_validate_status,
     status=True,
-    status_metadata=FREE_METADATA,
     generation=True,
     unconditional_update=False,
     fields=selectable_fields(),

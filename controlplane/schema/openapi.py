@@ -18,12 +18,8 @@ import orjson
 
 from controlplane.errors import NotFound, Object
 from controlplane.resources.kind import Kind
-from controlplane.schema import definitions
+from controlplane.schema import definitions, enums
 from controlplane.schema.openapi_paths import META, paths
-
-V2_CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-V2_BODY = b""
-"""The answer to `/openapi/v2`: an empty protobuf document. Old clients then trust the server to validate."""
 
 _documents: dict[tuple[str, str], tuple[str, bytes]] = {}
 """The latest document of each group and version, with its hash."""
@@ -124,7 +120,7 @@ def _reachable(operations: Object, kinds: Sequence[Kind]) -> Object:
     while pending:
         name = pending.pop()
         if name not in found:
-            found[name] = known[name]
+            found[name] = enums.with_words(name, known[name])
             pending += _references(known[name])
     return dict(sorted(found.items()))
 

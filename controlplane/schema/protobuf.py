@@ -10,17 +10,20 @@ pointer, set or not: a zero is dropped where the JSON has `omitempty`, and kept 
 from __future__ import annotations
 
 import base64
+import math
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from controlplane.errors import Object
 from controlplane.meta import timestamps
 from controlplane.schema import definitions, protobuf_table
+from controlplane.schema.protobuf_extensions import SCHEMA
 from controlplane.schema.protobuf_table import MessageField, Shape
-from controlplane.schema.protobuf_wire import LENGTH, VARINT, Part, ProtobufError, parts, varint
+from controlplane.schema.protobuf_wire import FIXED64, LENGTH, VARINT, Part, ProtobufError, parts, varint
 
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 PREFIX = b"k8s\x00"
@@ -102,15 +105,15 @@ class _Decoder:
         fields = protobuf_table.message(name)
         if fields is None:
             raise ProtobufError(f"there is no message {name}")
-        struct = name.rpartition(".")[2]
-        place = struct
+        shown = name.rpartition(".")[2]
+        place = shown
         try:
             for part in self.parts(data):
                 field = fields.get(part.field)
                 if field is not None:
-                    place = f"{struct}.{field.json}"
+                    place = f"{shown}.{field.json}"
                     self._field(part, field, into, depth)
-                    place = struct
+                    place = shown
         except _Placed:
             raise
         except ProtobufError as error:
@@ -141,11 +144,32 @@ class _Decoder:
     def _value(self, part: Part, type_: str, into: Object, depth: int) -> Any:
         reader = _READERS.get(type_)
         if reader is not None:
-            _expect(part, VARINT if type_ in _NUMBERS else LENGTH)
+            _expect(part, _WIRES.get(type_, LENGTH))
             return reader(part, self.parts)
         _expect(part, LENGTH)
+        if type_ in UNIONS:
+            return self._union(part, UNIONS[type_], depth)
         self.message(part.data, type_, into, depth + 1)
         return into
+
+    def _union(self, part: Part, union: _Union, depth: int) -> Any:
+        """A schema, or what else stands in its place: a list of the items, or a boolean."""
+        schema: Object | None = None
+        items: list[Any] = []
+        allowed = False
+        for inner in self.parts(part.data):
+            if inner.field == union.schema:
+                schema = self._value(inner, SCHEMA, {} if schema is None else schema, depth + 1)
+            elif inner.field == union.other and union.items:
+                items.append(self._value(inner, union.items, {}, depth + 1))
+            elif inner.field == union.other:
+                _expect(inner, VARINT)
+                allowed = inner.number != 0
+        if schema is not None and not items:
+            return schema
+        if union.items:
+            return items or None
+        return allowed
 
     def _entry(self, part: Part, type_: str, depth: int) -> tuple[str, Any]:
         """A map's entry is a message of the key (1) and the value (2); what is zero may be left out."""
@@ -211,6 +235,14 @@ def _int32(part: Part) -> int:
 
 def _int64(part: Part) -> int:
     return _signed(part.number, 64)
+
+
+def _double(part: Part) -> int | float:
+    """Whole numbers are written without a fraction, as Go writes them in JSON."""
+    (value,) = struct.unpack("<d", part.data)
+    if not math.isfinite(value):
+        raise ProtobufError(f"unsupported value: {value}")
+    return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
 
 
 def _quantity(part: Part, read: Reading) -> str:
@@ -311,6 +343,7 @@ _READERS: Mapping[str, Callable[[Part, Reading], Any]] = {
     "bool": lambda part, read: _bool(part),
     "int32": lambda part, read: _int32(part),
     "int64": lambda part, read: _int64(part),
+    "double": lambda part, read: _double(part),
     "Quantity": _quantity,
     "IntOrString": _int_or_string,
     "Time": _time,
@@ -319,3 +352,20 @@ _READERS: Mapping[str, Callable[[Part, Reading], Any]] = {
     "Strings": _strings,
 }
 _NUMBERS = frozenset({"bool", "int32", "int64"})
+_WIRES = {**dict.fromkeys(_NUMBERS, VARINT), "double": FIXED64}
+
+
+class _Union(NamedTuple):
+    """The numbers of the two fields, and the type of the other one's items (empty: it is a boolean)."""
+
+    schema: int
+    other: int
+    items: str
+
+
+UNIONS: Mapping[str, _Union] = {
+    "SchemaOrArray": _Union(1, 2, SCHEMA),
+    "SchemaOrBool": _Union(2, 1, ""),
+    "SchemaOrStrings": _Union(1, 2, "string"),
+}
+"""Types that hold a schema or something else in its place."""

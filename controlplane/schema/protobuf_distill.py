@@ -21,10 +21,8 @@ import orjson
 
 from controlplane.schema import definitions
 from controlplane.schema.go_binary import GoField, GoKind, GoProgram, GoType
-from controlplane.schema.protobuf_table import DATA, Shape
-
-Row = tuple[str, str, str]
-"""JSON name (empty for an inlined struct), Shape, type: a scalar, a special type or the name of a message."""
+from controlplane.schema.protobuf_shapes import Row, Shape
+from controlplane.schema.protobuf_table import DATA
 
 _API, _MACHINERY = "k8s.io/api/", "k8s.io/apimachinery/"
 _SCALARS = {

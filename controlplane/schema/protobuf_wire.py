@@ -20,7 +20,7 @@ class ProtobufError(ValueError):
 
 
 class Part(NamedTuple):
-    """One field as it came: `number` holds a VARINT's value (unsigned, 64 bits), `data` a LENGTH's bytes."""
+    """One field as it came: `number` holds a VARINT's value (unsigned, 64 bits), `data` the bytes of others."""
 
     field: int
     wire: int
@@ -34,7 +34,7 @@ _NOTHING = memoryview(b"")
 def parts(data: memoryview) -> Iterator[Part]:
     """The fields of one message in their order.
 
-    Groups and fixed-width values, which no Kubernetes message has, are passed over. Raises ProtobufError.
+    Groups, which no Kubernetes message has, are passed over. Raises ProtobufError.
     """
     place, end = 0, len(data)
     while place < end:
@@ -52,8 +52,8 @@ def parts(data: memoryview) -> Iterator[Part]:
             place = _after_group(data, place)
             yield Part(field, wire, 0, _NOTHING)
         else:
-            place = _after(data, place, wire)
-            yield Part(field, wire, 0, _NOTHING)
+            start, place = place, _after(data, place, wire)
+            yield Part(field, wire, 0, data[start:place])
 
 
 def varint(data: memoryview, place: int) -> tuple[int, int]:

@@ -55,7 +55,7 @@ def version(
 def run() -> None:
     """The console script: run the command, turn errors into one line and an exit code (1, or 130 for Ctrl-C)."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="netkit", standalone_mode=True)
     except KeyboardInterrupt:
         print_error("interrupted")
         sys.exit(130)

@@ -6,6 +6,7 @@ Called by `netkit api requests`. Reads the server's own list; changes nothing.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -53,13 +54,29 @@ class CallGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Requests of one part of the cluster or one person; `mostly` are the most frequent verbs and things."""
+
+    who: str
+    count: int
+    open: int
+    failed: int
+    per_second: float
+    mostly: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
-    """Texts that must be contained in a call's user (or its agent), what it is about, and its verb; empty = any."""
+    """Texts that must be contained in a call's user (or its agent), what it is about, and its verb; empty = any.
+
+    `since`: only calls that came after it, in seconds since 1970.
+    """
 
     user: str = ""
     what: str = ""
     verb: str = ""
     namespace: str = ""
+    since: float = 0.0
 
     def lets_through(self, call: ApiCall) -> bool:
         return (
@@ -67,6 +84,7 @@ class Filter:
             and self.what in call.what
             and self.verb in ("", call.verb)
             and self.namespace in ("", call.namespace)
+            and (call.time >= self.since or call.code == 0)
         )
 
 
@@ -120,7 +138,7 @@ def grouped(latest: Sequence[ApiCall], still_open: Iterable[ApiCall]) -> list[Ca
     groups: dict[tuple[str, str, str, str], list[ApiCall]] = {}
     for call in (*latest, *still_open):
         groups.setdefault((call.user, call.agent, call.verb, call.what), []).append(call)
-    span = max((latest[-1].time - latest[0].time) if latest else 0.0, 1.0)
+    span = _span(latest)
     found = [
         CallGroup(
             *key,
@@ -128,8 +146,57 @@ def grouped(latest: Sequence[ApiCall], still_open: Iterable[ApiCall]) -> list[Ca
             open=sum(call.code == 0 for call in calls),
             failed=sum(call.code >= 400 for call in calls),
             per_second=round(len(calls) / span, 2),
-            median_seconds=round(median(call.seconds for call in calls), 6),
+            median_seconds=round(median([call.seconds for call in calls if call.code] or [0.0]), 6),
         )
         for key, calls in groups.items()
     ]
     return sorted(found, key=lambda group: (-group.count, group.user, group.what, group.verb))
+
+
+def callers(latest: Sequence[ApiCall], still_open: Iterable[ApiCall]) -> list[Caller]:
+    """Calls by who asks, the busiest first."""
+    found: dict[str, list[ApiCall]] = {}
+    for call in (*latest, *still_open):
+        found.setdefault(who(call), []).append(call)
+    span = _span(latest)
+    rows = [
+        Caller(
+            name,
+            count=len(calls),
+            open=sum(call.code == 0 for call in calls),
+            failed=sum(call.code >= 400 for call in calls),
+            per_second=round(len(calls) / span, 2),
+            mostly=tuple(
+                text for text, _ in Counter(f"{call.verb} {call.what}" for call in calls).most_common(_MOSTLY)
+            ),
+        )
+        for name, calls in found.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.count, row.who))
+
+
+_MOSTLY = 3
+_PREFIXES = (
+    "system:serviceaccount:kube-system:",
+    "system:serviceaccount:",
+    "system:node:",
+    "system:",
+    "netkit:",
+)
+
+
+def who(call: ApiCall) -> str:
+    """Who asks, short: the user's name without Kubernetes' prefixes, and the program where that says more."""
+    user = next(
+        (call.user.removeprefix(prefix) for prefix in _PREFIXES if call.user.startswith(prefix)), call.user
+    )
+    program, _, part = call.agent.partition("/")
+    if program in ("", user):
+        return user
+    return f"{user} ({program})" if part != user else f"{user} (in {program})"
+
+
+def _span(latest: Sequence[ApiCall]) -> float:
+    """Seconds the calls are spread over, at least one."""
+    times = [call.time for call in latest]
+    return max(max(times) - min(times), 1.0) if times else 1.0

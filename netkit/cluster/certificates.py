@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from controlplane.apiserver.authn.build import check
 from controlplane.apiserver.authn.settings import DEFAULTS
 from controlplane.apiserver.pki import CertificatePaths, service_account_key
-from controlplane.apiserver.server import prepare_pki
+from controlplane.apiserver.server_certificates import prepare_pki
 from netkit.cluster.control_plane import control_plane_settings
 from netkit.cluster.plan import Plan
 from netkit.cluster.policy import POD_NETWORK_USER

@@ -7,7 +7,7 @@ but the file it is given.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +20,8 @@ from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettin
 from netkit.cluster.api_config import authentication
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
+from netkit.cluster.operation_config import OperationConfig, operation
+from netkit.cluster.operation_config import check as check_operation
 
 DEFAULT_NAME: Final = "lab"
 API_VERSION: Final = "kube-netkit/v1alpha1"
@@ -97,6 +99,7 @@ class ClusterConfig:
     admission: AdmissionConfig = AdmissionConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
     authentication: AuthenticationSettings = DEFAULTS
+    operation: OperationConfig = field(default_factory=OperationConfig)
 
     def node_names(self) -> list[str]:
         return [f"node{index}" for index in range(1, self.nodes + 1)]
@@ -188,6 +191,7 @@ def parse(document: object) -> ClusterConfig:
         webhook=api.path("authorizationWebhook"),
     )
     authenticators = authentication(api)
+    operated = operation(api)
     api.finish()
     config = ClusterConfig(
         name=top.text("name", base.name),
@@ -199,6 +203,7 @@ def parse(document: object) -> ClusterConfig:
         admission=admission,
         authorization=authorization,
         authentication=authenticators,
+        operation=operated,
     )
     top.finish()
     return config
@@ -237,6 +242,7 @@ def check(config: ClusterConfig) -> ClusterConfig:
             f" node range(s) of /{network.node_mask}, {config.nodes} needed"
         )
     _check_authorization(config.authorization)
+    check_operation(config.operation)
     return config
 
 
@@ -246,16 +252,16 @@ def _check_authorization(config: AuthorizationConfig) -> None:
     for mode in config.modes:
         if config.modes.count(mode) > 1:
             raise ConfigError(f"api.authorizationMode: {mode} is given twice")
-    for mode, field, path in (
+    for mode, name, path in (
         ("ABAC", "api.abacPolicyFile", config.abac_policy_file),
         ("Webhook", "api.authorizationWebhook", config.webhook),
     ):
         if mode in config.modes and path is None:
-            raise ConfigError(f"{field}: is needed with authorizationMode {mode}")
+            raise ConfigError(f"{name}: is needed with authorizationMode {mode}")
         if mode not in config.modes and path is not None:
             raise ConfigError(
-                f"{field}: is given, but {mode} is not in authorizationMode",
+                f"{name}: is given, but {mode} is not in authorizationMode",
                 f"add {mode} to api.authorizationMode",
             )
         if path is not None and not path.is_file():
-            raise ConfigError(f"{field}: {path} is not a file")
+            raise ConfigError(f"{name}: {path} is not a file")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from controlplane.apiserver.authz.modes import AuthorizationSettings, Mode
 from controlplane.apiserver.authz.webhook import WebhookSettings
-from controlplane.apiserver.server import ControlPlaneSettings, serve_control_plane
+from controlplane.apiserver.server import serve_control_plane
+from controlplane.apiserver.settings import ControlPlaneSettings
 from controlplane.client.components import Clients
 from controlplane.control_loop import ControllerSettings, keep_running, run_controllers
 from netkit.cluster.config import AuthorizationConfig
@@ -41,6 +42,9 @@ def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings
         authorization=_authorization(plan.config.authorization),
         policy=policy(),
         authentication=plan.config.authentication,
+        event_ttl_seconds=plan.config.operation.event_ttl,
+        pod_security=plan.config.operation.pod_security,
+        operation=plan.config.operation.in_logs(profile.logs),
     )
 
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -26,6 +26,7 @@ from controlplane.client.client import Client
 from controlplane.client.kubeconfig import Credentials
 from controlplane.client.transport import ConnectionFailed
 from controlplane.resources import catalog
+from controlplane.resources.kind import Kind
 from netkit.cluster.access import ADMIN_STEM, admin_client
 from netkit.cluster.config import ClusterConfig
 from netkit.cluster.down import remove
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _READY_SECONDS = 60.0
 _AGAIN_SECONDS = 0.1
+_NEEDED_BY_PODS = ((catalog.SERVICE_ACCOUNT, "default"), (catalog.CONFIG_MAP, "kube-root-ca.crt"))
+"""What controllers make in the namespace `default`, and without which nobody can make a pod there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,13 @@ def _follow(progress: TextIO, done: Report) -> None:
 
 
 async def _wait_ready(profile: Profile, plan: Plan) -> None:
-    """Return when every node's Ready condition is True. Raises StartError naming those that are not in time."""
+    """Return when every node is Ready and pods can be made. Raises StartError naming what is not there in time."""
     client = admin_client(profile, plan.server)
-    waiting = set(plan.nodes)
+    waiting = {*plan.nodes, *(kind.kind for kind, _ in _NEEDED_BY_PODS)}
     try:
-        async with asyncio.timeout(_READY_SECONDS):
-            await _all_ready(client, waiting)
+        # In a task of its own: Python 3.11's groups leave the task of a failed one half cancelled, which would turn the
+        # time's end into a bare CancelledError.
+        await asyncio.wait_for(_all_ready(client, plan.nodes, waiting), _READY_SECONDS)
     except TimeoutError:
         raise StartError(
             f"not Ready within {_READY_SECONDS:.0f} s: {', '.join(sorted(waiting))}",
@@ -202,24 +206,37 @@ async def _wait_ready(profile: Profile, plan: Plan) -> None:
         await client.close()
 
 
-async def _all_ready(client: Client, waiting: set[str]) -> None:
-    """Empty `waiting` as its nodes become Ready. A server that is just being started again is asked again."""
+async def _all_ready(client: Client, nodes: Collection[str], waiting: set[str]) -> None:
+    """Empty `waiting` as its nodes become Ready and the rest is there. A server that is just being started again is
+    asked again."""
     while waiting:
         try:
-            await _watch_ready(client, waiting)
-        except ConnectionFailed as error:
-            log.info("%s: asked again", error)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_watch_ready(client, nodes, waiting))
+                for kind, name in _NEEDED_BY_PODS:
+                    group.create_task(_watch_present(client, kind, name, waiting))
+        except* ConnectionFailed as error:
+            log.info("%s: asked again", error.exceptions[0])
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _watch_ready(client: Client, waiting: set[str]) -> None:
+async def _watch_ready(client: Client, nodes: Collection[str], waiting: set[str]) -> None:
     async with aclosing(client.watch(catalog.NODE, bookmarks=False)) as events:
         async for event in events:
             conditions = event.object.get("status", {}).get("conditions") or ()
             if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
                 waiting.discard(event.object["metadata"]["name"])
-            if not waiting:
+            if waiting.isdisjoint(nodes):
                 return
+
+
+async def _watch_present(client: Client, kind: Kind, name: str, waiting: set[str]) -> None:
+    selector = f"metadata.name={name}"
+    watch = client.watch(kind, "default", field_selector=selector, bookmarks=False)
+    async with aclosing(watch) as events:
+        async for _ in events:
+            waiting.discard(kind.kind)
+            return
 
 
 def _write_facts(plan: Plan, profile: Profile, kubeconfig_path: Path) -> ClusterFacts:

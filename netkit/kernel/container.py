@@ -1,9 +1,9 @@
 """Starts processes in namespaces of their own (containers) and in those of a running container (exec).
 
 Called by the runtime process of a node (`netkit.node.runtime`), which is the parent of everything started
-here and must have one thread. One `clone` makes the process: process 1 of a new PID namespace with its
-own mount, UTS and IPC namespaces, in the pod's network namespace, tied to its parent's life by
-PR_SET_PDEATHSIG. Must not wait for anything: the caller reads `Spawned.status` when it is readable.
+here and must have one thread. One `clone` makes the process: process 1 of a new PID namespace (or one more of a
+namespace that is shared) with its own mount, UTS and IPC namespaces, in the pod's network namespace, tied to its
+parent's life by PR_SET_PDEATHSIG. Must not wait for anything: the caller reads `Spawned.status` when it is readable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
@@ -26,7 +26,7 @@ from netkit.kernel.container_root import Bind, enter_root
 from netkit.kernel.pty_process import make_terminal, take_terminal
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NEW_VIEW: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
+_NEW_VIEW: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS
 _PR_CAPBSET_DROP: Final = 24
 
 __all__ = [
@@ -85,7 +85,8 @@ class Isolation:
 
     `network` is the path of a network namespace, `root` the lower layer of its file system, `scratch` an
     existing empty directory of the machine, `masked` directories that shall look empty inside; with
-    `read_only` only what is mounted by `binds` can be written.
+    `read_only` only what is mounted by `binds` can be written. `neighbour` is the pidfd of a process whose PID
+    namespace is joined; without one and without `own_processes` it is the caller's, as IPC is without `own_ipc`.
     """
 
     network: str
@@ -95,6 +96,9 @@ class Isolation:
     binds: tuple[Bind, ...] = ()
     masked: tuple[str, ...] = ()
     read_only: bool = False
+    own_processes: bool = True
+    own_ipc: bool = True
+    neighbour: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,11 @@ def outcome(report: bytes) -> None:
 
 
 def start(program: Program, isolation: Isolation, stdio: Stdio) -> Spawned:
-    """Start a container whose process 1 is `program`. Raises `StartFailure` when no process could be made."""
+    """Start a container whose main process is `program`. Raises `StartFailure` when no process could be made.
+
+    It is process 1 of a PID namespace that ends with it, unless `isolation` says otherwise: then its children may
+    outlive it, and the caller has to end them (`process_usage.by_mount_namespace`).
+    """
     try:
         network = os.open(isolation.network, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -150,8 +158,14 @@ def start(program: Program, isolation: Isolation, stdio: Stdio) -> Spawned:
             read_only=isolation.read_only,
         )
 
+    flags = _NEW_VIEW | (syscalls.CLONE_NEWIPC if isolation.own_ipc else 0)
     try:
-        return _spawn(program, stdio, _NEW_VIEW | syscalls.CLONE_NEWPID, prepare)
+        if isolation.neighbour >= 0:
+            with _among(isolation.neighbour):
+                return _spawn(program, stdio, flags, prepare)
+        return _spawn(
+            program, stdio, flags | (syscalls.CLONE_NEWPID if isolation.own_processes else 0), prepare
+        )
     finally:
         os.close(network)
 
@@ -161,20 +175,26 @@ def enter(pidfd: int, pid: int, program: Program, stdio: Stdio) -> Spawned:
 
     `pidfd` guards against a reused `pid`. Raises `StartFailure` when the container is gone.
     """
+
+    def prepare() -> None:
+        syscalls.setns(pidfd, _NEW_VIEW | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET)
+
+    with _among(pidfd, pid):
+        return _spawn(program, stdio, 0, prepare)
+
+
+@contextlib.contextmanager
+def _among(pidfd: int, pid: int = 0) -> Iterator[None]:
+    """What is cloned in this block comes to life in the PID namespace of that process. Raises `StartFailure`."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
         except OSError as error:
-            raise StartFailure(
-                f"container process {pid} is gone: {error.strerror}", error.errno or 0
-            ) from error
-
-        def prepare() -> None:
-            syscalls.setns(pidfd, _NEW_VIEW | syscalls.CLONE_NEWNET)
-
+            which = f"container process {pid}" if pid else "the process whose namespace is shared"
+            raise StartFailure(f"{which} is gone: {error.strerror}", error.errno or 0) from error
         try:
-            return _spawn(program, stdio, 0, prepare)
+            yield
         finally:
             syscalls.setns(own, syscalls.CLONE_NEWPID)
     finally:

@@ -24,6 +24,7 @@ from netkit.node.machine_facts import read_facts
 from netkit.node.pods import Pods
 from netkit.node.runtime.client import RuntimeClient
 from netkit.node.settings import NodeContext, NodeSettings, PodNetworkDriver
+from netkit.node.usage_meter import UsageMeter
 
 
 class NodeAgent:
@@ -62,7 +63,10 @@ class NodeAgent:
         self._lease = NodeLease(
             client, settings.node_name, settings.lease_seconds, lambda: self._heartbeat.node
         )
-        self._server = KubeletServer(settings, self._pods, self._runtime) if settings.tls else None
+        self._meter = UsageMeter(self._runtime)
+        self._server: KubeletServer | None = None
+        if settings.tls:
+            self._server = KubeletServer(settings, self._pods, self._runtime, self._meter)
 
     async def run(self) -> None:
         """Until cancelled, or until a part fails for a defect (then that exception comes out)."""
@@ -76,6 +80,7 @@ class NodeAgent:
                 group.create_task(self._heartbeat.run(), name="node status")
                 group.create_task(self._watch_runtime(), name="runtime health")
                 group.create_task(self._run_pods(), name="pods")
+                group.create_task(self._meter.run(), name="usage of containers")
                 if self._server is not None:
                     group.create_task(self._server.run(), name="kubelet server")
         finally:

@@ -23,7 +23,7 @@ from netkit.node.images.catalogue import CatalogueError
 from netkit.node.images.resolve import ImageUnknown, Runnable, resolve
 from netkit.node.lifecycle.backoff import BackOff
 from netkit.node.lifecycle.plan import is_sidecar, should_restart
-from netkit.node.lifecycle.records import Record, View, from_state
+from netkit.node.lifecycle.records import Record, View, Views, from_state
 from netkit.node.pod_directory import PodDirectory
 from netkit.node.podspec.container_config import PodFiles, build
 from netkit.node.podspec.environment import PodPlace, environment
@@ -58,15 +58,16 @@ class ContainerStarter:
 
     def event(self, pod: Object, container: Object, type_: str, reason: str, message: str) -> None:
         """An event about one container of the pod."""
-        kind = "initContainers" if container in (pod["spec"].get("initContainers") or ()) else "containers"
+        kind = kind_of(pod, container)
         path = f"spec.{kind}{{{container['name']}}}"
         self._context.events.event(POD, pod, type_, reason, message, path)
 
-    async def start(self, pod: Object, container: Object, view: View, setting: PodSetting) -> bool:
-        """Start the next attempt; True when it runs. What prevents it stands in `view` then.
+    async def start(self, pod: Object, container: Object, views: Views, setting: PodSetting) -> bool:
+        """Start the next attempt; True when it runs. What prevents it stands in its view then.
 
         Raises RuntimeGone, StatusError and ConnectionFailed, for which nothing is noted: try again.
         """
+        view = views.of(container["name"])
         try:
             runnable = self._resolve(container)
         except (ImageUnknown, CatalogueError) as error:
@@ -74,7 +75,7 @@ class ContainerStarter:
             return False
         name = container["name"]
         try:
-            config = await self._config(pod, container, runnable, view, setting)
+            config = await self._config(pod, container, runnable, views, setting)
             _make_sub_paths(config.binds)
         except (ConfigError, OSError) as error:
             view.waiting = ("CreateContainerConfigError", str(error))
@@ -111,8 +112,9 @@ class ContainerStarter:
         )
 
     async def _config(
-        self, pod: Object, container: Object, runnable: Runnable, view: View, setting: PodSetting
+        self, pod: Object, container: Object, runnable: Runnable, views: Views, setting: PodSetting
     ) -> ContainerConfig:
+        view = views.of(container["name"])
         references = environment_references(container)
         sources = await self._source.fetch(objects.namespace(pod), references)
         env = environment(pod, container, setting.place, sources, self._context.services(), runnable.env)
@@ -121,7 +123,7 @@ class ContainerStarter:
             pod, container, runnable,
             container_id=secrets.token_hex(32), attempt=attempt, network=setting.network, place=setting.place,
             env=env, files=self._files(container, setting.files),
-            log_path=str(self._directory.log(container["name"], attempt)),
+            log_path=str(self._directory.log(container["name"], attempt)), neighbour=_neighbour(container, views),
         )  # fmt: skip
 
     def _files(self, container: Object, files: PodFiles) -> PodFiles:
@@ -176,6 +178,8 @@ class ContainerStarter:
         )  # fmt: skip
         view.take(record)
         policy = "Always" if is_sidecar(container) else pod["spec"].get("restartPolicy", "Always")
+        if kind_of(pod, container) == "ephemeralContainers":
+            policy = "Never"
         view.waiting = ("RunContainerError", text) if should_restart(policy, record.exit_code) else None
 
     async def _post_start(
@@ -191,6 +195,25 @@ class ContainerStarter:
             await self._context.runtime.stop(
                 config.id, float(pod["spec"].get("terminationGracePeriodSeconds") or 30)
             )
+
+
+def kind_of(pod: Object, container: Object) -> str:
+    """The field of the pod's spec the container stands in."""
+    for kind in ("initContainers", "ephemeralContainers"):
+        if container in (pod["spec"].get(kind) or ()):
+            return kind
+    return "containers"
+
+
+def _neighbour(container: Object, views: Views) -> str:
+    """The id of the container an ephemeral one is aimed at. Raises ConfigError when it has never run."""
+    name = container.get("targetContainerName")
+    if not name:
+        return ""
+    record = views.of(name).current
+    if record is None or not record.id:
+        raise ConfigError(f"unable to find target container {name}")
+    return record.id
 
 
 def _make_sub_paths(binds: tuple[BindMount, ...]) -> None:

@@ -64,6 +64,10 @@ class Pods:
                 return worker
         return None
 
+    def workers(self) -> list[PodWorker]:
+        """Of all pods that are looked after."""
+        return list(self._workers.values())
+
     def all(self) -> list[Object]:
         """The pods as the workers see them."""
         return [worker.pod for worker in self._workers.values()]

@@ -64,6 +64,7 @@ class Terminator:
         spec = pod["spec"]
         init = spec.get("initContainers") or []
         plain = [*spec["containers"], *(c for c in init if not is_sidecar(c))]
+        plain += spec.get("ephemeralContainers") or ()
         if self._stop_running(pod, plain, views, grace):
             return
         for container in reversed([c for c in init if is_sidecar(c)]):

@@ -44,6 +44,7 @@ _NETWORK_RETRY_SECONDS = 0.05
 _SETUP_RETRY_SECONDS = 0.5
 _REFRESH_SECONDS = 60.0
 _FINISHED = ("Succeeded", "Failed")
+_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
 class PodWorker:
@@ -220,7 +221,7 @@ class PodWorker:
         ended = view.exited
         if ended is not None:
             self._backoff.next(name, ended.finished_at, self._context.clock())
-        if not await self._starter.start(self.pod, container, view, self._setup.setting):
+        if not await self._starter.start(self.pod, container, self.views, self._setup.setting):
             return False
         record = view.current
         if record is None or not record.running:
@@ -350,7 +351,7 @@ class PodWorker:
     def _adopt(self, states: Sequence[ContainerState]) -> None:
         """Take over what an earlier agent left: records from the API's status, then the runtime's own."""
         status = self.pod.get("status") or {}
-        listed = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+        listed = [entry for kind in _STATUSES for entry in status.get(kind) or ()]
         known = {(state.config.name, state.config.attempt) for state in states}
         for entry in listed:
             for record in records.from_status(entry, self._context.clock()):
@@ -383,10 +384,11 @@ class PodWorker:
 
     def _container(self, name: str) -> Object:
         spec = self.pod["spec"]
-        for container in (*spec["containers"], *(spec.get("initContainers") or ())):
-            if container["name"] == name:
-                found: Object = container
-                return found
+        for kind in ("containers", "initContainers", "ephemeralContainers"):
+            for container in spec.get(kind) or ():
+                if container["name"] == name:
+                    found: Object = container
+                    return found
         return {"name": name}
 
     def _pod_grace(self) -> float:

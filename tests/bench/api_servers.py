@@ -19,7 +19,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from controlplane.apiserver.server import ControlPlaneSettings, prepare_pki, serve_control_plane, server_tls
+from controlplane.apiserver.server import serve_control_plane
+from controlplane.apiserver.server_certificates import prepare_pki, server_tls
+from controlplane.apiserver.settings import ControlPlaneSettings
 
 JSON = {"Content-Type": "application/json"}
 

@@ -18,7 +18,7 @@ from support.issuer import Webhook, issuer, kubeconfig, tls_server
 from support.kubectl import Kubectl
 
 from controlplane.apiserver.authn.settings import AuthenticationSettings, OidcSettings, WebhookTokenSettings
-from controlplane.apiserver.server import local_transport
+from controlplane.apiserver.local_clients import local_transport
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers

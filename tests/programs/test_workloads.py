@@ -13,8 +13,8 @@ from support.client_wait import running, until
 from support.cluster import needs_kubectl
 from support.kubectl import Kubectl
 
+from controlplane.apiserver.local_clients import component_clients
 from controlplane.apiserver.messages import ApiRequest
-from controlplane.apiserver.server import component_clients
 from controlplane.apiserver.user import UserInfo
 from controlplane.client.client import Client
 from controlplane.client.informer import Informers

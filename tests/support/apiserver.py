@@ -13,31 +13,23 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.apiserver.admission.stored_objects import StoredObjects
-from controlplane.apiserver.allocation.services import ServiceAllocator
+from controlplane.apiserver.aggregation import FrontProxy
 from controlplane.apiserver.app import ApiServer, ServerConfig
 from controlplane.apiserver.authn.build import build, client_authorities
 from controlplane.apiserver.authn.settings import AuthenticationSettings
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
-from controlplane.apiserver.bootstrap import bootstrap
-from controlplane.apiserver.custom_resources.definitions import CustomResources
+from controlplane.apiserver.composition import ControlPlane
+from controlplane.apiserver.operation import OperationSettings
 from controlplane.apiserver.pki import CertificateAuthority, CertificatePaths
-from controlplane.apiserver.policy_bootstrap import bootstrap_policy
-from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.served_kinds import ServedKinds
-from controlplane.apiserver.server import (
-    ControlPlaneSettings,
-    ServerCertificates,
-    admission_chain,
-    server_tls,
-)
+from controlplane.apiserver.server_certificates import ServerCertificates, prepare_pki, server_tls
+from controlplane.apiserver.settings import ControlPlaneSettings
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.errors import Object, not_found
-from controlplane.resources.catalog import KINDS, SERVED
+from controlplane.resources.catalog import KINDS
 from controlplane.resources.kind import Kind
 from controlplane.store.events import Stored
+from controlplane.store.protocol import Store
 from controlplane.store.sqlite import SQLiteStore
 
 TOKEN = "test-token-of-an-administrator"
@@ -88,19 +80,21 @@ async def serving(
     config: ServerConfig | None = None,
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Served]:
-    """An ApiServer over `registry` on a free loopback port. Without `authorizer` only administrators may anything."""
+    """An ApiServer over `registry` on a loopback port (0 = a free one).
+
+    Without `authorizer` only administrators may anything.
+    """
     authorizer = authorizer or Authorization.of(AuthorizationSettings()).chain
     authority = CertificateAuthority.load_or_create(directory / "pki")
     loopback = [ip_address("127.0.0.1")]
     paths = authority.ensure("apiserver", "kube-apiserver", ips=loopback, client=False, server=True)
     admin = authority.ensure("admin", "kubernetes-admin", ["system:masters"])
-    tokens = directory / "tokens.csv"
-    tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
-    chosen = replace(authentication or AuthenticationSettings(), token_file=tokens)
-    made = ServerCertificates(authority, paths, admin, admin)
+    chosen = _with_tokens(directory, authentication)
+    made = ServerCertificates(authority, paths, admin, admin, FrontProxy.ensure(directory / "pki"))
     tls = server_tls(made, client_authorities(chosen, directory / "pki"))
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_server(("127.0.0.1", port))
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
     parts = build(chosen, directory / "pki", "cluster.local", url.removeprefix("https://"), registry.lookup)
     config = replace(
@@ -111,13 +105,10 @@ async def serving(
     )
     server = ApiServer(config, registry, parts.authentication, authorizer, dial)
     await server.serve([sock], tls)
-    client_tls = ssl.create_default_context(cafile=authority.certificate_path)
-    client_tls.load_cert_chain(admin.cert, admin.key)
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls))
     try:
-        yield Served(server, url, session, authority, admin)
+        async with _session(authority, admin) as session:
+            yield Served(server, url, session, authority, admin)
     finally:
-        await session.close()
         await server.close()
 
 
@@ -161,44 +152,59 @@ async def cluster(
     authentication: AuthenticationSettings | None = None,
     authorizer: Authorizer | None = None,
     disabled_admission: Sequence[str] = WITHOUT_CONTROLLERS,
+    operation: OperationSettings | None = None,
+    port: int = 0,
+    config: ServerConfig | None = None,
+    store: Store | None = None,
 ) -> AsyncIterator[Served]:
-    """A server over a real registry and a SQLite store, with the first objects; no controllers."""
-    authorization = Authorization.of(settings or AuthorizationSettings())
-    asked = authorization if authorizer is None else replace(authorization, chain=authorizer)
-    store = SQLiteStore(directory / "store.db")
-    kinds, objects = ServedKinds(SERVED), StoredObjects()
+    """A control plane on a SQLite store (or `store`), as it is served, but without controllers."""
     control_plane = ControlPlaneSettings(
-        data_dir=directory, pki_dir=directory / "pki", disabled_admission=tuple(disabled_admission)
+        data_dir=directory,
+        pki_dir=directory / "pki",
+        advertise_address=ip_address("172.18.0.2"),
+        service_cidrs=(IPv4Network("10.96.0.0/16"),),
+        authentication=_with_tokens(directory, authentication),
+        authorization=settings or AuthorizationSettings(),
+        operation=operation or OperationSettings(),
+        disabled_admission=tuple(disabled_admission),
     )
-    resolver = EndpointResolver()
-    webhooks = WebhookClient(resolver, dial)
-    chain = admission_chain(control_plane, kinds, asked, objects, webhooks)
-    registry = Registry(
-        store,
-        kinds,
-        admission=chain.mutating,
-        validation=chain.validating,
-        allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
+    certificates = prepare_pki(control_plane)
+    sock = socket.create_server(("127.0.0.1", port))
+    address = f"127.0.0.1:{sock.getsockname()[1]}"
+    held = store or SQLiteStore(directory / "store.db")
+    plane = ControlPlane(
+        control_plane,
+        held,
+        certificates,
+        dial,
+        address,
+        authorizer=authorizer,
+        config=config or ServerConfig(),
     )
-    objects.attach(registry)
-    resolver.attach(registry)
-    await registry.start()
-    await authorization.follow(registry)
-    custom = CustomResources(registry, webhooks)
     try:
-        await custom.start()
-        cidrs = [IPv4Network("10.96.0.0/16")]
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443, cidrs)
-        if authorizer is None:
-            await bootstrap_policy(registry)
-        config = ServerConfig(kinds=registry.kinds)
-        async with serving(registry, directory, dial, config, authentication, asked.chain) as served:
-            yield served
-            await served.server.stop_listening()
-            await custom.close()
-            await registry.close()
+        await plane.start()
+        await plane.settled()
+        await plane.serve([sock])
+        authority, admin = certificates.authority, certificates.admin
+        async with _session(authority, admin) as session:
+            yield Served(plane.server, f"https://{address}", session, authority, admin)
     finally:
-        await custom.close()
-        await registry.close()
-        await store.close()
-        await authorization.close()
+        await plane.close()
+        await held.close()
+        sock.close()
+
+
+def _with_tokens(directory: Path, authentication: AuthenticationSettings | None) -> AuthenticationSettings:
+    tokens = directory / "tokens.csv"
+    tokens.write_text(f'{TOKEN},root,1,"system:masters"\n{GUEST_TOKEN},bob,2\n')
+    return replace(authentication or AuthenticationSettings(), token_file=tokens)
+
+
+@asynccontextmanager
+async def _session(
+    authority: CertificateAuthority, admin: CertificatePaths
+) -> AsyncIterator[aiohttp.ClientSession]:
+    tls = ssl.create_default_context(cafile=authority.certificate_path)
+    tls.load_cert_chain(admin.cert, admin.key)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        yield session

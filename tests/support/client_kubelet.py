@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from controlplane.client.client import Client
 from controlplane.client.controller import Controller
 from controlplane.client.informer import Informer
 from controlplane.client.leases import NodeLease
-from controlplane.errors import Object
+from controlplane.errors import AlreadyExists, Object
 from controlplane.meta import conditions
 from controlplane.meta.objects import dig, name, namespace
 from controlplane.meta.timestamps import now
@@ -87,8 +88,11 @@ class RemoteKubelet:
 
     async def run(self) -> None:
         for each in self.nodes:
-            await self.client.create(NODE, {**node(each), "status": {}})
+            # After a restart of the server it is there already.
+            with contextlib.suppress(AlreadyExists):
+                await self.client.create(NODE, {**node(each), "status": {}})
             status = node(each)["status"]
+            status["addresses"] = [{"type": "Hostname", "address": each}]
             ready = status["conditions"][0]
             ready.update(
                 lastHeartbeatTime=now(), lastTransitionTime=now(), reason="KubeletReady", message="x"
@@ -117,6 +121,22 @@ class RemoteKubelet:
                 "podIP": f"10.244.{number // 250}.{number % 250 + 1}",
             }
             status["podIPs"] = [{"ip": status["podIP"]}]
-            ready = {"type": "Ready", "status": "True", "lastTransitionTime": now()}
-            status["conditions"] = conditions.with_condition(status.get("conditions"), ready)
+            for each in ("ContainersReady", "Ready"):
+                ready = {"type": each, "status": "True", "lastTransitionTime": now()}
+                status["conditions"] = conditions.with_condition(status.get("conditions"), ready)
+            status["startTime"] = now()
+            status["containerStatuses"] = [
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "containerID": f"test://{number}-{container['name']}",
+                    "ready": True,
+                    "started": True,
+                    "restartCount": 0,
+                    "state": {"running": {"startedAt": now()}},
+                    "lastState": {},
+                }
+                for container in pod["spec"]["containers"]
+            ]
             await self.client.update_status(POD, {**pod, "status": status})

@@ -28,13 +28,16 @@ def kubectl_program() -> str | None:
     return chosen or (pinned if os.access(pinned, os.X_OK) else shutil.which("kubectl"))
 
 
-@functools.cache
 def kubectl_minor() -> int:
     """The N of the kubectl's version 1.N, 0 when there is none."""
     program = kubectl_program()
-    if program is None:
-        return 0
-    version = json.loads(run(program, "version", "--client", "-o", "json").stdout)["clientVersion"]
+    return 0 if program is None else minor_of(program)
+
+
+@functools.cache
+def minor_of(kubectl: str) -> int:
+    """The N of the version 1.N of that kubectl."""
+    version = json.loads(run(kubectl, "version", "--client", "-o", "json").stdout)["clientVersion"]
     return int(version["minor"].rstrip("+"))
 
 

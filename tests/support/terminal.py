@@ -72,4 +72,16 @@ class Terminal:
                     self.text += os.read(self.master, 65536).decode(errors="replace")
                 except OSError:
                     continue
+        self._drain()
         return code
+
+    def _drain(self) -> None:
+        """Read what was said before the end."""
+        while select.select([self.master], [], [], 0)[0]:
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            self.text += data.decode(errors="replace")

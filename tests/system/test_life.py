@@ -10,6 +10,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,13 @@ def test_without_root_it_says_so(fresh: Cluster) -> None:
     assert "Traceback" not in result.stderr
 
 
+def _takes_sigint(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has come so far that SIGINT is not its death at once."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    return bool(int(fields["SigCgt"], 16) & 1 << (signal.SIGINT - 1))
+
+
 def test_ctrl_c_during_up_removes_what_was_made(fresh: Cluster) -> None:
     standing = left_overs()
     for delay in (0.2, 0.5, 0.8):
@@ -162,6 +170,7 @@ def test_ctrl_c_during_up_removes_what_was_made(fresh: Cluster) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        eventually("Python takes the signal", partial(_takes_sigint, starting))
         try:
             starting.wait(delay)
         except subprocess.TimeoutExpired:

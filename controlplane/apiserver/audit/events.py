@@ -95,6 +95,13 @@ def _reference(passage: Passage, response: ApiResponse | None) -> Object:
 
 def _status(passage: Passage, response: ApiResponse) -> Object:
     told: Object = {"metadata": {}, "code": response.status}
+    if passage.panic:
+        return {
+            **told,
+            "status": "Failure",
+            "reason": "InternalError",
+            "message": f"APIServer panic'd: {passage.panic}",
+        }
     if response.status >= 400 and isinstance(response.body, bytes):
         body = _parsed(response.body)
         if isinstance(body, Mapping) and body.get("kind") == "Status":

@@ -66,7 +66,8 @@ class AuditLog:
     def ended(self, passage: Passage, response: ApiResponse) -> None:
         verdict = self._verdicts.pop(id(passage), None)
         if verdict is not None:
-            self._tell(passage, verdict, Stage.COMPLETE, response)
+            stage = Stage.PANIC if passage.panic else Stage.COMPLETE
+            self._tell(passage, verdict, stage, response)
 
     def _tell(
         self, passage: Passage, verdict: Verdict, stage: Stage, response: ApiResponse | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import re
 from collections.abc import Mapping
@@ -12,10 +10,8 @@ from datetime import UTC, datetime
 from controlplane.apiserver.authn.credentials import Identity, shared
 from controlplane.apiserver.authn.objects import Lookup
 from controlplane.apiserver.user import UserInfo
-from controlplane.errors import Object
-from controlplane.meta import timestamps
+from controlplane.meta.token_secrets import BOOTSTRAP_TOKEN, decoded, is_expired
 
-SECRET_TYPE = "bootstrap.kubernetes.io/token"
 DEFAULT_GROUP = "system:bootstrappers"
 TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})").fullmatch
 _GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]").fullmatch
@@ -38,7 +34,7 @@ class BootstrapTokenAuthenticator:
             return None
         data = decoded(secret)
         if (
-            secret.get("type") != SECRET_TYPE
+            secret.get("type") != BOOTSTRAP_TOKEN
             or data.get("token-id") != token_id
             or not hmac.compare_digest(data.get("token-secret", "").encode(), token_secret.encode())
             or data.get("usage-bootstrap-authentication") != "true"
@@ -50,28 +46,6 @@ class BootstrapTokenAuthenticator:
         if groups is None or (self._api_audiences and not meant):
             return None
         return Identity(UserInfo(f"system:bootstrap:{token_id}", groups=groups), meant)
-
-
-def decoded(secret: Object) -> Mapping[str, str]:
-    """A Secret's data as text; what is no text is left out."""
-    found = {}
-    for key, value in (secret.get("data") or {}).items():
-        try:
-            found[key] = base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, ValueError, TypeError):
-            continue
-    return found
-
-
-def is_expired(data: Mapping[str, str], now: datetime) -> bool:
-    """Whether the token's time is over; a time nobody can read counts as over."""
-    text = data.get("expiration", "")
-    if not text:
-        return False
-    try:
-        return timestamps.parse(text) <= now
-    except ValueError:
-        return True
 
 
 def groups_of(data: Mapping[str, str]) -> tuple[str, ...] | None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from controlplane.apiserver.authn.bootstrap_token import decoded
 from controlplane.apiserver.authn.credentials import AuthenticationError, Identity, shared
 from controlplane.apiserver.authn.jwt import (
     LEEWAY_SECONDS,
@@ -27,6 +26,7 @@ from controlplane.apiserver.authn.service_account import LEGACY_ISSUER, account_
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
 from controlplane.meta import timestamps
+from controlplane.meta.token_secrets import decoded
 
 _TITLE = "service account token"
 _INVALIDATED = "service account token has been invalidated"

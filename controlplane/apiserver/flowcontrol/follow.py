@@ -1,17 +1,21 @@
 """Keeps a gate to the FlowSchema and PriorityLevelConfiguration objects as they are.
 
-Set up by the server over informers of its own. Decides nothing about requests.
+Pulled by the gate before each request, so that what was answered to a writer counts at once. Decides nothing about
+requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from controlplane.apiserver.authz.follower import Follower
 from controlplane.apiserver.flowcontrol.gate import FairGate
 from controlplane.apiserver.flowcontrol.queues import LevelConfig
 from controlplane.apiserver.flowcontrol.rules import schema_of
-from controlplane.client.informer import Informers
+from controlplane.apiserver.registry import Registry
 from controlplane.errors import Object
+from controlplane.resources.catalog import FLOW_SCHEMA, PRIORITY_LEVEL
 from controlplane.resources.kind import Kind
 
 _SHARES, _QUEUES, _HAND, _LENGTH = 30, 64, 8, 50
@@ -57,12 +61,45 @@ def apply_objects(gate: FairGate, schemas: Sequence[Object], levels: Sequence[Ob
     gate.configure([schema_of(obj) for obj in schemas], levels_of(levels, gate.total_seats))
 
 
-def follow(gate: FairGate, informers: Informers, schemas: Kind, levels: Kind) -> None:
-    """Have every change of the objects of those kinds change `gate` at once, while the informers run."""
-    sources = informers.of(schemas), informers.of(levels)
+async def follow(gate: FairGate, registry: Registry) -> None:
+    """Have the objects of a registry that has been started decide from now on. Raises StoreError."""
+    schemas, levels = [await _Objects.of(registry, kind) for kind in (FLOW_SCHEMA, PRIORITY_LEVEL)]
 
-    def changed(old: Object | None, new: Object | None) -> None:
-        apply_objects(gate, sources[0].items(), sources[1].items())
+    def refresh() -> None:
+        if schemas.refresh() | levels.refresh():
+            apply_objects(gate, list(schemas.found.values()), list(levels.found.values()))
 
-    for source in sources:
-        source.on_change(changed)
+    gate.before_each = refresh
+    refresh()
+
+
+class _Objects:
+    """All objects of one kind, by name. `refresh` says whether there was a change."""
+
+    def __init__(self, registry: Registry, kind: Kind) -> None:
+        self.found: dict[str, Object] = {}
+        self._changed = True
+        source = partial(registry.present_cache, kind)
+        self._follower = Follower(source, self._add, self._remove, self._clear)
+
+    @classmethod
+    async def of(cls, registry: Registry, kind: Kind) -> _Objects:
+        await registry.cache(kind)
+        return cls(registry, kind)
+
+    def refresh(self) -> bool:
+        self._follower.refresh()
+        changed, self._changed = self._changed, False
+        return changed
+
+    def _add(self, obj: Object) -> None:
+        self.found[obj["metadata"]["name"]] = obj
+        self._changed = True
+
+    def _remove(self, obj: Object) -> None:
+        self.found.pop(obj["metadata"]["name"], None)
+        self._changed = True
+
+    def _clear(self) -> None:
+        self.found.clear()
+        self._changed = True

@@ -14,7 +14,7 @@ from typing import Protocol
 from controlplane.apiserver.authz import MASTERS
 from controlplane.apiserver.flowcontrol.queues import LevelConfig, PriorityLevel, Rejected
 from controlplane.apiserver.flowcontrol.rules import Flow, FlowSchema, classify, in_order
-from controlplane.apiserver.passage import Passage
+from controlplane.apiserver.passage import Passage, Seat
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import TooManyRequests
@@ -30,11 +30,6 @@ EXEMPT = LevelConfig("exempt", exempt=True)
 CATCH_ALL = LevelConfig("catch-all", seats=5)
 _NO_SCHEMA = FlowSchema("catch-all", "", CATCH_ALL.name, 10_000, "ByUser", ())
 _MASTERS = FlowSchema("exempt", "", EXEMPT.name, 1, "", ())
-
-
-class Seat(Protocol):
-    def leave(self) -> None:
-        """The request is done."""
 
 
 class Gate(Protocol):
@@ -97,7 +92,8 @@ class FairGate:
         self._total = total_seats
         self._count_of = count_of
         self._patience = patience
-        self._schemas: list[FlowSchema] = [_MASTERS]
+        self._schemas: list[FlowSchema] | None = None
+        """None before the objects were read: nobody waits until it is known who would have to."""
         self._remembered: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
         self.levels: dict[str, PriorityLevel] = {
             config.name: PriorityLevel(config) for config in (EXEMPT, CATCH_ALL)
@@ -105,6 +101,7 @@ class FairGate:
         self.dispatched: Counter[tuple[str, str]] = Counter()
         self.rejected: Counter[tuple[str, str, str]] = Counter()
         self.on_wait: Callable[[WaitObserved], None] | None = None
+        self.before_each: Callable[[], None] | None = None
 
     @property
     def total_seats(self) -> int:
@@ -129,6 +126,8 @@ class FairGate:
 
     async def enter(self, passage: Passage) -> Seat:
         """See `Gate`. The passage learns how long it waited."""
+        if self.before_each is not None:
+            self.before_each()
         place = self._place(passage.request.user, passage.info)
         flow, level = place.flow, place.level
         passage.headers = place.headers
@@ -163,7 +162,7 @@ class FairGate:
         )  # fmt: skip
         found = self._remembered.get(key)
         if found is None:
-            flow = classify(self._schemas, user, info) or self._unmatched(user)
+            flow = self._classify(user, info)
             level = self.levels[flow.schema.level]
             headers = {
                 "X-Kubernetes-Pf-Flowschema-Uid": flow.schema.uid,
@@ -175,9 +174,14 @@ class FairGate:
                 self._remembered.popitem(last=False)
         return found
 
-    def _unmatched(self, user: UserInfo) -> Flow:
-        """Before the objects are there: administrators and the server itself are exempt, as they are with them."""
-        return Flow(_MASTERS, "") if MASTERS in user.groups else Flow(_NO_SCHEMA, user.name)
+    def _classify(self, user: UserInfo, info: RequestInfo) -> Flow:
+        """The flow by the schemas; without one, administrators are exempt and all others share a narrow level."""
+        if self._schemas is None:
+            return Flow(_MASTERS, "")
+        found = classify(self._schemas, user, info)
+        if found is None:
+            found = Flow(_MASTERS, "") if MASTERS in user.groups else Flow(_NO_SCHEMA, user.name)
+        return found
 
     def _width(self, info: RequestInfo) -> int:
         """Seats a request takes: one, but lists and new watches more when there is much to go through."""

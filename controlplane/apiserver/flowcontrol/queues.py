@@ -67,6 +67,11 @@ class PriorityLevel:
         """How many requests wait."""
         return sum(len(queue.waiting) for queue in self._active)
 
+    @property
+    def active_queues(self) -> int:
+        """Queues somebody waits in."""
+        return len(self._active)
+
     def reconfigure(self, config: LevelConfig) -> None:
         """Take over new numbers. Requests that wait keep their places, as long as their queue is there."""
         self.config = config

@@ -10,21 +10,29 @@ import random
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import quote, urlencode
 
 from controlplane.apiserver.admission.plugin import Operation
 from controlplane.apiserver.handlers.call import Call
 from controlplane.apiserver.messages import ApiResponse, typed
-from controlplane.apiserver.streams import Backend, Dial, kubelet_answer, proxied_answer
-from controlplane.errors import BadRequest, Object, ServiceUnavailable
+from controlplane.apiserver.streams import (
+    Backend,
+    Dial,
+    is_upgrade,
+    kubelet_answer,
+    kubelet_backend,
+    proxied_answer,
+    upgrade_answer,
+)
+from controlplane.errors import BadRequest, NotFound, Object, ServiceUnavailable, invalid
 from controlplane.meta.objects import dig
-from controlplane.resources.catalog import ENDPOINTS, NODE, SERVICE
+from controlplane.resources.catalog import ENDPOINTS, NODE, POD, SERVICE
+from controlplane.resources.rules import Field
 
-KUBELET_PORT = 10250
 _LOG_FLAGS = ("follow", "previous", "timestamps")
 _LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
 _STREAM_FLAGS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
-_ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
 TEXT = "text/plain"
 
 
@@ -36,6 +44,7 @@ class Connector:
     kubelet_tls: ssl.SSLContext | None
 
     async def log(self, call: Call) -> ApiResponse:
+        _check_log_options(call)
         pod = await _pod(call)
         container = _container(pod, call.query.text("container"))
         node = dig(pod, "spec", "nodeName", default="")
@@ -68,17 +77,19 @@ class Connector:
         query = [(name, "1") for asked, name in _STREAM_FLAGS if call.query.flag(asked)]
         if not any(name != "tty" for name, _ in query):
             raise BadRequest("you must specify at least 1 of stdin, stdout, stderr")
+        _needs_upgrade(call)
         query += [("command", word) for word in command]
         target = _target((verb, call.namespace, call.name, container), query)
-        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+        return await upgrade_answer(self.dial, await self._kubelet(call, node), call.request, target)
 
     async def port_forward(self, call: Call) -> ApiResponse:
         pod = await _pod(call)
         await _admit(call, "PodPortForwardOptions")
         node = _host(pod)
+        _needs_upgrade(call)
         ports = ",".join(call.query.all("ports"))
         target = _target(("portForward", call.namespace, call.name), [("port", ports)] if ports else [])
-        return await kubelet_answer(self.dial, await self._kubelet(call, node), call.request, target)
+        return await upgrade_answer(self.dial, await self._kubelet(call, node), call.request, target)
 
     async def proxy_pod(self, call: Call) -> ApiResponse:
         scheme, name, port = _split_name(call.name)
@@ -87,6 +98,7 @@ class Connector:
         address = dig(pod, "status", "podIP", default="")
         if not address:
             raise ServiceUnavailable(f"address not allowed: pod {name} has no IP yet")
+        _check_proxyable(address)
         number = int(port) if port.isdigit() else _container_port(pod, port)
         return await self._proxied(call, Backend(address, number, _unverified(scheme), name))
 
@@ -96,17 +108,17 @@ class Connector:
         await _admit(call, "ServiceProxyOptions")
         port_name = _service_port_name(service, port)
         endpoints = (await call.registry.get(ENDPOINTS, call.namespace, name)).object
-        chosen = _endpoint(endpoints, port_name)
-        if chosen is None:
-            raise ServiceUnavailable(f'no endpoints available for service "{name}"')
-        address, number = chosen
+        address, number = await _endpoint(call, endpoints, port_name, name)
+        _check_proxyable(address)
         return await self._proxied(call, Backend(address, number, _unverified(scheme), name))
 
     async def proxy_node(self, call: Call) -> ApiResponse:
         """A node's proxy is its kubelet."""
         _, name, _ = _split_name(call.name)
         await _admit(call, "NodeProxyOptions")
-        return await self._proxied(call, await self._kubelet(call, name))
+        backend = await self._kubelet(call, name)
+        _check_proxyable(backend.address)
+        return await self._proxied(call, backend)
 
     async def _proxied(self, call: Call, backend: Backend) -> ApiResponse:
         prefix = call.kind.path(call.namespace, quote(call.name, safe=":")) + "/proxy"
@@ -119,14 +131,7 @@ class Connector:
 
     async def _kubelet(self, call: Call, node_name: str) -> Backend:
         node = (await call.registry.get(NODE, "", node_name)).object
-        addresses = {
-            entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())
-        }
-        address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
-        if not address:
-            raise ServiceUnavailable(f'no preferred addresses found for node "{node_name}"')
-        port = dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or KUBELET_PORT
-        return Backend(address, port, self.kubelet_tls)
+        return kubelet_backend(node, self.kubelet_tls)
 
 
 async def _admit(call: Call, kind: str) -> None:
@@ -151,6 +156,26 @@ async def _admit(call: Call, kind: str) -> None:
 
 async def _pod(call: Call) -> Object:
     return (await call.registry.get(call.kind, call.namespace, call.name)).object
+
+
+def _needs_upgrade(call: Call) -> None:
+    if not is_upgrade(call.request.headers):
+        raise BadRequest("Upgrade request required")
+
+
+def _check_log_options(call: Call) -> None:
+    """Raises Invalid for what upstream's `ValidatePodLogOptions` refuses."""
+    options = Field.root({name: call.query.integer(name) for name in _LOG_NUMBERS})
+    options["tailLines"].not_negative()
+    options["limitBytes"].positive()
+    if call.query.text("stream"):
+        options["stream"].forbidden("may not be specified")
+    if options["sinceSeconds"].value is not None and call.query.text("sinceTime"):
+        options.forbidden("at most one of `sinceTime` or `sinceSeconds` may be specified")
+    else:
+        options["sinceSeconds"].positive()
+    if options.causes:
+        raise invalid("PodLogOptions", "", call.name, options.causes)
 
 
 def _names(pod: Object, field: str) -> list[str]:
@@ -234,13 +259,45 @@ def _service_port_name(service: Object, port: str) -> str:
     raise ServiceUnavailable(f'no service port "{port}" found for service "{service["metadata"]["name"]}"')
 
 
-def _endpoint(endpoints: Object, port_name: str) -> tuple[str, int] | None:
-    """A random ready address that has the port."""
+async def _endpoint(call: Call, endpoints: Object, port_name: str, service: str) -> tuple[str, int]:
+    """A random ready address that has the port and is really a pod's of this namespace. Raises ServiceUnavailable.
+
+    Who may write Endpoints must not lead the API server to any other address, as upstream has it.
+    """
     found = [
-        (str(address["ip"]), int(port["port"]))
+        (address, int(port["port"]))
         for subset in endpoints.get("subsets") or ()
         for port in subset.get("ports") or ()
         if port.get("name", "") == port_name
         for address in subset.get("addresses") or ()
     ]
-    return random.choice(found) if found else None
+    random.shuffle(found)
+    for address, number in found:
+        if await _is_pods(call, address):
+            return str(address["ip"]), number
+    raise ServiceUnavailable(f'no endpoints available for service "{service}"')
+
+
+async def _is_pods(call: Call, address: Object) -> bool:
+    target = address.get("targetRef") or {}
+    if target.get("kind") != "Pod" or target.get("namespace") != call.namespace:
+        return False
+    try:
+        pod = (await call.registry.get(POD, call.namespace, str(target.get("name", "")))).object
+    except NotFound:
+        return False
+    status = pod.get("status") or {}
+    known = [entry.get("ip") for entry in status.get("podIPs") or ()] or [status.get("podIP")]
+    return address.get("ip") in known
+
+
+def _check_proxyable(address: str) -> None:
+    """Raises BadRequest for all but ordinary addresses: loopback, link-local (metadata services) and the like."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        raise BadRequest("address not allowed") from None
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    special = ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
+    if special or str(ip) == "255.255.255.255":
+        raise BadRequest("address not allowed")

@@ -64,8 +64,11 @@ class RequestMetrics:
         self._tallies: dict[_Key, _Tally] = {}
         self._streams: dict[Labels, float] = {}
         self._long_running: dict[Labels, float] = {}
+        self._open: dict[int, Labels] = {}
         self._in_flight = {"mutating": 0, "readOnly": 0}
         self._users: dict[str, int] = {}
+        self.authentications: dict[Labels, float] = {}
+        self._authorizations: dict[str, int] = {}
         self._waits = Histogram(
             Description(
                 "apiserver_flowcontrol_request_wait_duration_seconds",
@@ -75,12 +78,19 @@ class RequestMetrics:
             _WAIT_SECONDS,
         )
 
+    def authenticated(self, result: str) -> None:
+        """Somebody was found out or refused: `success` or `failure`."""
+        self.authentications[result,] = self.authentications.get((result,), 0.0) + 1
+
     def received(self, passage: Passage) -> None:
         if not passage.is_long_running:
             self._in_flight[_request_kind(passage)] += 1
 
     def begun(self, passage: Passage) -> None:
-        labels = self._labels(passage)
+        if not passage.is_long_running:
+            return
+        # Kept, as the resource may be served no more when the stream ends.
+        labels = self._open[id(passage)] = self._labels(passage)
         self._long_running[labels] = self._long_running.get(labels, 0) + 1
 
     def ended(self, passage: Passage, response: ApiResponse) -> None:
@@ -97,6 +107,8 @@ class RequestMetrics:
         tally.sli_sum += seconds
         tally.sizes[bisect_left(_SIZES, passage.size)] += 1
         tally.sizes_sum += passage.size
+        decision = passage.remarks.annotations.get("authorization.k8s.io/decision", "")
+        self._authorizations[decision] = self._authorizations.get(decision, 0) + 1
         name = passage.request.user.name
         known = name if name in _SYSTEM_USERS else _user_class(name)
         self._users[known] = self._users.get(known, 0) + 1
@@ -106,7 +118,30 @@ class RequestMetrics:
 
     def series(self) -> Sequence[Series]:
         """Everything as it stands now."""
-        return [*request_series(self._tallies, self._streams), self._waits, *self._gauges()]
+        return [
+            *request_series(self._tallies, self._streams),
+            self._waits,
+            *self._gauges(),
+            *self._decisions(),
+        ]
+
+    def _decisions(self) -> Sequence[Series]:
+        authenticated = Counter(
+            Description(
+                "authentication_attempts",
+                "[ALPHA] Requests by whether it was found out who asks.",
+                ("result",),
+            )
+        )
+        authenticated.values.update(self.authentications)
+        authorized = Counter(
+            Description(
+                "authorization_attempts_total", "[ALPHA] Requests by whether they are allowed.", ("result",)
+            )
+        )
+        for decision, result in (("allow", "allowed"), ("forbid", "denied")):
+            authorized.values[result,] = float(self._authorizations.get(decision, 0))
+        return authenticated, authorized
 
     def _gauges(self) -> Sequence[Series]:
         long_running = Gauge(
@@ -134,8 +169,10 @@ class RequestMetrics:
         return long_running, in_flight, users
 
     def _end_stream(self, passage: Passage, response: ApiResponse) -> None:
-        labels = self._labels(passage)
-        if not isinstance(response.body, bytes) or response.tunnel is not None:
+        labels = self._open.pop(id(passage), None)
+        if labels is None:
+            labels = self._labels(passage)  # It was refused before there was a stream.
+        else:
             self._long_running[labels] -= 1
         counted = (*labels, str(passage.code))
         self._streams[counted] = self._streams.get(counted, 0) + 1

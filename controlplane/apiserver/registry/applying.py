@@ -42,7 +42,7 @@ async def apply(
     kind = target.kind
 
     def result(live: Object | None) -> Object:
-        writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock())
+        writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock(), kind.status_metadata)
         made = applying.apply(versions_of(kind), live, applied, kind.kind, writer, force)
         return _accepted(target, made, check)
 

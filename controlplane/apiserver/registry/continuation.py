@@ -14,11 +14,13 @@ import orjson
 from controlplane.errors import BadRequest
 
 _VERSION = "meta.k8s.io/v1"
+LATEST = -1
+"""The revision of a list that goes on at whatever is newest: its beginning has been compacted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """The list was read at `revision`; the last key handed out is `after`."""
+    """The list was read at `revision` (negative = `LATEST`); the last key handed out is `after`."""
 
     revision: int
     after: str
@@ -29,7 +31,7 @@ class Continuation:
 
 
 def parse_token(token: str, namespace: str) -> Continuation:
-    """Raises BadRequest ("continue key is not valid: ...") for what we never gave out for this list."""
+    """Raises BadRequest ("invalid continue token: ...") for what we never gave out for this list."""
     try:
         body = orjson.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError) as fault:
@@ -37,7 +39,7 @@ def parse_token(token: str, namespace: str) -> Continuation:
     if not isinstance(body, dict) or body.get("v") != _VERSION:
         raise _bad("server does not recognize this encoded version")
     revision, start = body.get("rv"), body.get("start")
-    if not isinstance(revision, int) or isinstance(revision, bool) or revision <= 0:
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision == 0:
         raise _bad(f"incorrect encoded start resourceVersion (version {_VERSION})")
     if not isinstance(start, str) or not start.strip("\0"):
         raise _bad(f"encoded start key empty (version {_VERSION})")
@@ -48,4 +50,4 @@ def parse_token(token: str, namespace: str) -> Continuation:
 
 
 def _bad(why: str) -> BadRequest:
-    return BadRequest(f"continue key is not valid: {why}")
+    return BadRequest(f"invalid continue token: continue key is not valid: {why}")

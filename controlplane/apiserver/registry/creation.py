@@ -20,8 +20,8 @@ from controlplane.apiserver.registry.system_fields import (
 )
 from controlplane.errors import (
     AlreadyExists,
-    InternalError,
     Object,
+    Unclassified,
     already_exists,
     invalid,
     qualified,
@@ -54,7 +54,7 @@ async def create(
     dedupe_owners(metadata, opts.remarks.warnings)
     claimed = metadata.pop("managedFields", None)
     if metadata.get("resourceVersion"):
-        raise InternalError("resourceVersion should not be set on objects to be created")
+        raise Unclassified("resourceVersion should not be set on objects to be created")
     set_namespace(kind, metadata, namespace)
     fill_new(kind, metadata, ctx.clock())
     base = "" if metadata.get("name") or not kind.generate_name else metadata.get("generateName", "")

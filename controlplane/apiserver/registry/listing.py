@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controlplane.apiserver.registry.context import Context
-from controlplane.apiserver.registry.continuation import Continuation, parse_token
+from controlplane.apiserver.registry.continuation import LATEST, Continuation, parse_token
 from controlplane.apiserver.registry.requests import ListOptions, ListResult, VersionMatch
 from controlplane.apiserver.registry.storage import store_faults
 from controlplane.apiserver.registry.versions import check_list_match, parse_version, reach
@@ -15,8 +15,10 @@ from controlplane.store.events import Stored
 from controlplane.store.protocol import Compacted
 
 _CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You must start a new list "
-    "without the continue parameter."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+    "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+    "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+    "modified, or deleted between the time the first chunk was returned and now may show up in the list."
 )
 _VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 
@@ -38,16 +40,19 @@ async def list_objects(ctx: Context, kind: Kind, namespace: str, opts: ListOptio
     """One page. Raises Expired, ServerTimeout, BadRequest and Invalid as the options deserve."""
     check_list_match(opts.resource_version, opts.match, opts.continue_token)
     cache = ctx.storage.cache(kind)
-    after, expired = "", _VERSION_EXPIRED
+    after = ""
+    place = None
     if opts.continue_token:
         place = parse_token(opts.continue_token, namespace if kind.namespaced else "")
-        revision, after, expired = place.revision, place.after, _CONTINUE_EXPIRED
+        after = place.after
+    if place is not None and place.revision > 0:
+        revision = place.revision
         await reach(ctx.storage, kind, revision)
     elif opts.match is VersionMatch.EXACT:
         revision = parse_version(opts.resource_version)
         await reach(ctx.storage, kind, revision)
     else:
-        if not opts.resource_version:
+        if not opts.resource_version or place is not None:
             with store_faults():
                 await cache.catch_up()
         else:
@@ -59,7 +64,12 @@ async def list_objects(ctx: Context, kind: Kind, namespace: str, opts: ListOptio
         with store_faults():
             past = await cache.read(namespace, revision)
     except Compacted as fault:
-        raise Expired(expired) from fault
+        if place is None:
+            raise Expired(_VERSION_EXPIRED) from fault
+        rest = Continuation(LATEST, after).token()
+        expired = Expired(_CONTINUE_EXPIRED)
+        expired.continue_token = rest
+        raise expired from fault
     return _page(((key, stored) for key, stored in past if key > after), opts, revision)
 
 

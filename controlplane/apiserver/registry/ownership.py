@@ -18,7 +18,7 @@ from controlplane.meta.managed.scaling import SCALE_VERSION
 from controlplane.meta.managed.shapes import Shape
 from controlplane.meta.managed.tracking import Versions, Writer
 from controlplane.meta.timestamps import format_time
-from controlplane.resources.kind import Kind
+from controlplane.resources.kind import FREE_METADATA, Kind
 from controlplane.schema import shapes
 
 _INVALID = (
@@ -59,9 +59,18 @@ def scale_versions() -> Versions:
     return _builtin(SCALE_VERSION, "Scale")
 
 
-def writer_of(opts: WriteOptions, api_version: str, subresource: str, now: datetime) -> Writer:
-    """Of a subresource `status` only the status counts, of the object itself all but that."""
-    reset = (("f:spec",), ("f:metadata",)) if subresource == "status" else (("f:status",),)
+def writer_of(
+    opts: WriteOptions,
+    api_version: str,
+    subresource: str,
+    now: datetime,
+    status_metadata: Sequence[str] = (),
+) -> Writer:
+    """Of a subresource `status` the status and `status_metadata` count, of the object itself all but the status."""
+    reset: tuple[tuple[str, ...], ...] = (("f:status",),)
+    if subresource == "status":
+        kept = [("f:metadata", f"f:{name}") for name in FREE_METADATA if name not in status_metadata]
+        reset = (("f:spec",), *(kept if status_metadata else [("f:metadata",)]))
     return Writer(opts.field_manager, api_version, subresource, format_time(now), reset)
 
 

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from controlplane.apiserver.registry.requests import PatchType
-from controlplane.errors import BadRequest, Object, UnsupportedMediaType, invalid
+from controlplane.errors import BadRequest, Object, UnsupportedMediaType
 from controlplane.meta.objects import clone
 from controlplane.meta.patch.json_patch import apply_json_patch
 from controlplane.meta.patch.merge import apply_merge_patch
 from controlplane.meta.patch.strategic import apply_strategic
-from controlplane.resources.fieldpath import invalid as invalid_field
-from controlplane.resources.kind import Kind
 from controlplane.schema.definitions import type_for
 
 Check = Callable[[Object], Object]
@@ -77,11 +75,3 @@ def _mentions_entries(patch_type: PatchType, patch: Any) -> bool:
         operation.get(name) for operation in patch if isinstance(operation, dict) for name in ("path", "from")
     ]
     return any(place in ("", "/metadata") or "managedFields" in str(place) for place in places)
-
-
-def check_identity(kind: Kind, name: str, result: Object) -> None:
-    """A patch may not rename its object. Raises Invalid."""
-    given = result["metadata"].get("name")
-    if given != name:
-        cause = invalid_field("metadata.name", given or "", "field is immutable")
-        raise invalid(kind.kind, kind.group, name, [cause])

@@ -6,7 +6,7 @@ server's own. Kinds whose values are allocated must not be planted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from controlplane.apiserver.registry.context import Context
@@ -32,12 +32,16 @@ _OPTIONS = WriteOptions(field_manager="kube-apiserver", user=LOOPBACK_USER)
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One object. `renew`: when it is there already, everything but its metadata and status is put back."""
+    """One object. `renew`: when it is there already, everything but its metadata and status is put back.
+
+    `spares` says of what is there that it is left as it is nevertheless.
+    """
 
     kind: Kind
     obj: Object
     namespace: str = ""
     renew: bool = False
+    spares: Callable[[Object], bool] | None = None
 
 
 async def plant(ctx: Context, seeds: Iterable[Seed]) -> int:
@@ -64,7 +68,7 @@ async def _write(ctx: Context, seed: Seed) -> tuple[Kind, str, Object, int] | No
     key = kind.key(seed.namespace, name)
     if present is None:
         return kind, key, _new(ctx, seed), 0
-    if not seed.renew:
+    if not seed.renew or (seed.spares is not None and seed.spares(present.object)):
         return None
     renewed = _renewed(seed, present.object)
     return None if renewed == present.object else (kind, key, renewed, present.revision)

@@ -23,7 +23,7 @@ from controlplane.apiserver.registry.deletion_rules import is_finalized_by_conte
 from controlplane.apiserver.registry.eviction import evict
 from controlplane.apiserver.registry.expiry import Expiry
 from controlplane.apiserver.registry.listing import get_object, list_objects
-from controlplane.apiserver.registry.patching import Check, check_identity, patched
+from controlplane.apiserver.registry.patching import Check, patched
 from controlplane.apiserver.registry.planting import Seed, plant
 from controlplane.apiserver.registry.requests import (
     DeleteOptions,
@@ -186,7 +186,7 @@ class Registry:
 
         def propose(current: Object) -> Object:
             result = patched(current, patch_type, patch, check, kind.api_version, kind.kind)
-            check_identity(kind, name, result)
+            _check_name(result, name)
             return result
 
         return await modify(self._context, _target(kind, namespace, name, subresource), propose, opts)

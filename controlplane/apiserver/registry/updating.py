@@ -190,7 +190,7 @@ def _entries(
     if target.scope is Scope.BINDING:
         return old["metadata"].get("managedFields") or ()
     kind = target.kind
-    writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock())
+    writer = writer_of(opts, kind.api_version, target.subresource, ctx.clock(), kind.status_metadata)
     return tracked(versions_of(kind), old, new, claimed, writer)
 
 

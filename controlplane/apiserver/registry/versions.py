@@ -9,6 +9,9 @@ from controlplane.resources.fieldpath import forbidden
 from controlplane.resources.kind import Kind
 
 _MATCH = "resourceVersionMatch"
+_DIGITS = 1000
+"""Of numbers with zeros in front; what is longer is none to be read in bounded time."""
+_MAX = 2**64 - 1
 
 
 def parse_version(text: str) -> int:
@@ -19,7 +22,12 @@ def parse_version(text: str) -> int:
         raise BadRequest(
             f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax',
         )
-    return int(text)
+    number = int(text) if len(text) <= _DIGITS else _MAX + 1
+    if number > _MAX:
+        raise BadRequest(
+            f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range',
+        )
+    return number
 
 
 def check_list_match(version: str, match: VersionMatch | None, continue_token: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from controlplane.apiserver.authn.bootstrap_token import SECRET_TYPE, decoded, is_expired
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller
 from controlplane.client.informer import Informers
 from controlplane.errors import Object
 from controlplane.meta import objects, timestamps
+from controlplane.meta.token_secrets import BOOTSTRAP_TOKEN, decoded, is_expired
 from controlplane.resources.catalog import SECRET
 
 NAMESPACE = "kube-system"
@@ -35,7 +35,7 @@ class TokenCleaner:
                 timer.cancel()
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
-        if new is not None and new.get("type") == SECRET_TYPE and objects.namespace(new) == NAMESPACE:
+        if new is not None and new.get("type") == BOOTSTRAP_TOKEN and objects.namespace(new) == NAMESPACE:
             self._loop.queue.add(objects.name(new))
 
     async def _reconcile(self, key: str) -> None:
@@ -43,7 +43,7 @@ class TokenCleaner:
         if timer is not None:
             timer.cancel()
         secret = self._secrets.get(NAMESPACE, key)
-        if secret is None or secret.get("type") != SECRET_TYPE:
+        if secret is None or secret.get("type") != BOOTSTRAP_TOKEN:
             return
         data, now = decoded(secret), datetime.now(UTC)
         if is_expired(data, now):

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import orjson
 
-from controlplane.apiserver.authn.bootstrap_token import SECRET_TYPE, decoded, is_expired
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller
 from controlplane.client.informer import Informers
 from controlplane.errors import Object
 from controlplane.meta import objects
+from controlplane.meta.token_secrets import BOOTSTRAP_TOKEN, decoded, is_expired
 from controlplane.resources.catalog import CONFIG_MAP, SECRET
 
 _PREFIX = "jws-kubeconfig-"
@@ -37,7 +37,7 @@ class BootstrapSigner:
 
     def _secret_changed(self, old: Object | None, new: Object | None) -> None:
         secret = new or old
-        if secret is not None and secret.get("type") == SECRET_TYPE:
+        if secret is not None and secret.get("type") == BOOTSTRAP_TOKEN:
             self._loop.queue.add(_KEY)
 
     def _config_map_changed(self, old: Object | None, new: Object | None) -> None:
@@ -59,7 +59,7 @@ class BootstrapSigner:
 
 def _signing_token(secret: Object) -> tuple[str, str] | None:
     """Id and secret of a token that may sign, None for all other Secrets."""
-    if secret.get("type") != SECRET_TYPE or objects.namespace(secret) != "kube-system":
+    if secret.get("type") != BOOTSTRAP_TOKEN or objects.namespace(secret) != "kube-system":
         return None
     data = decoded(secret)
     if data.get("usage-bootstrap-signing") != "true" or is_expired(data, datetime.now(UTC)):

@@ -112,7 +112,8 @@ def update(versions: Versions, old: Object | None, new: Object, owners: Owners, 
     changed, removed = changes(shape, base, new, writer.reset)
     if not changed and not removed:
         return before if all(owners[identity] is before[identity] for identity in before) else owners
-    left = taken_from(versions, base, new, owners, {writer.api_version: (changed, removed)}, writer)
+    known = {writer.api_version: (changed, removed)}
+    left = taken_from(versions, old, new, owners, known, writer)
     if changed:
         identity = writer.identity(UPDATE)
         own = left.get(identity)
@@ -126,7 +127,7 @@ Changes = Mapping[str, tuple[FieldSet, FieldSet]]
 
 def taken_from(
     versions: Versions,
-    old: Object,
+    old: Object | None,
     new: Object,
     owners: Owners,
     known: Changes,
@@ -150,9 +151,9 @@ def taken_from(
             if shape is None:
                 continue
             version = owner.api_version
-            found = changes(
-                shape, versions.convert(old, version), versions.convert(new, version), writer.reset
-            )
+            # An object that was not there has nothing to convert.
+            base = {**shape.always} if old is None else versions.convert(old, version)
+            found = changes(shape, base, versions.convert(new, version), writer.reset)
             by_version[version] = found
         changed, removed = found
         fields = difference(difference(owner.fields, changed), removed)

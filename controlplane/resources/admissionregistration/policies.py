@@ -256,6 +256,7 @@ VALIDATING_ADMISSION_POLICY = Kind(
     default=_default_policy,
     validate=_validate_policy,
     status=True,
+    status_metadata=(),
     generation=True,
     unconditional_update=False,
     fields=selectable_fields(),

@@ -143,6 +143,7 @@ DEPLOYMENT = Kind(
     validate_update=selector_unchanged,
     validate_status=_validate_status,
     status=True,
+    status_metadata=("annotations", "finalizers", "ownerReferences"),
     scale=Scale(),
     generation=True,
     fields=selectable_fields(),

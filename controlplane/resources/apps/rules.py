@@ -70,7 +70,10 @@ def validate_selector(selector: Field, owner: str) -> None:
 
 
 def selector_matches(selector: Field, template: Field, unparsable: str = "invalid label selector") -> None:
-    """The template's labels are ones the selector takes in."""
+    """The template's labels are ones the selector takes in; no selector at all takes in nothing."""
+    if selector.value is None:
+        labels_do_not_match(template)
+        return
     try:
         parsed = LabelSelector.from_object(selector.value)
     except ValueError:

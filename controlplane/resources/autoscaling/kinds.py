@@ -10,7 +10,7 @@ from controlplane.resources.autoscaling.columns import COLUMNS, row
 from controlplane.resources.autoscaling.conversion import to_v1, to_v2
 from controlplane.resources.autoscaling.defaults import default, default_least
 from controlplane.resources.autoscaling.rules import validate, validate_status
-from controlplane.resources.kind import FREE_METADATA, Kind
+from controlplane.resources.kind import Kind
 from controlplane.resources.selectable import selectable_fields
 
 
@@ -43,7 +43,6 @@ HORIZONTAL_POD_AUTOSCALER = Kind(
     validate=validate,
     validate_status=validate_status,
     status=True,
-    status_metadata=FREE_METADATA,
     fields=selectable_fields(),
 )
 
@@ -60,7 +59,6 @@ HORIZONTAL_POD_AUTOSCALER_V1 = Kind(
     row=_row_v1,
     default=_default_v1,
     status=True,
-    status_metadata=FREE_METADATA,
     fields=selectable_fields(),
     hub=("autoscaling", "v2"),
     to_hub=to_v2,

@@ -25,7 +25,7 @@ from controlplane.resources.cells import (
     wide,
 )
 from controlplane.resources.fieldpath import not_supported
-from controlplane.resources.kind import FREE_METADATA, Column, Kind
+from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.defaults import default_template
 from controlplane.resources.rules import Field
 from controlplane.resources.selectable import selectable_fields
@@ -193,7 +193,6 @@ CRON_JOB = Kind(
     validate_update=_validate_update,
     warnings=cron_job_warnings,
     status=True,
-    status_metadata=FREE_METADATA,
     generation=True,
     fields=selectable_fields(),
 )

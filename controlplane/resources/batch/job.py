@@ -28,7 +28,7 @@ from controlplane.resources.cells import (
     number,
     wide,
 )
-from controlplane.resources.kind import FREE_METADATA, Column, Kind
+from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.defaults import default_template
 from controlplane.resources.rules import MAX_INT32, Field
 from controlplane.resources.selectable import number as number_at
@@ -181,7 +181,6 @@ JOB = Kind(
     warnings=job_warnings,
     validate_status=validate_status,
     status=True,
-    status_metadata=FREE_METADATA,
     generation=True,
     orphans=True,
     orphans_warning=_ORPHANS,

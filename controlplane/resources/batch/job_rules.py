@@ -13,7 +13,7 @@ from controlplane.meta.names import dns1123_label, dns1123_subdomain
 from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch import words
 from controlplane.resources.batch.indexes import count_indexes
-from controlplane.resources.fieldpath import Literal, invalid, required
+from controlplane.resources.fieldpath import Literal, invalid, required, string_map
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.podspec.spec import validate_template
 from controlplane.resources.rules import Field
@@ -69,17 +69,20 @@ def validate_spec(spec: Field) -> None:
 def validate_selector(spec: Field) -> None:
     """The selector is there and matches the pods the Job will make."""
     selector = spec["selector"]
+    labels = spec["template"]["metadata"]["labels"]
     if selector.value is None:
         selector.required()
-        return
-    validate_label_selector(selector)
-    labels = spec["template"]["metadata"]["labels"]
-    try:
-        matches = LabelSelector.from_object(selector.value).matches(labels.value or {})
-    except ValueError:
-        return
+        matches = False
+    else:
+        validate_label_selector(selector)
+        try:
+            matches = LabelSelector.from_object(selector.value).matches(labels.value or {})
+        except ValueError:
+            return
     if not matches:
-        labels.fail(invalid(labels.path, labels.value or {}, "`selector` does not match template `labels`"))
+        labels.fail(
+            invalid(labels.path, string_map(labels.value), "`selector` does not match template `labels`")
+        )
 
 
 def validate_generated_selector(job: Field) -> None:

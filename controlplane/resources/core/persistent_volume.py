@@ -10,7 +10,7 @@ from controlplane.errors import Cause, Object
 from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import age, now
 from controlplane.resources.cells import AGE, NAME, UNSET, joined
-from controlplane.resources.fieldpath import not_supported
+from controlplane.resources.fieldpath import Literal, not_supported
 from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.claims import VOLUME_MODES, access_modes, positive_quantity
 from controlplane.resources.podspec.defaults import default_sources
@@ -116,7 +116,8 @@ def _capacity(capacity: Field) -> None:
     capacity.required()
     value = capacity.value or {}
     if set(value) != {"storage"}:
-        capacity.fail(not_supported(capacity.path, value, ["storage"]))
+        nothing = Literal("core.ResourceList(nil)" if capacity.value is None else "core.ResourceList{}")
+        capacity.fail(not_supported(capacity.path, value or nothing, ["storage"]))
     for _, amount in capacity.entries():
         positive_quantity(amount)
 

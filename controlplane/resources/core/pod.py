@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from controlplane.errors import Cause, Object
 from controlplane.resources.core.pod_columns import COLUMNS, row, row_conditions
-from controlplane.resources.kind import Kind, Subresource
+from controlplane.resources.kind import Kind, Part, Subresource
 from controlplane.resources.podspec.defaults import default_pod_only, default_spec
+from controlplane.resources.podspec.ephemeral import validate_ephemeral_update, with_ephemeral_containers
 from controlplane.resources.podspec.qos import qos_class
 from controlplane.resources.podspec.spec import validate_spec
 from controlplane.resources.podspec.update import validate_pod_update
@@ -65,6 +66,24 @@ def _validate(pod: Object) -> Sequence[Cause]:
     return field.causes
 
 
+def _validate_create(pod: Object) -> Sequence[Cause]:
+    spec = Field.root(pod)["spec"]
+    if len(spec["ephemeralContainers"]):
+        spec["ephemeralContainers"].forbidden("cannot be set on create")
+    if spec["nodeName"].present and len(spec["schedulingGates"]):
+        spec["nodeName"].forbidden("cannot be set until all schedulingGates have been cleared")
+    return spec.causes
+
+
+def _take_ephemeral(proposed: Object, old: Object) -> Object:
+    _default(proposed)
+    return with_ephemeral_containers(proposed, old)
+
+
+def _validate_ephemeral(new: Object, old: Object) -> Sequence[Cause]:
+    return [*_validate(new), *validate_ephemeral_update(new, old)]
+
+
 def _validate_status(new: Object, old: Object) -> Sequence[Cause]:
     field = Field.root(new)
     status = field["status"]
@@ -113,9 +132,12 @@ POD = Kind(
     prepare_create=_prepare_create,
     prepare_status=_prepare_status,
     validate=_validate,
+    validate_create=_validate_create,
     validate_update=validate_pod_update,
     validate_status=_validate_status,
     status=True,
+    status_metadata=("annotations", "finalizers", "labels"),
+    parts={"ephemeralcontainers": Part(_take_ephemeral, _validate_ephemeral)},
     graceful=True,
     subresources=(
         Subresource("attach", "PodAttachOptions", ("create", "get")),

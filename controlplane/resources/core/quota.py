@@ -16,7 +16,7 @@ from controlplane.resources.core.resource_names import (
     is_quota_standard,
     validate_quota_name,
 )
-from controlplane.resources.kind import FREE_METADATA, Column, Kind
+from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.quantities import canonical
 from controlplane.resources.rules import IMMUTABLE, Field, same
 from controlplane.resources.selectable import selectable_fields
@@ -167,6 +167,5 @@ RESOURCE_QUOTA = Kind(
     validate_update=_validate_update,
     validate_status=_validate_status,
     status=True,
-    status_metadata=FREE_METADATA,
     fields=selectable_fields(),
 )

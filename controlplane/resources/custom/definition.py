@@ -165,9 +165,9 @@ def _stored_versions(definition: Object) -> Iterator[Cause]:
         return
     present = {each.get("name") for each in _versions(definition)}
     for each in _versions(definition):
-        if each.get("storage") and each["name"] not in stored:
+        if each.get("storage") and each.get("name") not in stored:
             yield invalid(
-                path, fieldpath.string_list(stored), f"must have the storage version {each['name']}"
+                path, fieldpath.string_list(stored), f"must have the storage version {each.get('name', '')}"
             )
     for at, version in enumerate(stored):
         if version not in present:
@@ -523,6 +523,7 @@ CUSTOM_RESOURCE_DEFINITION = Kind(
     validate=_validate,
     validate_update=_validate_update,
     status=True,
+    status_metadata=(),
     validate_status=_validate_status,
     generation=True,
     unconditional_update=False,

@@ -101,6 +101,7 @@ def _kind(
         validate_ratcheting=rules.update_causes,
         validate_status=rules.update_causes,
         status=subresources.get("status") is not None,
+        status_metadata=(),
         scale=_scale(subresources.get("scale")),
         fields=_fields(version.get("selectableFields") or ()),
         generation=True,

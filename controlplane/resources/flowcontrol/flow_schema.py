@@ -195,6 +195,7 @@ FLOW_SCHEMA = Kind(
     validate=_validate,
     validate_status=validate_conditions,
     status=True,
+    status_metadata=(),
     generation=True,
     fields=selectable_fields(),
 )

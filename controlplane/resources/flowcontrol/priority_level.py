@@ -169,6 +169,7 @@ PRIORITY_LEVEL = Kind(
     validate=_validate,
     validate_status=validate_conditions,
     status=True,
+    status_metadata=(),
     generation=True,
     fields=selectable_fields(),
 )

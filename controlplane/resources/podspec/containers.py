@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controlplane.meta.names import port_name
 from controlplane.meta.quantity import Quantity
-from controlplane.resources.fieldpath import duplicate
+from controlplane.resources.fieldpath import duplicate, not_found
 from controlplane.resources.podspec.environment import validate_environment
 from controlplane.resources.podspec.handlers import validate_lifecycle, validate_liveness, validate_readiness
 from controlplane.resources.podspec.security import validate_container_security
@@ -14,7 +14,11 @@ from controlplane.resources.rules import Field
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 _STANDARD_RESOURCES = ("cpu", "ephemeral-storage", "memory")
-_NOT_IN_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources")
+_NOT_IN_EPHEMERAL = (
+    "ports", "resources", "resizePolicy", "restartPolicy", "livenessProbe", "readinessProbe", "startupProbe",
+    "lifecycle",
+)  # fmt: skip
+_IN_EPHEMERAL = "cannot be set for an Ephemeral Container"
 _ONLY_IN_SIDECARS = ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
 
 
@@ -39,28 +43,40 @@ def validate_containers(spec: Field, volumes: set[str]) -> None:
             for name in _ONLY_IN_SIDECARS:
                 container[name].absent("may not be set for init containers without restartPolicy=Always")
     _host_ports(init_containers, host_network=host_network)
-    for container in spec["ephemeralContainers"]:
+    _ephemeral(spec["ephemeralContainers"], volumes, names)
+
+
+def _ephemeral(containers: Field, volumes: set[str], names: set[str]) -> None:
+    """`names` are those of all other containers."""
+    others = frozenset(names)
+    for container in containers:
         _common(container, volumes, names)
+        target = container["targetContainerName"]
+        if target.present and target.text not in others:
+            target.fail(not_found(target.path, target.text))
         for name in _NOT_IN_EPHEMERAL:
-            container[name].absent("cannot be set for an Ephemeral Container")
+            container[name].absent(_IN_EPHEMERAL)
+        for mount in container["volumeMounts"]:
+            mount["subPath"].absent(_IN_EPHEMERAL)
+            mount["subPathExpr"].absent(_IN_EPHEMERAL)
 
 
 def _common(container: Field, volumes: set[str], names: set[str]) -> None:
     name, image = container["name"], container["image"]
     name.required().dns_label()
-    if name.present and name.text in names:
-        name.duplicate()
-    names.add(name.text)
     image.required()
     if image.text != image.text.strip():
         image.invalid("must not have leading or trailing whitespace")
     container["terminationMessagePolicy"].required().one_of("FallbackToLogsOnError", "File")
-    container["imagePullPolicy"].required().one_of(*PULL_POLICIES)
     _ports(container["ports"])
     validate_environment(container)
     validate_mounts(container["volumeMounts"], volumes)
+    container["imagePullPolicy"].required().one_of(*PULL_POLICIES)
     validate_resources(container["resources"])
     validate_container_security(container["securityContext"])
+    if name.present and name.text in names:
+        name.duplicate()
+    names.add(name.text)
 
 
 def _hooks_and_probes(container: Field) -> None:

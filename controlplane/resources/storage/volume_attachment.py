@@ -122,5 +122,6 @@ VOLUME_ATTACHMENT = Kind(
     validate_update=_validate_update,
     validate_status=_validate_status,
     status=True,
+    status_metadata=(),
     fields=selectable_fields(),
 )

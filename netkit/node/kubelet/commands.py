@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
-import json
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -86,10 +87,20 @@ async def _outwards(client: CommandChannel, program: RuntimeStream, options: Str
 
 
 class WebSocketCommand:
-    """A client on a WebSocket: the first byte of a message is the channel."""
+    """A client on a WebSocket: the first byte of a message is the channel.
+
+    In the base64 protocols it is a digit, and the rest of the message, which is text, is encoded.
+    """
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
+        self._version = socket.ws_protocol or "channel.k8s.io"
+        self._base64 = "base64" in self._version
+
+    async def begin(self, options: StreamOptions) -> None:
+        """An empty message on the first channel of ours tells the client that the stream stands."""
+        channel = Channel.STDOUT if options.stdout else Channel.STDERR if options.stderr else Channel.ERROR
+        await self.send(channel, b"")
 
     async def receive(self) -> Stdin | Resize | None:
         while True:
@@ -100,6 +111,12 @@ class WebSocketCommand:
             if not data:
                 continue
             channel, payload = data[0], data[1:]
+            if self._base64:
+                channel -= ord("0")
+                try:
+                    payload = base64.b64decode(payload, validate=True)
+                except binascii.Error:
+                    return None
             if channel == Channel.STDIN and payload:
                 return Stdin(payload)
             if channel == CLOSE_SIGNAL and payload[:1] == bytes([Channel.STDIN]):
@@ -110,10 +127,15 @@ class WebSocketCommand:
     async def send(self, channel: Channel, data: bytes) -> None:
         if self._socket.closed:
             raise ConnectionResetError("the client has gone")
-        await self._socket.send_bytes(bytes([channel]) + data)
+        if self._base64:
+            await self._socket.send_str(f"{int(channel)}{base64.b64encode(data).decode()}")
+        else:
+            await self._socket.send_bytes(bytes([channel]) + data)
 
     async def finish(self, status: Object) -> None:
-        await self.send(Channel.ERROR, json.dumps(status).encode())
+        data = status_bytes(status, self._version)
+        if data:
+            await self.send(Channel.ERROR, data)
         await self._socket.close()
 
 
@@ -142,7 +164,12 @@ class SpdyCommand:
                     stream = await session.accept()
                     if stream is None:
                         return None
-                    streams[stream.headers.get("streamtype", "")] = stream
+                    kind = stream.headers.get("streamtype", "")
+                    if kind not in wanted:
+                        await stream.reset()
+                        session.forget(stream)
+                        continue
+                    streams[kind] = stream
         except TimeoutError:
             return None
         return cls(session, streams, version)

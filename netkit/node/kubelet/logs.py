@@ -44,7 +44,8 @@ def choose(worker: PodWorker, container: str, *, previous: bool) -> Record:
     pod_name = worker.pod["metadata"]["name"]
     view = worker.views.by_name.get(container)
     spec = worker.pod["spec"]
-    names = [c["name"] for c in (*spec["containers"], *(spec.get("initContainers") or ()))]
+    kinds = ("containers", "initContainers", "ephemeralContainers")
+    names = [container["name"] for kind in kinds for container in spec.get(kind) or ()]
     if container not in names:
         raise Refusal(404, f'container "{container}" not found in pod "{pod_name}"')
     record = _previous(view) if previous else (view.current if view is not None else None)

@@ -19,8 +19,16 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 64 * 1024
 _CONNECT_SECONDS = 10.0
+_MOST_UNPAIRED = 256
 _LINGER_SECONDS = 1.0
 """How long a client may go on sending to a pod that has ended its side, as with containerd."""
+
+
+def parse_port(text: str) -> int | None:
+    """The port a client names, None for what is none."""
+    if len(text) > 5 or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) if 0 < int(text) < 65536 else None
 
 
 class ForwardFailed(Exception):
@@ -75,7 +83,7 @@ class SpdyForward:
             while (stream := await self._session.accept()) is not None:
                 kind = stream.headers.get("streamtype", "")
                 if kind == "error":
-                    self._errors[self._request_id(stream)] = stream
+                    await self._remember(stream)
                 elif kind == "data":
                     error = self._errors.pop(self._request_id(stream), None)
                     task = asyncio.create_task(self._forward(stream, error), name="port-forward")
@@ -83,10 +91,21 @@ class SpdyForward:
                     task.add_done_callback(self._tasks.discard)
                 else:
                     await stream.reset()
+                    self._session.forget(stream)
+        except ConnectionError as error:
+            log.debug("%s: %s", self._pod_name, error)
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _remember(self, error: SpdyStream) -> None:
+        """Its data stream is to follow; of clients that never send it only so many are waited for."""
+        self._errors[self._request_id(error)] = error
+        while len(self._errors) > _MOST_UNPAIRED:
+            oldest = self._errors.pop(next(iter(self._errors)))
+            await oldest.reset()
+            self._session.forget(oldest)
 
     def _request_id(self, stream: SpdyStream) -> str:
         # Clients that send no id open the error stream right before its data stream.
@@ -95,10 +114,10 @@ class SpdyForward:
 
     async def _forward(self, data: SpdyStream, error: SpdyStream | None) -> None:
         try:
-            port_text = data.headers.get("port", "")
-            if not port_text.isdigit():
-                raise ForwardFailed(f"unable to parse port {port_text!r}")
-            reader, writer = await connect(self._network, int(port_text))
+            port = parse_port(data.headers.get("port", ""))
+            if port is None:
+                raise ForwardFailed(f'unable to parse "{data.headers.get("port", "")}" as a port')
+            reader, writer = await connect(self._network, port)
             inwards = asyncio.create_task(_spdy_to_pod(data, writer))
             try:
                 while chunk := await reader.read(_CHUNK):
@@ -138,7 +157,9 @@ async def _spdy_to_pod(data: SpdyStream, writer: asyncio.StreamWriter) -> None:
         while chunk := await data.read():
             writer.write(chunk)
             await writer.drain()
-        if writer.can_write_eof():
+        if data.was_reset:
+            writer.transport.abort()
+        elif writer.can_write_eof():
             writer.write_eof()
 
 

@@ -1,26 +1,27 @@
 """The kubelet's HTTPS server, listening inside the node's network namespace. Made by `agent`.
 
 Only client certificates of the cluster's CA with an allowed name or group get in. Paths are kubelet's:
-/containerLogs, /exec, /attach, /portForward, /pods, /healthz.
+/containerLogs, /exec, /attach, /portForward, and what `inspection` shows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
-import orjson
 from aiohttp import web
 
 from netkit.kernel.netns import socket_in
 from netkit.node.kubelet import logs
 from netkit.node.kubelet.byte_stream import UpgradedConnection, WebSocketBytes
 from netkit.node.kubelet.commands import SpdyCommand, WebSocketCommand, join
-from netkit.node.kubelet.port_forward import SpdyForward, WebSocketForward
+from netkit.node.kubelet.inspection import Inspection
+from netkit.node.kubelet.port_forward import SpdyForward, WebSocketForward, parse_port
 from netkit.node.kubelet.refusal import Refusal
 from netkit.node.kubelet.spdy_session import SpdySession
 from netkit.node.pods import Pods
@@ -34,6 +35,7 @@ from netkit.node.streams.exec_protocol import (
     choose,
     failure_status,
 )
+from netkit.node.usage_meter import UsageMeter
 from netkit.node.worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -49,19 +51,19 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class KubeletServer:
     """Serves the pods of one node."""
 
-    def __init__(self, settings: NodeSettings, pods: Pods, runtime: RuntimeClient) -> None:
+    def __init__(self, settings: NodeSettings, pods: Pods, runtime: RuntimeClient, meter: UsageMeter) -> None:
         assert settings.tls is not None
         self._settings = settings
         self._tls: KubeletTls = settings.tls
         self._pods = pods
         self._runtime = runtime
+        self._inspection = Inspection(settings, pods, meter)
         self._listening = asyncio.Event()
 
     def application(self) -> web.Application:
         """The routes."""
         app = web.Application(middlewares=[self._guard])
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/pods", self._list_pods)
+        self._inspection.add_routes(app.router)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb in ("exec", "attach"):
             app.router.add_route("*", f"/{verb}/{{namespace}}/{{pod}}/{{container}}", self._command)
@@ -119,7 +121,7 @@ class KubeletServer:
             return await handler(request)
         except Refusal as refusal:
             return web.Response(status=refusal.status, text=refusal.text)
-        except RuntimeGone as error:
+        except (RuntimeGone, RuntimeRefused) as error:
             return web.Response(status=500, text=str(error))
 
     def _authorize(self, request: web.Request) -> None:
@@ -134,21 +136,15 @@ class KubeletServer:
         user = next(iter(names), "system:anonymous")
         raise Refusal(403, f"Forbidden (user={user}, verb=get, resource=nodes, subresource=proxy)")
 
-    async def _healthz(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(text="ok")
-
-    async def _list_pods(self, request: web.Request) -> web.StreamResponse:
-        body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods.all()}
-        return web.Response(body=orjson.dumps(body), content_type="application/json")
-
     async def _logs(self, request: web.Request) -> web.StreamResponse:
-        return await logs.serve(request, self._worker(request))
+        missing = f'pod "{request.match_info["pod"]}" does not exist'
+        return await logs.serve(request, self._worker(request, missing))
 
-    def _worker(self, request: web.Request) -> PodWorker:
+    def _worker(self, request: web.Request, missing: str = "pod does not exist") -> PodWorker:
         namespace, name = request.match_info["namespace"], request.match_info["pod"]
         worker = self._pods.find(namespace, name)
         if worker is None:
-            raise Refusal(404, f'pod "{name}" not found')
+            raise Refusal(404, missing)
         return worker
 
     async def _command(self, request: web.Request) -> web.StreamResponse:
@@ -159,13 +155,14 @@ class KubeletServer:
             stderr=_flag(request, "error"),
             tty=_flag(request, "tty"),
         )
-        worker = self._worker(request)
-        container = request.match_info["container"]
-        view = worker.views.by_name.get(container)
-        if view is None or view.current is None or not view.current.running:
-            raise Refusal(500, f'container not found ("{container}")')
+        try:
+            container = self._running_container(request)
+        except Refusal as refusal:
+            if _speaks_newest(request):
+                return await _refuse_in_stream(request, refusal)
+            raise
         wanted = ExecRequest(
-            container=view.current.id,
+            container=container,
             argv=tuple(request.query.getall("command", [])),
             attach=request.path.startswith("/attach/"),
             stdin=options.stdin,
@@ -177,12 +174,25 @@ class KubeletServer:
             return await self._websocket_command(request, wanted, options)
         return await self._spdy_command(request, wanted, options)
 
+    def _running_container(self, request: web.Request) -> str:
+        """The id of the container the path names. Raises Refusal."""
+        container = request.match_info["container"]
+        view = self._worker(request).views.by_name.get(container)
+        if view is not None and view.current is not None and view.current.running:
+            return view.current.id
+        if request.path.startswith("/attach/"):
+            pod = "{pod}_{namespace}".format(**request.match_info)
+            raise Refusal(500, f"container {container} not found in pod {pod}")
+        raise Refusal(500, f'container not found ("{container}")')
+
     async def _websocket_command(
         self, request: web.Request, wanted: ExecRequest, options: StreamOptions
     ) -> web.StreamResponse:
         response = web.WebSocketResponse(protocols=WEBSOCKET_VERSIONS, max_msg_size=_LARGEST_MESSAGE)
         await response.prepare(request)
         client = WebSocketCommand(response)
+        with contextlib.suppress(ConnectionError):
+            await client.begin(options)
         try:
             program = await self._open(wanted)
         except RuntimeRefused as error:
@@ -266,6 +276,24 @@ def _is_websocket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
+def _speaks_newest(request: web.Request) -> bool:
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    return _is_websocket(request) and WEBSOCKET_VERSIONS[0] in [word.strip() for word in offered.split(",")]
+
+
+async def _refuse_in_stream(request: web.Request, refusal: Refusal) -> web.StreamResponse:
+    """In the newest protocol a refusal is the stream's final status: upstream's API server takes the upgrade itself
+    and only then asks the kubelet.
+    """
+    response = web.WebSocketResponse(protocols=WEBSOCKET_VERSIONS[:1])
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        await WebSocketCommand(response).finish(
+            failure_status(f"unable to upgrade connection: {refusal.text}")
+        )
+    return response
+
+
 def _spdy_version(request: web.Request, supported: tuple[str, ...]) -> str:
     if not request.headers.get("Upgrade", "").upper().startswith("SPDY/3.1"):
         raise Refusal(400, "unable to upgrade: missing upgrade headers in request")
@@ -296,6 +324,6 @@ def _ports(request: web.Request) -> list[int]:
     if not texts:
         raise Refusal(400, 'query parameter "port" is required')
     for text in texts:
-        if not text.isdigit() or not 0 < int(text) < 65536:
+        if parse_port(text) is None:
             raise Refusal(400, f'unable to parse "{text}" as a port')
     return [int(text) for text in texts]

@@ -4,46 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping
 
 from netkit.node.kubelet.byte_stream import ByteStream
-from netkit.node.streams.spdy import DataReceived, GoneAway, SpdyError, SpdyServer, StreamOpened, StreamReset
+from netkit.node.streams.spdy import (
+    STATUS_REFUSED,
+    DataReceived,
+    GoneAway,
+    SpdyError,
+    SpdyServer,
+    StreamOpened,
+    StreamReset,
+)
 
 log = logging.getLogger(__name__)
 
-_WAITING_FRAMES = 256
+_HIGH_WATER = 256 * 1024
+_MOST_STREAMS = 1000
 _LARGEST_WRITE = 32 * 1024
 
 
 class SpdyStream:
-    """One stream the client opened."""
+    """One stream the client opened. `was_reset`: the client has given it up."""
 
     def __init__(self, session: SpdySession, number: int, headers: Mapping[str, str]) -> None:
         self.number = number
         self.headers = headers
+        self.was_reset = False
         self._session = session
-        self._frames: asyncio.Queue[bytes] = asyncio.Queue(_WAITING_FRAMES)
-        self._ended = asyncio.Event()
+        self._received = bytearray()
+        self._ended = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
 
     async def read(self) -> bytes:
         """The next bytes; b"" when the client has closed its side, reset the stream, or gone."""
-        while self._frames.empty():
-            if self._ended.is_set():
-                return b""
-            get = asyncio.ensure_future(self._frames.get())
-            end = asyncio.ensure_future(self._ended.wait())
-            try:
-                await asyncio.wait([get, end], return_when=asyncio.FIRST_COMPLETED)
-                if get.done():
-                    return get.result()
-            finally:
-                get.cancel()
-                end.cancel()
-        return self._frames.get_nowait()
+        while not self._received and not self._ended:
+            self._news.clear()
+            await self._news.wait()
+        data = bytes(self._received)
+        self._received.clear()
+        self._room.set()
+        return data
 
     async def write(self, data: bytes) -> None:
-        """Send bytes. Raises ConnectionError when the client is gone."""
+        """Send bytes. Raises ConnectionError when the client is gone, or has reset the stream."""
         for at in range(0, len(data), _LARGEST_WRITE):
+            if self.was_reset:
+                raise ConnectionResetError("the client has reset the stream")
             self._session.codec.send(self.number, data[at : at + _LARGEST_WRITE])
             await self._session.flush()
 
@@ -59,20 +68,24 @@ class SpdyStream:
 
     async def feed(self, data: bytes, *, finished: bool) -> None:
         """From the session: bytes that arrived. Waits while nobody reads them."""
-        if data and not self._ended.is_set():
-            put = asyncio.ensure_future(self._frames.put(data))
-            end = asyncio.ensure_future(self._ended.wait())
-            try:
-                await asyncio.wait([put, end], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                put.cancel()
-                end.cancel()
+        if not self._ended:
+            self._received += data
+            self._news.set()
         if finished:
-            self.end()
+            self._finish()
+        while len(self._received) > _HIGH_WATER and not self._ended:
+            self._room.clear()
+            await self._room.wait()
 
-    def end(self) -> None:
+    def end(self, *, reset: bool = False) -> None:
         """From the session: nothing more will arrive. Also to be called by who reads no more."""
-        self._ended.set()
+        self.was_reset = self.was_reset or reset
+        self._finish()
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._news.set()
+        self._room.set()
 
 
 class SpdySession:
@@ -82,12 +95,19 @@ class SpdySession:
         self.codec = SpdyServer()
         self._connection = connection
         self._streams: dict[int, SpdyStream] = {}
-        self._accepted: asyncio.Queue[SpdyStream | None] = asyncio.Queue()
+        self._accepted: deque[SpdyStream] = deque()
+        self._opens_no_more = False
+        self._news = asyncio.Event()
         self._lock = asyncio.Lock()
 
     async def accept(self) -> SpdyStream | None:
         """The next stream the client opens, answered already; None when it opens no more."""
-        return await self._accepted.get()
+        while not self._accepted:
+            if self._opens_no_more:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._accepted.popleft()
 
     async def run(self) -> None:
         """Read until the client is gone. Never raises for what the client does."""
@@ -101,7 +121,7 @@ class SpdySession:
         finally:
             for stream in self._streams.values():
                 stream.end()
-            self._accepted.put_nowait(None)
+            self._no_more()
 
     async def flush(self) -> None:
         """Send what the codec holds."""
@@ -118,15 +138,13 @@ class SpdySession:
     async def close(self) -> None:
         await self._connection.close()
 
+    def _no_more(self) -> None:
+        self._opens_no_more = True
+        self._news.set()
+
     async def _handle(self, event: StreamOpened | DataReceived | StreamReset | GoneAway) -> None:
         if isinstance(event, StreamOpened):
-            stream = SpdyStream(self, event.stream, event.headers)
-            if event.finished:
-                stream.end()
-            self._streams[event.stream] = stream
-            self.codec.reply(event.stream)
-            await self.flush()
-            self._accepted.put_nowait(stream)
+            await self._opened(event)
         elif isinstance(event, DataReceived):
             found = self._streams.get(event.stream)
             if found is not None:
@@ -134,6 +152,20 @@ class SpdySession:
         elif isinstance(event, StreamReset):
             gone = self._streams.pop(event.stream, None)
             if gone is not None:
-                gone.end()
+                gone.end(reset=True)
         else:
-            self._accepted.put_nowait(None)
+            self._no_more()
+
+    async def _opened(self, event: StreamOpened) -> None:
+        # Streams that were reset before anybody took them count too: they wait to be taken.
+        if len(self._streams) + len(self._accepted) >= _MOST_STREAMS or event.stream in self._streams:
+            self.codec.reset(event.stream, STATUS_REFUSED)
+            return
+        stream = SpdyStream(self, event.stream, event.headers)
+        if event.finished:
+            stream.end()
+        self._streams[event.stream] = stream
+        self.codec.reply(event.stream)
+        await self.flush()
+        self._accepted.append(stream)
+        self._news.set()

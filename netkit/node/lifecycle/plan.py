@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from controlplane.errors import Object
@@ -37,11 +37,13 @@ def compute(spec: Object, views: Views, retry_at: RetryAt, now: float) -> Action
     regular = spec["containers"]
     began = any(views.of(container["name"]).current is not None for container in regular)
     planner = _Planner(views, retry_at, now)
+    ephemeral = spec.get("ephemeralContainers") or ()
     if not began:
         verdict = _initialize(planner, init, policy)
         if verdict == "failed":
             return Actions(done=True)
         if verdict == "pending":
+            planner.add(ephemeral)
             return planner.actions()
     if _finished(regular, views, policy):
         return Actions(done=True)
@@ -53,6 +55,7 @@ def compute(spec: Object, views: Views, retry_at: RetryAt, now: float) -> Action
         ended = views.of(name).exited
         if ended is None or should_restart(policy, ended.exit_code):
             planner.keep(name)
+    planner.add(ephemeral)
     return planner.actions()
 
 
@@ -80,6 +83,12 @@ class _Planner:
             self._backing_off.append((name, due))
         else:
             self._start.append(name)
+
+    def add(self, ephemeral: Sequence[Object]) -> None:
+        """Start the ephemeral containers that have not been started yet; they run once."""
+        for container in ephemeral:
+            if self.views.of(container["name"]).current is None:
+                self.keep(container["name"])
 
     def actions(self) -> Actions:
         return Actions(start=tuple(self._start), backing_off=tuple(self._backing_off))

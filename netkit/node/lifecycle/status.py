@@ -58,6 +58,11 @@ def pod_status(pod: Object, views: Views, facts: PodFacts) -> Object:
     }
     if init:
         status["initContainerStatuses"] = init_statuses
+    ephemeral = spec.get("ephemeralContainers") or ()
+    if ephemeral:
+        status["ephemeralContainerStatuses"] = [
+            _ephemeral_status(c, views.of(c["name"]), waiting) for c in ephemeral
+        ]
     if facts.addresses:
         status["podIP"] = facts.addresses[0]
         status["podIPs"] = [{"ip": address} for address in facts.addresses]
@@ -109,6 +114,13 @@ def _container_status(container: Object, view: View, waiting_reason: str, *, ini
     if record is not None and record.id:
         status["containerID"] = ID_PREFIX + record.id
     return status
+
+
+def _ephemeral_status(container: Object, view: View, waiting_reason: str) -> Object:
+    """They are never ready, and nobody says whether they have started."""
+    status = _container_status(container, view, waiting_reason, init=False)
+    del status["started"]
+    return {**status, "ready": False}
 
 
 def _state(record: Record) -> Object:

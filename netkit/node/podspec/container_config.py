@@ -12,7 +12,7 @@ from netkit.kernel.container_capabilities import bounding_set
 from netkit.node.images.resolve import Runnable
 from netkit.node.podspec.environment import PodPlace, expand
 from netkit.node.podspec.references import ConfigError
-from netkit.node.runtime.spec import BindMount, ContainerConfig, SecurityConfig
+from netkit.node.runtime.spec import BindMount, ContainerConfig, Processes, SecurityConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,9 @@ def build(
     env: Mapping[str, str],
     files: PodFiles,
     log_path: str,
+    neighbour: str = "",
 ) -> ContainerConfig:
-    """The config to start. Raises ConfigError."""
+    """The config to start. `neighbour` is the id of the container whose processes it shares. Raises ConfigError."""
     security = _security(pod, container)
     return ContainerConfig(
         id=container_id,
@@ -60,8 +61,19 @@ def build(
         tty=bool(container.get("tty")),
         addresses=place.addresses,
         node_name=place.node_name,
+        processes=_processes(pod["spec"], neighbour),
+        neighbour=neighbour,
+        host_ipc=bool(pod["spec"].get("hostIPC")),
         annotations={"image": container.get("image", ""), "imageID": runnable.image_id},
     )
+
+
+def _processes(spec: Object, neighbour: str) -> Processes:
+    if neighbour:
+        return Processes.CONTAINER
+    if spec.get("hostPID"):
+        return Processes.HOST
+    return Processes.POD if spec.get("shareProcessNamespace") else Processes.OWN
 
 
 def _binds(container: Object, files: PodFiles, env: Mapping[str, str]) -> tuple[BindMount, ...]:

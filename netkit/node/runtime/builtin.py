@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from netkit.kernel.container import StartFailure, Stdio, start
+from netkit.kernel.container import StartFailure
 from netkit.kernel.netns import open_namespace, socket_in
-from netkit.node.runtime import launch
+from netkit.kernel.process_usage import mount_namespace
 from netkit.node.runtime.behaviours import ANSWERS, Facts
 from netkit.node.runtime.child import Child
 from netkit.node.runtime.http_server import HttpServer
 from netkit.node.runtime.log_writer import LogWriter
+from netkit.node.runtime.meter import Spent
+from netkit.node.runtime.neighbours import Neighbours, quiet_process
 from netkit.node.runtime.process import Listener
 from netkit.node.runtime.settings import RuntimeSettings
 from netkit.node.runtime.spec import BuiltinConfig, ContainerConfig, ContainerState, ListenPort, Phase
@@ -32,15 +34,21 @@ class BuiltinContainer:
     """One builtin container. `on_exit(state)` is called once, when it has ended."""
 
     def __init__(
-        self, config: ContainerConfig, settings: RuntimeSettings, on_exit: Callable[[ContainerState], None]
+        self,
+        config: ContainerConfig,
+        settings: RuntimeSettings,
+        on_exit: Callable[[ContainerState], None],
+        neighbours: Neighbours,
     ) -> None:
         assert config.builtin is not None
         self.state = ContainerState(config=config, phase=Phase.RUNNING)
         self._builtin: BuiltinConfig = config.builtin
         self._settings = settings
+        self._neighbours = neighbours
         self._on_exit = on_exit
         self._log = LogWriter(config.log_path)
         self._listeners: set[Listener] = set()
+        self._spent = Spent()
         self._datagrams: list[asyncio.DatagramTransport] = []
         self._http: HttpServer | None = None
         self._holder: Child | None = None
@@ -66,7 +74,7 @@ class BuiltinContainer:
         files = None
         if self._builtin.behaviour in DOCUMENT_ROOTS:
             files = StaticFiles(self._builtin.behaviour, config.binds, self._holder_root)
-        self._http = HttpServer(answer, facts, self._access, files)
+        self._http = HttpServer(answer, facts, self._access, files, self._spent)
         try:
             for port in self._builtin.ports:
                 await self._listen_on(port, self._http, facts)
@@ -94,7 +102,8 @@ class BuiltinContainer:
             if self._ended.is_set():
                 raise RuntimeError(f"container {self.config.name} is not running")
             if self._holder is None or not self._holder.running:
-                self._holder = await self._start_holder()
+                neighbour = await self._neighbours.pidfd(self.config)
+                self._holder = await quiet_process(self.config, self._settings, neighbour)
             return self._holder.pidfd, self._holder.pid
 
     async def ended(self) -> None:
@@ -125,7 +134,9 @@ class BuiltinContainer:
             try:
                 if port.protocol == "UDP":
                     bound = self._bound(family, socket.SOCK_DGRAM, port.number)
-                    self._datagrams.append(await serve_datagrams(bound, self._builtin.behaviour, facts))
+                    self._datagrams.append(
+                        await serve_datagrams(bound, self._builtin.behaviour, facts, self._spent)
+                    )
                 elif port.protocol == "TCP":
                     await http.serve(self._bound(family, socket.SOCK_STREAM, port.number))
             except OSError as error:
@@ -156,18 +167,16 @@ class BuiltinContainer:
         for listener in list(self._listeners):
             listener("stdout", line.encode("utf-8", "replace") + b"\n")
 
-    async def _start_holder(self) -> Child:
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            program = launch.program(self.config, ("sleep", "infinity"), terminal=False)
-            spawned = start(
-                replace(program, workdir="/", reap_orphans=True),
-                launch.isolation(self.config, self._settings),
-                Stdio(null, null, null),
-            )
-        finally:
-            os.close(null)
-        return await Child.started(spawned)
+    @property
+    def handling_nanos(self) -> int:
+        """CPU time of the runtime's thread that went into answering for this container."""
+        return self._spent.nanos
+
+    def mount_namespaces(self) -> tuple[int, ...]:
+        """Where the process that stands in for it is, and what was executed beside it."""
+        if self._holder is None or not self._holder.running:
+            return ()
+        return (mount_namespace(self._holder.pid),)
 
     def _holder_root(self) -> str:
         return f"/proc/{self._holder.pid}/root" if self._holder is not None and self._holder.running else ""

@@ -19,7 +19,14 @@ from typing import Any
 import orjson
 
 from netkit.node.runtime.frames import Channel, FrameDecoder, encode
-from netkit.node.runtime.spec import ContainerConfig, ContainerState, ExecRequest, state_from_json
+from netkit.node.runtime.spec import (
+    ContainerConfig,
+    ContainerState,
+    ExecRequest,
+    RuntimeUsage,
+    state_from_json,
+    usage_from_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +99,10 @@ class RuntimeClient:
 
     async def states(self) -> list[ContainerState]:
         return [state_from_json(item) for item in await self._call("list")]
+
+    async def usage(self) -> RuntimeUsage:
+        """What the running containers use. Raises RuntimeGone."""
+        return usage_from_json(await self._call("usage"))
 
     async def start(self, config: ContainerConfig) -> ContainerState:
         """Raises RuntimeRefused (kind start) with the reason in container runtimes' words."""

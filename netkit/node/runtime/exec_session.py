@@ -27,6 +27,7 @@ from netkit.node.runtime.spec import ExecRequest
 
 _CHUNK = 64 * 1024
 _LINGER_SECONDS = 1.0
+_MOST_WAITING = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +190,16 @@ async def attach(
     """Join a container's own output and input until it ends or the client leaves."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     channels = {"stdout": Channel.STDOUT, "stderr": Channel.STDERR}
+    waiting = 0
 
     def listener(stream: str, data: bytes) -> None:
+        nonlocal waiting
+        waiting += len(data)
+        if waiting > _MOST_WAITING:
+            # The container must not wait for who watches it, and not all it says can be kept.
+            container.unlisten(listener)
+            queue.put_nowait(None)
+            return
         queue.put_nowait(encode(channels[stream], data))
 
     async def receive() -> None:
@@ -220,6 +229,7 @@ async def attach(
         while (frame := await queue.get()) is not None:
             writer.write(frame)
             await writer.drain()
+            waiting = max(waiting - len(frame), 0)
     finally:
         container.unlisten(listener)
         if request.stdin:

@@ -14,6 +14,7 @@ from typing import cast
 
 from netkit.node.runtime.behaviours import Answer, Endpoint, Facts, Response
 from netkit.node.runtime.http_parser import BadHttp, Request, RequestParser
+from netkit.node.runtime.meter import Spent
 
 AccessLog = Callable[[str], None]
 Files = Callable[[Request], Response | None]
@@ -25,7 +26,15 @@ _PAUSE_BYTES = 1 << 20
 class HttpServer:
     """All ports of one container: connections are counted so that a stop can drain them."""
 
-    def __init__(self, answer: Answer, facts: Facts, log: AccessLog, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        facts: Facts,
+        log: AccessLog,
+        files: Files | None = None,
+        spent: Spent | None = None,
+    ) -> None:
+        self.spent = spent or Spent()
         self.answer = answer
         self.facts = facts
         self.log = log
@@ -95,6 +104,10 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        with self._server.spent:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         transport = self._transport
         assert transport is not None
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from netkit.kernel.container import Bind, Credentials, Isolation, Program
 from netkit.kernel.netns_directory import NETNS_DIRECTORY
 from netkit.node.runtime.settings import RuntimeSettings
-from netkit.node.runtime.spec import ContainerConfig
+from netkit.node.runtime.spec import ContainerConfig, Processes
 
 
 def program(config: ContainerConfig, argv: Sequence[str], *, terminal: bool) -> Program:
@@ -26,8 +26,11 @@ def program(config: ContainerConfig, argv: Sequence[str], *, terminal: bool) -> 
     )
 
 
-def isolation(config: ContainerConfig, settings: RuntimeSettings) -> Isolation:
-    """Where it runs: the pod's network, its own everything else."""
+def isolation(config: ContainerConfig, settings: RuntimeSettings, neighbour: int = -1) -> Isolation:
+    """Where it runs: the pod's network, its own everything else but what the config says is shared.
+
+    `neighbour` is the pidfd of a process whose PID namespace it joins.
+    """
     hidden = (settings.state_dir, *settings.hidden)
     return Isolation(
         network=f"{NETNS_DIRECTORY}/{config.network}",
@@ -37,4 +40,7 @@ def isolation(config: ContainerConfig, settings: RuntimeSettings) -> Isolation:
         binds=tuple(Bind(bind.source, bind.target, bind.read_only) for bind in config.binds),
         masked=tuple(str(path) for path in hidden) if config.root == "/" else (),
         read_only=config.security.read_only_root,
+        own_processes=config.processes is not Processes.HOST,
+        own_ipc=not config.host_ipc,
+        neighbour=neighbour,
     )

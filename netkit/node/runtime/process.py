@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from netkit.kernel.container import Spawned, Stdio, start
+from netkit.kernel.process_usage import by_mount_namespace, mount_namespace
 from netkit.kernel.pty_process import resize, take_master
 from netkit.node.runtime import launch
 from netkit.node.runtime.child import Child, exit_code
 from netkit.node.runtime.log_writer import LogWriter
+from netkit.node.runtime.neighbours import Neighbours
 from netkit.node.runtime.pipes import Input, Output
 from netkit.node.runtime.settings import RuntimeSettings
-from netkit.node.runtime.spec import ContainerConfig, ContainerState, Phase
+from netkit.node.runtime.spec import ContainerConfig, ContainerState, Phase, Processes
 
 Listener = Callable[[str, bytes], None]
 """Gets (stdout or stderr, bytes) of a container's output."""
@@ -33,10 +35,16 @@ class ProcessContainer:
     """One process container. `on_exit(state)` is called once, when it has ended."""
 
     def __init__(
-        self, config: ContainerConfig, settings: RuntimeSettings, on_exit: Callable[[ContainerState], None]
+        self,
+        config: ContainerConfig,
+        settings: RuntimeSettings,
+        on_exit: Callable[[ContainerState], None],
+        neighbours: Neighbours,
     ) -> None:
         self.state = ContainerState(config=config, phase=Phase.RUNNING)
         self._settings = settings
+        self._neighbours = neighbours
+        self._namespace = 0
         self._on_exit = on_exit
         self._log = LogWriter(config.log_path)
         self._listeners: set[Listener] = set()
@@ -52,17 +60,27 @@ class ProcessContainer:
 
     async def start(self) -> None:
         """Start the process. Raises StartFailure."""
+        neighbour = await self._neighbours.pidfd(self.config)
         if self.config.tty:
-            await self._start_with_terminal()
+            await self._start_with_terminal(neighbour)
         else:
-            await self._start_with_pipes()
+            await self._start_with_pipes(neighbour)
 
-    async def _start_with_terminal(self) -> None:
+    def mount_namespaces(self) -> tuple[int, ...]:
+        """Where its processes are."""
+        return (self._namespace,) if self._namespace else ()
+
+    @property
+    def handling_nanos(self) -> int:
+        """All it does is done by its own processes."""
+        return 0
+
+    async def _start_with_terminal(self, neighbour: int) -> None:
         ours, theirs = socket.socketpair()
         with ours:
             try:
                 with theirs:
-                    spawned = self._spawn(Stdio(console=theirs.fileno()))
+                    spawned = self._spawn(Stdio(console=theirs.fileno()), neighbour)
                 child = await Child.started(spawned)
             except BaseException:
                 self._log.close()
@@ -73,11 +91,11 @@ class ProcessContainer:
             self._input = Input(os.dup(master))
         self._runs(child, {"stdout": master})
 
-    async def _start_with_pipes(self) -> None:
+    async def _start_with_pipes(self, neighbour: int) -> None:
         outputs, stdio, owned = self._open_pipes()
         try:
             try:
-                spawned = self._spawn(stdio)
+                spawned = self._spawn(stdio, neighbour)
             finally:
                 for fd in owned:
                     _close(fd)
@@ -89,9 +107,9 @@ class ProcessContainer:
             raise
         self._runs(child, outputs)
 
-    def _spawn(self, stdio: Stdio) -> Spawned:
+    def _spawn(self, stdio: Stdio, neighbour: int) -> Spawned:
         program = launch.program(self.config, self.config.argv, terminal=self.config.tty)
-        return start(program, launch.isolation(self.config, self._settings), stdio)
+        return start(program, launch.isolation(self.config, self._settings, neighbour), stdio)
 
     def _runs(self, child: Child, outputs: Mapping[str, int]) -> None:
         pumps = [
@@ -99,6 +117,7 @@ class ProcessContainer:
             for stream, fd in outputs.items()
         ]
         self._child = child
+        self._namespace = mount_namespace(child.pid)
         self.state = replace(self.state, pid=child.pid, started_at=time.time())
         self._task = asyncio.create_task(self._watch(child, pumps), name=f"container {self.config.key}")
 
@@ -171,6 +190,8 @@ class ProcessContainer:
     async def _watch(self, child: Child, pumps: list[asyncio.Task[None]]) -> None:
         code, number = exit_code(await child.ended())
         finished = time.time()
+        if self.config.processes is not Processes.OWN:
+            self._end_orphans()
         _, unfinished = await asyncio.wait(pumps, timeout=_LINGER_SECONDS)
         for pump in unfinished:
             pump.cancel()
@@ -188,6 +209,12 @@ class ProcessContainer:
             reason="Completed" if code == 0 else "Error",
         )
         self._on_exit(self.state)
+
+    def _end_orphans(self) -> None:
+        """Where processes are shared the end of the main one is not the end of those it started."""
+        for pid in by_mount_namespace(self.mount_namespaces()).get(self._namespace, ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _close(self) -> None:
         self._log.close()

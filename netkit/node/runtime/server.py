@@ -20,6 +20,7 @@ from netkit.kernel.container import StartFailure
 from netkit.kernel.container_root import overlay_available
 from netkit.node.runtime.containers import Containers, UnknownContainer
 from netkit.node.runtime.exec_session import ExecSession, attach, gather
+from netkit.node.runtime.meter import Meter
 from netkit.node.runtime.settings import RuntimeSettings
 from netkit.node.runtime.spec import ContainerState, config_from_json, exec_request_from_json
 
@@ -35,6 +36,7 @@ class RuntimeServer:
     def __init__(self, settings: RuntimeSettings) -> None:
         self._settings = settings
         self._containers = Containers(settings, self._tell_exit)
+        self._meter = Meter()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,6 +111,8 @@ class RuntimeServer:
                 return {"protocol": PROTOCOL, "pid": os.getpid(), "overlay": self._overlay}
             case "list":
                 return self._containers.states()
+            case "usage":
+                return self._meter.measure(self._containers.running())
             case "start":
                 return await self._containers.start(config_from_json(request["config"]))
             case "stop":

@@ -19,6 +19,17 @@ class Phase(StrEnum):
     EXITED = "exited"
 
 
+class Processes(StrEnum):
+    """Which processes a container sees: its own alone, all of its pod's, those of another container of the pod
+    (`ContainerConfig.neighbour`), or all of the machine's.
+    """
+
+    OWN = "own"
+    POD = "pod"
+    CONTAINER = "container"
+    HOST = "host"
+
+
 @dataclass(frozen=True, slots=True)
 class ListenPort:
     """A port of the pod a builtin container serves; `protocol` is TCP or UDP."""
@@ -62,7 +73,8 @@ class ContainerConfig:
 
     `network` is the name of a network namespace; `argv` is empty exactly if `builtin` is set; `root` is
     the lower layer of the file system; `annotations` are the agent's own notes, handed back by `list`
-    after its restart.
+    after its restart. `neighbour` is the id of the container whose processes are seen too, for
+    `Processes.CONTAINER`.
     """
 
     id: str
@@ -86,6 +98,9 @@ class ContainerConfig:
     tty: bool = False
     addresses: tuple[str, ...] = ()
     node_name: str = ""
+    processes: Processes = Processes.OWN
+    neighbour: str = ""
+    host_ipc: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -109,6 +124,31 @@ class ContainerState:
     signal: int = 0
     reason: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerUsage:
+    """What a running container uses. `cpu_nanos` is the CPU time since its start, and never falls; memory in bytes.
+
+    The memory of a builtin container is its equal share of the runtime's own, as nothing tells what of it is whose.
+    """
+
+    id: str
+    cpu_nanos: int
+    memory: int
+    shared_memory: int = 0
+    faults: int = 0
+    major_faults: int = 0
+    processes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeUsage:
+    """All running containers, and what the runtime uses besides them."""
+
+    containers: tuple[ContainerUsage, ...]
+    own_cpu_nanos: int
+    own_memory: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +178,7 @@ def config_from_json(data: Mapping[str, Any]) -> ContainerConfig:
             "binds": tuple(BindMount(**bind) for bind in data["binds"]),
             "security": _security(data["security"]),
             "addresses": tuple(data["addresses"]),
+            "processes": Processes(data["processes"]),
         }
     )
 
@@ -152,6 +193,13 @@ def state_from_json(data: Mapping[str, Any]) -> ContainerState:
     """The state its JSON form stands for."""
     return ContainerState(
         **{**data, "config": config_from_json(data["config"]), "phase": Phase(data["phase"])}
+    )
+
+
+def usage_from_json(data: Mapping[str, Any]) -> RuntimeUsage:
+    """The usage its JSON form stands for."""
+    return RuntimeUsage(
+        **{**data, "containers": tuple(ContainerUsage(**each) for each in data["containers"])}
     )
 
 

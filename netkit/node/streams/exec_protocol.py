@@ -19,8 +19,16 @@ SPDY_VERSIONS: Final = (
     "v2.channel.k8s.io",
     "",
 )
-WEBSOCKET_VERSIONS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+WEBSOCKET_VERSIONS: Final = (
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+)
+"""Without any of them a client gets the oldest, `channel.k8s.io`."""
 CLOSE_SIGNAL: Final = 255
+_LONGEST_RESIZE: Final = 1024
 
 
 class Channel(IntEnum):
@@ -85,7 +93,7 @@ def failure_status(message: str) -> Object:
 
 
 def status_bytes(status: Object, version: str) -> bytes:
-    """As it goes on the error stream: JSON since v4, before that the text of a failure."""
+    """As it goes on the error stream: JSON since v4, before that the text of a failure. Of WebSockets too."""
     if version.startswith(("v5", "v4")):
         return json.dumps(status).encode()
     if status["status"] == "Success":
@@ -95,10 +103,12 @@ def status_bytes(status: Object, version: str) -> bytes:
 
 def parse_resize(data: bytes) -> Resize | None:
     """A resize message, None if it is none."""
+    if len(data) > _LONGEST_RESIZE:
+        return None
     try:
         size = json.loads(data)
         return Resize(int(size["Width"]), int(size["Height"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -1,7 +1,7 @@
 """SPDY/3.1 as Kubernetes uses it: bytes in, events out, and bytes for what is to be sent. No I/O.
 
 Used by `kubelet.spdy_session` on upgraded connections and inside WebSocket tunnels. Server side only: the
-client opens streams. Frames may arrive in pieces of any size.
+client opens streams. Frames may arrive in pieces of any size; no more than a control frame is kept of them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ GOAWAY: Final = 7
 HEADERS: Final = 8
 
 FLAG_FIN: Final = 1
+STATUS_REFUSED: Final = 3
 STATUS_CANCEL: Final = 5
 _VERSION: Final = 3
-_LARGEST_FRAME: Final = 1 << 24
+_LARGEST_CONTROL: Final = 64 * 1024
+_LARGEST_HEADERS: Final = 256 * 1024
 
 
 class SpdyError(ValueError):
@@ -42,7 +44,7 @@ class StreamOpened:
 
 @dataclass(frozen=True, slots=True)
 class DataReceived:
-    """Bytes of a stream; `finished` with the last of them."""
+    """Bytes of a stream, as they came: a frame may be told in several pieces. `finished` with the last of them."""
 
     stream: int
     data: bytes
@@ -71,6 +73,7 @@ class SpdyServer:
     def __init__(self) -> None:
         self._received = bytearray()
         self._output = bytearray()
+        self._open_frame: tuple[int, int, bool] | None = None
         self._inflate = zlib.decompressobj(zdict=DICTIONARY)
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
 
@@ -83,11 +86,23 @@ class SpdyServer:
     def receive(self, data: bytes) -> Iterator[Event]:
         """The events completed by `data`. Raises SpdyError."""
         self._received += data
-        while len(self._received) >= 8:
+        while True:
+            if self._open_frame is not None:
+                piece = self._piece(*self._open_frame)
+                if piece is None:
+                    return
+                yield piece
+                continue
+            if len(self._received) < 8:
+                return
             word, rest = struct.unpack_from(">II", self._received)
             flags, length = rest >> 24, rest & 0xFFFFFF
-            if length > _LARGEST_FRAME:
-                raise SpdyError(f"frame of {length} bytes")
+            if not word & 0x80000000:
+                del self._received[:8]
+                self._open_frame = word, length, bool(flags & FLAG_FIN)
+                continue
+            if length > _LARGEST_CONTROL:
+                raise SpdyError(f"control frame of {length} bytes")
             if len(self._received) < 8 + length:
                 return
             payload = bytes(self._received[8 : 8 + length])
@@ -95,6 +110,16 @@ class SpdyServer:
             event = self._frame(word, flags, payload)
             if event is not None:
                 yield event
+
+    def _piece(self, stream: int, left: int, finishes: bool) -> DataReceived | None:
+        """What is there of a data frame with `left` bytes to come; None when nothing is."""
+        data = bytes(self._received[:left])
+        if left and not data:
+            return None
+        del self._received[: len(data)]
+        left -= len(data)
+        self._open_frame = (stream, left, finishes) if left else None
+        return DataReceived(stream, data, finishes and not left)
 
     def reply(self, stream: int, headers: Mapping[str, str] | None = None) -> None:
         """Accept a stream the client opened."""
@@ -114,8 +139,6 @@ class SpdyServer:
         self._control(GOAWAY, 0, struct.pack(">II", last_stream, 0))
 
     def _frame(self, word: int, flags: int, payload: bytes) -> Event | None:
-        if not word & 0x80000000:
-            return DataReceived(word, payload, bool(flags & FLAG_FIN))
         version, kind = word >> 16 & 0x7FFF, word & 0xFFFF
         if version != _VERSION:
             raise SpdyError(f"SPDY version {version}")
@@ -142,7 +165,9 @@ class SpdyServer:
         return None
 
     def _parse_headers(self, block: bytes) -> dict[str, str]:
-        data = self._inflate.decompress(block)
+        data = self._inflate.decompress(block, _LARGEST_HEADERS)
+        if self._inflate.unconsumed_tail:
+            raise SpdyError(f"a header block of more than {_LARGEST_HEADERS} bytes")
         (count,) = struct.unpack_from(">I", data)
         at, headers = 4, {}
         for _ in range(count):

@@ -30,6 +30,7 @@ from netkit.node.runtime.spec import (
     ExecRequest,
     ListenPort,
     Phase,
+    Processes,
     SecurityConfig,
 )
 
@@ -415,3 +416,51 @@ async def test_root_directory_image_is_all_that_is_seen(
     assert (await runtime.exit_of(container.id)).exit_code == 0
     assert log_text(container) == "image\n0\nme\n/work\n"
     assert (root / "etc" / "marker").read_text() == "image\n"
+
+
+async def test_containers_of_a_pod_share_a_pid_namespace(
+    runtime: RuntimeProcess, network: str, tmp_path: Path
+) -> None:
+    script = "sleep 71717 & sleep 71718"
+    first = config(network, tmp_path, argv=shell(script), processes=Processes.POD)
+    second = config(network, tmp_path, argv=("sleep", "71719"), processes=Processes.POD)
+    for each in (first, second):
+        await runtime.client.start(each)
+    seen = (await runtime.client.run_program(second.id, ["ps", "ax"], 5)).output.decode()
+    assert all(f"sleep 7171{number}" in seen for number in (7, 8, 9))
+    joined = config(
+        network, tmp_path, argv=("sleep", "71720"), processes=Processes.CONTAINER, neighbour=second.id
+    )
+    await runtime.client.start(joined)
+    seen = (await runtime.client.run_program(joined.id, ["ps", "ax"], 5)).output.decode()
+    assert "sleep 71718" in seen
+    # What the first has started ends with it, what others have does not.
+    await runtime.client.stop(first.id, 0)
+    await runtime.exit_of(first.id)
+    seen = (await runtime.client.run_program(second.id, ["ps", "ax"], 5)).output.decode()
+    assert "sleep 71717" not in seen
+    assert "sleep 71719" in seen
+    gone = config(network, tmp_path, argv=("true",), processes=Processes.CONTAINER, neighbour=first.id)
+    with pytest.raises(RuntimeRefused, match="is not running"):
+        await runtime.client.start(gone)
+
+
+async def test_usage(runtime: RuntimeProcess, network: str, tmp_path: Path) -> None:
+    busy = config(network, tmp_path, argv=shell("while :; do :; done"))
+    served = config(network, tmp_path, builtin=BuiltinConfig("hostname", (ListenPort(80),)))
+    for each in (busy, served):
+        await runtime.client.start(each)
+    first = {each.id: each for each in (await runtime.client.usage()).containers}
+    for _ in range(20):
+        await http(network, 80)
+    await runtime.client.run_program(
+        busy.id, ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"], 20
+    )
+    second = {each.id: each for each in (await runtime.client.usage()).containers}
+    assert second[busy.id].cpu_nanos > first[busy.id].cpu_nanos
+    assert second[busy.id].memory > 100_000
+    assert second[busy.id].processes == 1
+    assert second[served.id].cpu_nanos > first[served.id].cpu_nanos
+    await runtime.client.stop(busy.id, 0)
+    await runtime.exit_of(busy.id)
+    assert [each.id for each in (await runtime.client.usage()).containers] == [served.id]

@@ -7,35 +7,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-import ssl
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from support.apiserver import Served, serving
+from support.apiserver import Served, cluster
 from support.node.runtime_process import RuntimeProcess, runtime_process
 
-from controlplane.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
-from controlplane.apiserver.admission.node_restriction import NodeRestriction
-from controlplane.apiserver.allocation.services import ServiceAllocator
-from controlplane.apiserver.app import ServerConfig
-from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
-from controlplane.apiserver.bootstrap import bootstrap
-from controlplane.apiserver.pki import CertificateAuthority
-from controlplane.apiserver.policy_bootstrap import bootstrap_policy
-from controlplane.apiserver.registry import Registry
-from controlplane.apiserver.streams import Dial
 from controlplane.client.client import Client
 from controlplane.client.https import HttpsTransport
 from controlplane.client.informer import Informer
 from controlplane.errors import NotFound, Object
-from controlplane.resources.catalog import EVENT, KINDS, POD
+from controlplane.resources.catalog import EVENT, POD
 from controlplane.resources.catalog import NODE as NODE_KIND
-from controlplane.store.memory import MemoryStore
 from netkit.kernel import netns
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
@@ -188,36 +176,6 @@ class Node:
 
 
 @asynccontextmanager
-async def _api(directory: Path, dial: Dial) -> AsyncIterator[Served]:
-    """An API server that reaches kubelets with a certificate of its own."""
-    authority = CertificateAuthority.load_or_create(directory / "pki")
-    own = authority.ensure("kubelet-client", "kube-apiserver-kubelet-client", ["system:masters"])
-    kubelet_tls = ssl.create_default_context(cafile=authority.certificate_path)
-    kubelet_tls.load_cert_chain(own.cert, own.key)
-    store = MemoryStore()
-    authorization = Authorization.of(AuthorizationSettings())
-    registry = Registry(
-        store,
-        KINDS,
-        admission=[NamespaceLifecycle(), NodeRestriction()],
-        allocators=[ServiceAllocator([IPv4Network("10.96.0.0/16")])],
-    )
-    await registry.start()
-    await authorization.follow(registry)
-    try:
-        await bootstrap_policy(registry)
-        await bootstrap(registry, ip_address("10.96.0.1"), [ip_address("172.18.0.2")], 6443)
-        config = ServerConfig(kubelet_tls=kubelet_tls)
-        async with serving(registry, directory, dial, config, authorizer=authorization.chain) as served:
-            yield served
-            await served.server.stop_listening()
-            await registry.close()
-    finally:
-        await registry.close()
-        await store.close()
-
-
-@asynccontextmanager
 async def node(directory: Path) -> AsyncIterator[Node]:
     """A node with its agent running."""
     ledger = Ledger(directory / "ledger", "test")
@@ -232,7 +190,7 @@ async def node(directory: Path) -> AsyncIterator[Node]:
         try:
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "addr", "add", f"{NODE_ADDRESS}/32", "dev", "lo")
-            async with runtime_process(directory) as runtime, _api(directory, dial) as served:
+            async with runtime_process(directory) as runtime, cluster(directory, dial) as served:
                 transport = HttpsTransport(
                     served.url, ca=served.authority.certificate_path, certificate=served.admin.cert,
                     key=served.admin.key,

@@ -10,10 +10,11 @@ import pytest
 
 from controlplane.apiserver.admission.chain import ORDER, assemble
 from controlplane.apiserver.admission.plugin import AdmissionRequest
+from controlplane.apiserver.admission.plugins import admission_chain
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.served_kinds import ServedKinds
-from controlplane.apiserver.server import ControlPlaneSettings, admission_chain
+from controlplane.apiserver.settings import ControlPlaneSettings
 from controlplane.apiserver.webhook_client import EndpointResolver, WebhookClient
 from controlplane.resources.catalog import KINDS
 

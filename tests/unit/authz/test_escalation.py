@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.authz.conftest import World, binding, group, person, role, rule, user
+from support.policy import World, binding, group, person, role, rule, user
 
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Forbidden, NotFound, Object

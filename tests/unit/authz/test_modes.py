@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from unit.authz.conftest import user
+from support.policy import user
 
 from controlplane.apiserver.authz import Attributes, Chain, Decision, Verdict
 from controlplane.apiserver.authz.abac import AbacAuthorizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from unit.authz.conftest import World, person, role, rule, user
+from support.policy import World, person, role, rule, user
 
 from controlplane.apiserver.authz.default_policy import AUTOUPDATE, default_objects
 from controlplane.apiserver.authz.rules import missing

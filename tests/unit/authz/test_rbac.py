@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from unit.authz.conftest import World, account, binding, group, person, role, rule, user
+from support.policy import World, account, binding, group, person, role, rule, user
 
 from controlplane.apiserver.registry import ListOptions
 from controlplane.apiserver.user import UserInfo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.authz.conftest import rule
+from support.policy import rule
 
 from controlplane.apiserver.authz.rules import Rules, compact, compact_text, missing, path_matches, wanted
 from controlplane.apiserver.routing import RequestInfo

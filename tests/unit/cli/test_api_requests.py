@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from netkit.cli.api_commands import _line
+from netkit.cli.api_commands import _line, _moment
 from netkit.cli.output import Ink
-from netkit.cluster.api_requests import ApiCall, CallGroup, Filter, call_of, grouped
+from netkit.cluster.api_requests import ApiCall, Caller, CallGroup, Filter, call_of, callers, grouped, who
+from netkit.cluster.errors import ConfigError
 
 
 def call(
@@ -67,3 +70,48 @@ def test_a_line_says_who_asked_what_and_how_long_it_took() -> None:
     line = _line(call(code=404), ink)
     assert line.endswith("404    2.0 ms  get pods default/web  ann kubectl/v1.32")
     assert "open" in _line(call(verb="watch", code=0), ink)
+
+
+@pytest.mark.parametrize(
+    ("user", "agent", "expected"),
+    [
+        ("kubernetes-admin", "kubectl/v1.32.4", "kubernetes-admin (kubectl)"),
+        ("system:kube-scheduler", "kube-scheduler", "kube-scheduler"),
+        ("system:node:node1", "kubelet/0.1.0", "node1 (kubelet)"),
+        ("netkit:pod-network", "pod-network/0.1.0", "pod-network"),
+        (
+            "system:serviceaccount:kube-system:node-controller",
+            "kube-controller-manager/node-controller",
+            "node-controller (in kube-controller-manager)",
+        ),
+        ("system:serviceaccount:shop:cart", "python-requests/2", "shop:cart (python-requests)"),
+        ("ann", "", "ann"),
+    ],
+)
+def test_who_asks_is_said_short(user: str, agent: str, expected: str) -> None:
+    assert who(replace(call(user), agent=agent)) == expected
+
+
+def test_callers_with_the_busiest_first() -> None:
+    latest = [call(at=0), call(code=404, at=1), call(verb="list", at=2), call("bob", at=4)]
+    found = callers(latest, [call(verb="watch", code=0)])
+    assert found[0] == Caller("ann (kubectl)", 4, 1, 1, 1.0, ("get pods", "list pods", "watch pods"))
+    assert [one.who for one in found] == ["ann (kubectl)", "bob (kubectl)"]
+
+
+def test_since_lets_open_ones_through() -> None:
+    wanted = Filter(since=10.0)
+    assert wanted.lets_through(call(at=11))
+    assert not wanted.lets_through(call(at=9))
+    assert wanted.lets_through(call(at=9, code=0))
+
+
+def test_an_age_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--since: 'soon' is not a duration"):
+        _moment("soon")
+    assert _moment("") == 0
+
+
+def test_a_long_watch_that_ended_does_not_shorten_the_time_that_rates_are_about() -> None:
+    latest = [call(at=100), call(at=109), call(verb="watch", at=99)]
+    assert grouped(latest, [])[0].per_second == 0.2

@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
 
-from netkit.cli import main
+from netkit.cli import main, script
 from netkit.cli.output import table
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
 
@@ -190,3 +191,20 @@ def test_a_defect_is_one_line_and_the_chain_on_request(
 
 def test_tables_have_no_trailing_spaces() -> None:
     assert table(["A", "LONGER"], [("xx", ""), ("y", "z")]) == "A    LONGER\nxx\ny    z"
+
+
+def test_an_interrupt_while_the_commands_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname == "netkit.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "netkit.cli.main")
+    monkeypatch.delattr("netkit.cli.main", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as leaving:
+        script.run()
+    assert leaving.value.code == 130
+    assert capfd.readouterr().err == "netkit: interrupted\n"

@@ -202,3 +202,70 @@ def test_admission_plugins_are_named() -> None:
 def test_admission_plugins_that_are_none(api: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         check(parse({"api": api}))
+
+
+def test_limits_audit_and_pod_security_become_settings(tmp_path: Path) -> None:
+    policy = tmp_path / "audit.yaml"
+    policy.write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n")
+    document = {
+        "api": {
+            "requestTimeout": "30s",
+            "maxRequestsInflight": 50,
+            "auditPolicyFile": str(policy),
+            "auditLogMaxSize": 5,
+            "auditLogMaxBackup": 2,
+            "eventTTL": "10m",
+            "podSecurity": {
+                "defaults": {"enforce": "baseline", "enforce-version": "v1.29", "warn": "restricted"},
+                "exemptions": {"namespaces": ["kube-system"], "usernames": "ann", "runtimeClasses": ["kata"]},
+            },
+        }
+    }
+    config = check(parse(document)).operation
+    settings = config.in_logs(tmp_path / "logs")
+    assert (settings.request_timeout, settings.max_requests_inflight) == (30, 50)
+    assert (settings.audit_policy_file, settings.audit_log_path) == (policy, tmp_path / "logs" / "audit.log")
+    assert (settings.audit_log_max_size, settings.audit_log_max_backup) == (5, 2)
+    assert config.event_ttl == 600
+    security = config.pod_security
+    assert [str(mode) for mode in (security.defaults.enforce, security.defaults.audit)] == [
+        "baseline:v1.29",
+        "privileged:latest",
+    ]
+    assert security.exemptions.namespaces == {"kube-system"}
+    assert security.exemptions.usernames == {"ann"}
+    assert load(None).operation.in_logs(tmp_path).audit_log_path is None
+
+
+@pytest.mark.parametrize(
+    ("api", "message"),
+    [
+        ({"requestTimeout": "0s"}, "api.requestTimeout: must be at least 1s"),
+        ({"maxRequestsInflight": 0}, "api.maxRequestsInflight: 0 is not between 1 and 100000"),
+        ({"auditLogMaxSize": 1}, "api.auditLogMaxSize: is given, but nothing is audited"),
+        ({"eventTTL": "0s"}, "api.eventTTL: must be at least 1s"),
+        (
+            {"podSecurity": {"defaults": {"enforce": "strict"}}},
+            "api.podSecurity.defaults.enforce: 'strict' is not one of privileged, baseline, restricted",
+        ),
+        (
+            {"podSecurity": {"defaults": {"warn-version": "1.29"}}},
+            "api.podSecurity.defaults.warn-version: '1.29' is neither latest nor v1.x",
+        ),
+        ({"podSecurity": {"default": {}}}, "api.podSecurity.default: unknown field"),
+    ],
+)
+def test_mistakes_about_operation_are_named(api: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"api": api})
+    assert caught.value.message == message
+
+
+def test_an_audit_policy_is_read_before_anything_is_made(tmp_path: Path) -> None:
+    policy = tmp_path / "audit.yaml"
+    config = parse({"api": {"auditPolicyFile": str(policy)}})
+    with pytest.raises(ConfigError, match="No such file"):
+        check(config)
+    policy.write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Everything\n")
+    with pytest.raises(ConfigError, match=r"^api\.auditPolicyFile: "):
+        check(config)

@@ -119,7 +119,7 @@ def test_different_ports_are_apart() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.integers(0, 30)), st.sets(st.integers(31, 40))), min_size=1, max_size=8))
 def test_every_state_is_reached_and_then_stable(steps) -> None:
     store = Store()

@@ -187,7 +187,8 @@ async def test_a_terminating_namespace_is_no_failure() -> None:
 
 async def test_min_ready_seconds_delays_availability() -> None:
     api = FakeApi()
-    await api.client().create(REPLICA_SET, replica_set(replicas=1, minReadySeconds=1))
+    # Timestamps are cut to seconds: one second might be over at once.
+    await api.client().create(REPLICA_SET, replica_set(replicas=1, minReadySeconds=2))
     async with controller(api, kubelet=Kubelet(api)):
         await until(lambda: status(api, "readyReplicas") == 1)
         assert status(api, "availableReplicas") == 0

@@ -136,7 +136,7 @@ def test_pid_and_start_are_of_processes_only() -> None:
         A.pid_and_start()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=30), st.integers(0, 2000))
 def test_any_cut_leaves_a_prefix_of_history(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]], cut: int

@@ -141,3 +141,15 @@ def test_lost_keeps_identity() -> None:
     record = Record("id", "a", 4, True, started_at=5.0)
     ended = lost(record, NOW)
     assert (ended.id, ended.attempt, ended.started_at, ended.finished_at) == ("id", 4, 5.0, NOW)
+
+
+def test_ephemeral_containers_start_once_whatever_else_the_pod_does() -> None:
+    ephemeral = {"ephemeralContainers": [{"name": "d"}, {"name": "e"}]}
+    pod = spec("a") | ephemeral
+    assert plan(pod, views(a="running")).start == ("d", "e")
+    assert plan(pod, views(a="running", d="running")).start == ("e",)
+    assert plan(pod, views(a="running", d=1, e=0)) == Actions()
+    waiting = spec("a", init=[{"name": "i"}]) | ephemeral
+    assert plan(waiting, views(i="running")).start == ("d", "e")
+    # A pod that has ended takes no more of them.
+    assert plan(spec("a", policy="Never") | ephemeral, views(a=0)) == Actions(done=True)

@@ -156,3 +156,17 @@ def test_an_unchanged_status_writes_nothing() -> None:
     assert set(changes(first, pod_status(pod("a") | {"status": first}, running("a", ready=False), later))) == {
         "conditions", "containerStatuses",
     }  # fmt: skip
+
+
+def test_ephemeral_containers_have_statuses_of_their_own() -> None:
+    debugged = pod("a", ephemeralContainers=[{"name": "d", "image": "busybox"}, {"name": "e", "image": "x"}])
+    status = pod_status(debugged, ended(running("a"), "d", 3), FACTS)
+    first, second = status["ephemeralContainerStatuses"]
+    assert first["state"]["terminated"]["exitCode"] == 3
+    assert first["ready"] is False
+    assert "started" not in first
+    assert second["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    # The pod is none the worse for them.
+    assert status["phase"] == "Running"
+    assert condition(status, "Ready")[0] == "True"
+    assert "ephemeralContainerStatuses" not in pod_status(pod("a"), running("a"), FACTS)

@@ -290,7 +290,7 @@ SLICES = st.builds(
 ACTIONS = st.sampled_from(["upsert", "delete", "sync"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(SERVICES | SLICES, ACTIONS), min_size=1, max_size=20))
 async def test_partial_syncs_end_in_the_same_rules_as_a_full_one(history: list[tuple[Object, str]]) -> None:
     """The fake kernel refuses jumps to chains that are not there and the removal of chains in use."""

@@ -10,7 +10,7 @@ import pytest
 from support.registry_kinds import GLOBAL, PLAIN, WIDGET, TestClock, named
 
 from controlplane.apiserver.registry import DeleteOptions, ListOptions, Registry, WriteOptions
-from controlplane.errors import AlreadyExists, BadRequest, InternalError, Invalid, NotFound
+from controlplane.errors import AlreadyExists, BadRequest, Invalid, NotFound, Unclassified
 from controlplane.store.memory import MemoryStore
 
 WRITE = WriteOptions()
@@ -92,7 +92,7 @@ async def test_an_object_being_deleted_says_so_when_its_name_is_wanted(registry:
 
 
 async def test_a_resource_version_is_refused(registry: Registry) -> None:
-    with pytest.raises(InternalError, match=r"^resourceVersion should not be set on objects to be created$"):
+    with pytest.raises(Unclassified, match=r"^resourceVersion should not be set on objects to be created$"):
         await registry.create(WIDGET, "default", named("a", metadata={"resourceVersion": "5"}), WRITE)
 
 

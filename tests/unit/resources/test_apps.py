@@ -14,6 +14,12 @@ def rolling(**numbers):
     return workload(strategy={"type": "RollingUpdate", "rollingUpdate": numbers})
 
 
+MISMATCH = (
+    'spec.template.metadata.labels: Invalid value: map[string]string{"app":"web"}: `selector` does not match '
+    "template `labels`"
+)
+
+
 @pytest.mark.parametrize(
     "obj",
     [
@@ -38,7 +44,7 @@ PERCENT = (
     ("obj", "expected"),
     [
         (workload(replicas=-1), ["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
-        (workload(selector=None), ["spec.selector: Required value"]),
+        (workload(selector=None), ["spec.selector: Required value", MISMATCH]),
         (
             workload(selector={}),
             [

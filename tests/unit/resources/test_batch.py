@@ -71,7 +71,11 @@ def test_a_selector_of_one_s_own() -> None:
     JOB.prepare_create(made)
     assert made["spec"]["template"]["metadata"]["labels"] == {"a": "b"}
     assert JOB.validate(made) == []
-    assert refusals(manualSelector=True) == ["spec.selector: Required value"]
+    assert refusals(manualSelector=True) == [
+        "spec.selector: Required value",
+        "spec.template.metadata.labels: Invalid value: map[string]string(nil): `selector` does not match template "
+        "`labels`",
+    ]
 
 
 RULES = "spec.podFailurePolicy.rules[0]"

@@ -53,7 +53,7 @@ AFFINITY = {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a"
             volume(capacity={}),
             [
                 "spec.capacity: Required value",
-                'spec.capacity: Unsupported value: map[string]string{}: supported values: "storage"',
+                'spec.capacity: Unsupported value: core.ResourceList{}: supported values: "storage"',
             ],
         ),
         (

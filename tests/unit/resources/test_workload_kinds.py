@@ -279,7 +279,7 @@ def test_bad_daemon_sets(obj: Object, expected: list[str]) -> None:
                 "spec.ordinals.start: Invalid value: -2: must be greater than or equal to 0",
             ],
         ),
-        (stateful(selector=None), ["spec.selector: Required value"]),
+        (stateful(selector=None), ["spec.selector: Required value", MISMATCH]),
         (stateful(selector={}), [f"{NO_SELECTOR}statefulset"]),
         (stateful(selector={"matchLabels": {"app": "other"}}), [MISMATCH]),
         (

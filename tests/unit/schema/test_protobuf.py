@@ -290,7 +290,7 @@ def test_numbers_are_cut_and_packed_as_in_go():
         (PREFIX + b"\x08\x01", "Unknown: wrong wireType = 0 for field 1"),
         (PREFIX + wire.length(3, b"gzip"), "the content encoding 'gzip' is not supported"),
         (wire.envelope(b"", "v1", "Thing"), 'no kind "Thing" is registered for version "v1"'),
-        (wire.envelope(b"", "apiextensions.k8s.io/v1", "CustomResourceDefinition"), "no kind"),
+        (wire.envelope(b"", "example.com/v1", "Thing"), "no kind"),
     ],
 )
 def test_envelopes_that_cannot_be_read(body, words):

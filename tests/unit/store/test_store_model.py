@@ -136,7 +136,7 @@ async def run(steps: list[tuple[str, object]], directory: Path) -> None:
     await reopened.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(operations)
 def test_stores_agree_with_the_model(steps: list[tuple[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -70,7 +70,7 @@ async def run(history: list[tuple[str, int | None]], batch: int) -> None:
     await store.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps, st.integers(1, 5))
 def test_the_cache_agrees_with_the_store(history: list[tuple[str, int | None]], batch: int) -> None:
     asyncio.run(run(history, batch))

@@ -51,6 +51,17 @@ class Policy:
         return not (self.enforce.level or self.audit.level or self.warn.level)
 
 
+def level_version(level: str, version: str = "latest") -> LevelVersion:
+    """Raises ValueError for what is neither a level nor a version."""
+    found = next((each for each in Level if each.word == level), None)
+    if found is None:
+        raise ValueError(f"{level!r} is not one of {', '.join(each.word for each in Level)}")
+    match = _VERSION.match(version)
+    if match is None and version != "latest":
+        raise ValueError(f"{version!r} is neither latest nor v1.x")
+    return LevelVersion(found, int(match[1]) if match else LATEST)
+
+
 def policy_of(labels: Mapping[str, str] | None, defaults: Policy) -> tuple[Policy, list[Cause]]:
     """What the labels ask for, and what is wrong with them.
 

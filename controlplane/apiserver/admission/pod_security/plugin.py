@@ -6,7 +6,7 @@ Validating: it sees objects as they are about to be stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
 from controlplane.apiserver.admission.pod_security.evaluation import details, evaluate, reasons
@@ -46,6 +46,14 @@ class Exemptions:
     usernames: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     runtime_classes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PodSecurityConfiguration:
+    """`defaults` is the policy of namespaces without labels."""
+
+    defaults: Policy = field(default_factory=Policy)
+    exemptions: Exemptions = field(default_factory=Exemptions)
 
 
 class PodSecurity:
@@ -194,9 +202,9 @@ def _is_significant(pod: Object, old: Object) -> bool:
     if any(annotations.get(key) != before.get(key) for key in seccomp):
         return True
     spec, old_spec = pod.get("spec") or {}, old.get("spec") or {}
-    for field in _CONTAINER_LISTS:
-        now = [(item.get("name"), item.get("image")) for item in spec.get(field) or ()]
-        then = [(item.get("name"), item.get("image")) for item in old_spec.get(field) or ()]
+    for containers in _CONTAINER_LISTS:
+        now = [(item.get("name"), item.get("image")) for item in spec.get(containers) or ()]
+        then = [(item.get("name"), item.get("image")) for item in old_spec.get(containers) or ()]
         if now != then:
             return True
     return False
