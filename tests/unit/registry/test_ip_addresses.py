@@ -142,7 +142,7 @@ async def test_an_object_deleted_by_hand_does_not_free_a_services_address(regist
 
 
 async def test_a_start_repairs_what_is_missing_or_left_over(registry: Registry, store: MemoryStore) -> None:
-    kept = (await service(registry, "kept"))["spec"]["clusterIP"]
+    kept = (await service(registry, "kept", clusterIP="10.0.0.5"))["spec"]["clusterIP"]
     await registry.delete(IP_ADDRESS, "", kept, DeleteOptions())
     lost = {
         "metadata": {
