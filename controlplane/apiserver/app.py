@@ -1,8 +1,7 @@
 """The HTTP shell: aiohttp on TLS sockets, thin around the core.
 
-Takes a request off the wire, finds out who asks, calls `Core.handle`, and puts the answer on the wire: complete,
-compressed when asked and large, as a stream, or as a tunnel. Started by `server.py`. Knows nothing of Kubernetes'
-objects.
+Takes a request off the wire, finds out who asks, calls `Core.handle`, and has the answer put on the wire (`wire.py`).
+Started by `composition.py`. Knows nothing of Kubernetes' objects.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import asyncio
 import logging
 import socket
 import ssl
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,9 +18,6 @@ from urllib.parse import parse_qsl
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.apiserver import deadline
 from controlplane.apiserver.aggregation import Aggregation
@@ -36,13 +31,12 @@ from controlplane.apiserver.authn.settings import STANDARD_NAMES, HeaderNames
 from controlplane.apiserver.authz import Authorizer
 from controlplane.apiserver.authz.chain import as_chain
 from controlplane.apiserver.authz.explain import EXPLAIN, WHO_CAN, Explainer
-from controlplane.apiserver.core import MAX_BODY, Core, review_handlers, subresource_handlers, too_large
+from controlplane.apiserver.core import Core, review_handlers, subresource_handlers
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers.component_status import ComponentStatuses
 from controlplane.apiserver.handlers.connect import Connector
 from controlplane.apiserver.handlers.metrics import Metrics
 from controlplane.apiserver.health import Health, HealthCheck
-from controlplane.apiserver.http1 import Http1Error
 from controlplane.apiserver.messages import ApiRequest, ApiResponse, error_response
 from controlplane.apiserver.metrics.parts import aggregator_series, watch_series
 from controlplane.apiserver.nonresource import NonResources, Page
@@ -52,26 +46,21 @@ from controlplane.apiserver.registry import Registry
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.stalled import StalledConnections
 from controlplane.apiserver.streams import Dial
-from controlplane.apiserver.tunnel import join
 from controlplane.apiserver.usage import Kubelets
 from controlplane.apiserver.user import UserInfo
+from controlplane.apiserver.wire import Detached, complete, endless, read_body, readable, wire_log
 from controlplane.errors import BadRequest, StatusError, Unauthorized
 from controlplane.resources.catalog import SERVED
 from controlplane.resources.kind import Kind
 
 log = logging.getLogger(__name__)
 
-_WireHeaders = CIMultiDict[str] | CIMultiDictProxy[str]
-_GZIP_FROM = 128 * 1024
-_GZIP_LEVEL = 1
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _KEEP_ALIVE_SECONDS = 90.0
 """How long a connection may say nothing, or only part of a request's head."""
 _SHUTDOWN_SECONDS = 2.0
 _WATCH_END_SECONDS = 0.5
 _WRITES_SECONDS = 5.0
-_BODY_SECONDS = 60.0
-"""How long a client may take to send a request's body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +83,6 @@ class ServerConfig:
     operation: OperationSettings = field(default_factory=OperationSettings)
     aggregation: Aggregation | None = None
     observers: Sequence[Observer] = ()
-
-
-class _WithoutBytes(logging.Filter):
-    """Requests that are not HTTP are worth a line, but not their bytes: there may be a token among them."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-            record.exc_info = None
-        return True
-
-
-def wire_log() -> logging.Logger:
-    """Where aiohttp tells of connections' faults."""
-    wire = log.getChild("wire")
-    if not any(isinstance(each, _WithoutBytes) for each in wire.filters):
-        wire.addFilter(_WithoutBytes())
-    return wire
 
 
 class ApiServer:
@@ -257,7 +229,7 @@ class ApiServer:
         group = self._watches if response.is_watch else self._endless
         group.add(task)
         try:
-            return await _endless(request, response)
+            return await endless(request, response)
         finally:
             group.discard(task)
 
@@ -267,7 +239,7 @@ class ApiServer:
         """A complete answer, sent. Its request keeps its seat while it is written, which for long lists is most of the
         work, but not while a slow client reads."""
         try:
-            answer = await _complete(request, response, body)
+            answer = await complete(request, response, body)
             if self._is_over:
                 # A client that keeps its connection would go on asking a server that is gone.
                 answer.force_close()
@@ -276,7 +248,7 @@ class ApiServer:
             await answer.write_eof()
         except OSError as error:
             log.debug("%s %s: the client left: %s", request.method, request.raw_path, error)
-            return _Detached()
+            return Detached()
         finally:
             response.sent()
         return answer
@@ -291,7 +263,7 @@ class ApiServer:
         fault: StatusError
         try:
             user, impersonator = await self._user(request, path, headers)
-            body = await _body(request) if request.body_exists else b""
+            body = await read_body(request) if request.body_exists else b""
         except TimeoutError:
             fault = deadline.exceeded()
         except StatusError as error:
@@ -329,7 +301,7 @@ class ApiServer:
 
         Raises Unauthorized, Forbidden, BadRequest.
         """
-        headers = _readable(request.headers)
+        headers = readable(request.headers)
         credentials = Credentials(self._certificate(request), bearer_token(headers), headers)
         try:
             user = (await self._authentication.identify(credentials, path)).user
@@ -357,7 +329,7 @@ class ApiServer:
     def _headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Lower-case names; repeated headers are joined by commas. What only a proxy may say is left out."""
         headers: dict[str, str] = {}
-        for name, value in _readable(request.headers).items():
+        for name, value in readable(request.headers).items():
             name = name.lower()
             if name.startswith("x-") and any(known.covers(name) for known in self._proxy_headers):
                 continue
@@ -371,90 +343,3 @@ async def _close(response: ApiResponse) -> None:
         await response.tunnel.close()
     if not isinstance(response.body, bytes):
         await response.body.aclose()
-
-
-class _Detached(web.StreamResponse):
-    """Stands for an answer that has been written past aiohttp; nothing is left to do but to close."""
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        self.force_close()
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-def _readable(headers: _WireHeaders) -> _WireHeaders:
-    """`headers` as text that can be written down again: what is not UTF-8 becomes U+FFFD, as in Go's JSON."""
-    if all(value.isascii() for value in headers.values()):
-        return headers
-    made: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        made.add(name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-    return made
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    """Raises BadRequest when the body breaks off or its chunks make no sense, RequestEntityTooLarge for one of too many
-    bytes, TimeoutError for a client that takes too long.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for piece in request.content.iter_any():
-                size += len(piece)
-                if size > MAX_BODY:
-                    raise too_large()
-                pieces.append(piece)
-    except (web.PayloadAccessError, web.RequestPayloadError, HttpProcessingError) as error:
-        raise BadRequest("the body of the request is broken") from error
-    return b"".join(pieces)
-
-
-async def _complete(request: web.BaseRequest, response: ApiResponse, body: bytes) -> web.Response:
-    headers: CIMultiDict[str] = CIMultiDict(response.headers)
-    if len(body) >= _GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
-        body = await asyncio.to_thread(_gzip, body)
-        headers["Content-Encoding"] = "gzip"
-        headers.add("Vary", "Accept-Encoding")
-    return web.Response(status=response.status, headers=headers, body=body)
-
-
-def _gzip(body: bytes) -> bytes:
-    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    return packer.compress(body) + packer.flush()
-
-
-async def _endless(request: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:
-    """Carry a tunnel or a stream to its end."""
-    tunnel, transport = response.tunnel, request.transport
-    if tunnel is None:
-        return await _streamed(request, response)
-    if transport is None:
-        await tunnel.close()
-    else:
-        await join(transport, response.headers, tunnel)
-    return _Detached()
-
-
-async def _streamed(request: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:
-    """Send pieces as they come. A far side that breaks off leaves the answer visibly unfinished."""
-    stream = web.StreamResponse(status=response.status, headers=CIMultiDict(response.headers))
-    pieces = response.body
-    assert not isinstance(pieces, bytes)
-    try:
-        if "Content-Length" not in stream.headers:
-            stream.enable_chunked_encoding()
-        await stream.prepare(request)
-        if request.method != "HEAD":
-            async for piece in pieces:
-                await stream.write(piece)
-        await stream.write_eof()
-    except (OSError, Http1Error) as error:
-        log.debug("%s %s: broke off: %s", request.method, request.raw_path, error)
-        if request.transport is not None:
-            request.transport.close()
-    finally:
-        await pieces.aclose()
-    return stream

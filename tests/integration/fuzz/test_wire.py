@@ -8,8 +8,7 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.apiserver import Served, cluster
 
-from controlplane.apiserver import app
+from controlplane.apiserver import app, wire
 
 HOST = b"Host: x\r\n"
 CLOSE = HOST + b"Connection: close\r\n"
@@ -134,13 +133,6 @@ async def test_requests_one_behind_the_other(api: Served) -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 51
 
 
-@contextmanager
-def hurry(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[None]:
-    with monkeypatch.context() as patched:
-        patched.setattr(app, name, 0.3)
-        yield
-
-
 @pytest.mark.parametrize(
     "start",
     [b"", b"GET /ver", b"GET /version HTTP/1.1\r\n" + HOST, b"GET /version HTTP/1.1\r\n" + HOST + b"\r\nGET /ver"],
@@ -171,7 +163,7 @@ async def test_heads_that_never_end(start: bytes, tmp_path: Path, monkeypatch: p
 
 
 async def test_bodies_that_never_end(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "_BODY_SECONDS", 0.2)
     for head in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"):
         answer = await sent(api, NAMESPACES + CLOSE + head)
         assert answer.startswith(b"HTTP/1.1 504 "), answer

@@ -26,8 +26,10 @@ SERVER_MAY_FAIL = (
     "no service port",
     "no port",
     "range is full",
+    # A custom resource without what the scale subresource's paths name (`customresource/etcd.go`).
+    "the spec replicas field",
 )
-"""5xx answers that tell of another server's fault, in upstream's words."""
+"""5xx answers that upstream gives too, in its words: mostly of another server's fault."""
 
 
 @dataclass(frozen=True, slots=True)
