@@ -148,7 +148,10 @@ def test_a_port_in_use_is_refused(fresh: Cluster, tmp_path: Path) -> None:
 
 
 def test_without_root_it_says_so(fresh: Cluster) -> None:
-    result = run("setpriv", "--reuid=65534", "--clear-groups", NETKIT, "up", "-p", fresh.name, check=False)
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    if run(*nobody, "test", "-r", NETKIT, check=False).returncode != 0:
+        pytest.skip("this checkout lies where only root may read it")
+    result = run(*nobody, NETKIT, "up", "-p", fresh.name, check=False)
     assert result.returncode == 1
     assert "needs root" in result.stderr
     assert "Traceback" not in result.stderr
