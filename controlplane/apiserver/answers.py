@@ -6,7 +6,7 @@ Plain JSON is spliced from the stored bytes; nothing is parsed or encoded again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ from controlplane.apiserver.messages import ApiResponse, typed
 from controlplane.apiserver.negotiation import Representation, Shape
 from controlplane.apiserver.registry.requests import ListResult
 from controlplane.errors import BadRequest, Object
+from controlplane.meta.timestamps import utc_now
 from controlplane.resources.kind import Kind
 from controlplane.resources.table import (
     INCLUDE_METADATA,
@@ -27,10 +28,6 @@ from controlplane.resources.table import (
 from controlplane.store.cache import Stored
 
 Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def include_object(value: str) -> str:

@@ -15,7 +15,7 @@ from controlplane.apiserver import yaml_bodies
 from controlplane.apiserver.options import FieldValidation
 from controlplane.apiserver.registry.requests import PatchType
 from controlplane.errors import BadRequest, Cause, Object, UnsupportedMediaType, invalid
-from controlplane.meta.managed.typed import go_value
+from controlplane.meta.go_values import go_value
 from controlplane.resources.kind import Checked, Kind
 from controlplane.schema import duplicates, protobuf, strict
 

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from controlplane.apiserver.answers import Clock, utc_now
+from controlplane.apiserver.answers import Clock
 from controlplane.apiserver.negotiation import Representation, Shape
 from controlplane.apiserver.registry.requests import FrameType, WatchFrame
 from controlplane.errors import Gone, InternalError, Object, StatusError
+from controlplane.meta.timestamps import utc_now
 from controlplane.resources.kind import Kind
 from controlplane.resources.table import partial_metadata, table
 

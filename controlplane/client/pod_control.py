@@ -1,6 +1,6 @@
 """Creating and deleting the pods of a workload, with the events upstream's controllers tell about it.
 
-Shared by ReplicaSets, ReplicationControllers and DaemonSets. Decides nothing and retries nothing.
+Shared by ReplicaSets, ReplicationControllers, DaemonSets and Jobs. Decides nothing and retries nothing.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
@@ -20,6 +20,7 @@ from controlplane.errors import Object
 from controlplane.meta.objects import dig, name, namespace
 from controlplane.meta.pods import is_finished
 from controlplane.meta.quantity import Quantity
+from controlplane.meta.timestamps import utc_now
 from controlplane.quota.amounts import mask, parsed, texts
 from controlplane.quota.usage import evaluator_of, used_by
 from controlplane.resources.catalog import POD, RESOURCE_QUOTA
@@ -34,10 +35,6 @@ _CLAIMS = "persistentvolumeclaims"
 _EVENTS = frozenset({"events"})
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class ResourceQuotaController:
     """Keys are (namespace, name) of quotas. `kinds` are all served kinds, those that come later too; `settle` is how
     long, in seconds, a write may take from its charge to the store.
@@ -48,7 +45,7 @@ class ResourceQuotaController:
         client: Client,
         informers: Informers,
         kinds: KnownKinds | Iterable[Kind],
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         settle: float = _SETTLE_SECONDS,
     ) -> None:
         self._client = client

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
 from controlplane.client.informer import Informers
 from controlplane.errors import NotFound, Object
 from controlplane.meta.objects import dig, is_being_deleted, name, namespace, uid
-from controlplane.meta.timestamps import parse
+from controlplane.meta.timestamps import parse, utc_now
 from controlplane.resources.batch.job_status import is_finished, is_true
 from controlplane.resources.catalog import JOB
 
 log = logging.getLogger(__name__)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def seconds_left(job: Object, now: datetime) -> float | None:
@@ -43,9 +39,7 @@ def seconds_left(job: Object, now: datetime) -> float | None:
 class TtlAfterFinishedController:
     """Keys are (namespace, name) of Jobs; `clock` gives the present as aware datetime."""
 
-    def __init__(
-        self, client: Client, informers: Informers, clock: Callable[[], datetime] = _utc_now
-    ) -> None:
+    def __init__(self, client: Client, informers: Informers, clock: Callable[[], datetime] = utc_now) -> None:
         self._client = client
         self._clock = clock
         self._jobs = informers.of(JOB)

@@ -31,14 +31,19 @@ def format_micro_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def utc_now() -> datetime:
+    """The present, as what takes a clock has it by default."""
+    return datetime.now(UTC)
+
+
 def now() -> str:
     """The present `Time`."""
-    return format_time(datetime.now(UTC))
+    return format_time(utc_now())
 
 
 def micro_now() -> str:
     """The present `MicroTime`."""
-    return format_micro_time(datetime.now(UTC))
+    return format_micro_time(utc_now())
 
 
 @lru_cache(maxsize=1024)

@@ -38,6 +38,11 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def quoted_list(texts: Iterable[str]) -> str:
+    """Go's `%q` of a slice of strings."""
+    return f"[{' '.join(map(quoted, texts))}]"
+
+
 def shown(value: object) -> str:
     """How Go prints a field's value: quoted strings, bare numbers and booleans, literals of maps and
     slices.

@@ -10,22 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
 from controlplane.apiserver.admission.stored_objects import StoredObjects
 from controlplane.errors import Conflict, NotFound, Object
 from controlplane.meta.objects import name
+from controlplane.meta.timestamps import utc_now
 from controlplane.quota.charge import QuotaRefused, charged
 from controlplane.quota.usage import evaluator_of
 from controlplane.resources.core.quota import RESOURCE_QUOTA
 
 _TRIES = 4
 _UNCOUNTED = frozenset({("", "events"), ("events.k8s.io", "events"), ("", "bindings")})
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +45,7 @@ class _Waiter:
 class ResourceQuotaAdmission:
     """See `plugin.ValidatingPlugin`. One task at a time charges the writes of a namespace."""
 
-    def __init__(self, objects: StoredObjects, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, objects: StoredObjects, clock: Callable[[], datetime] = utc_now) -> None:
         self._objects = objects
         self._clock = clock
         self._waiting: dict[str, list[_Waiter]] = {}

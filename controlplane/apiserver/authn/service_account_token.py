@@ -27,6 +27,7 @@ from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
 from controlplane.meta import timestamps
 from controlplane.meta.token_secrets import decoded
+from controlplane.resources.fieldpath import quoted_list
 
 _TITLE = "service account token"
 _INVALIDATED = "service account token has been invalidated"
@@ -64,7 +65,7 @@ class ServiceAccountTokens:
         meant = shared(meant_for, audiences)
         if not meant:
             raise AuthenticationError(
-                f"token audiences {_go(meant_for)} is invalid for the target audiences {_go(audiences)}"
+                f"token audiences {quoted_list(meant_for)} is invalid for the target audiences {quoted_list(audiences)}"
             )
         if issuer == LEGACY_ISSUER:
             return Identity(await self._legacy_user(token, claims), meant)
@@ -153,8 +154,3 @@ def _named(claims: Claims, claim: str, told: str) -> str:
     if not value or not isinstance(value, str):
         raise AuthenticationError(f"{told} claim is missing")
     return value
-
-
-def _go(audiences: Sequence[str]) -> str:
-    """A list as Go's `%q` prints it."""
-    return "[" + " ".join(f'"{audience}"' for audience in audiences) + "]"

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from controlplane.apiserver.admission.plugin import AdmissionRequest, Operation
 from controlplane.apiserver.authz.attributes import MASTERS, Attributes, Authorizer, aggregate
 from controlplane.apiserver.authz.rbac import GROUP, RbacPolicy
-from controlplane.apiserver.authz.rules import compact, compact_text, go_list, missing
+from controlplane.apiserver.authz.rules import compact, compact_text, missing
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.errors import Object, not_found
-from controlplane.resources.fieldpath import quoted
+from controlplane.resources.fieldpath import quoted, quoted_list
 
 _EVERYTHING = (
     {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
@@ -85,7 +85,7 @@ class EscalationCheck:
             return
         lines = sorted({compact_text(rule) for rule in compact(lacking)})
         text = (
-            f"user {quoted(user.name)} (groups={go_list(user.groups)}) is attempting to grant RBAC permissions "
+            f"user {quoted(user.name)} (groups={quoted_list(user.groups)}) is attempting to grant RBAC permissions "
             "not currently held:\n" + "\n".join(lines)
         )
         if errors:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.errors import Object
-from controlplane.resources.fieldpath import quoted
+from controlplane.resources.fieldpath import quoted_list
 
 ALL = "*"
 
@@ -163,10 +163,5 @@ def compact_text(rule: Object) -> str:
         ("ResourceNames", "resourceNames"),
         ("Verbs", "verbs"),
     )
-    texts = [f"{word}:{go_list(rule[key])}" for word, key in parts if rule.get(key)]
+    texts = [f"{word}:{quoted_list(rule[key])}" for word, key in parts if rule.get(key)]
     return "{" + ", ".join(texts) + "}"
-
-
-def go_list(texts: Sequence[str]) -> str:
-    """Go's `%q` of a slice of strings."""
-    return "[" + " ".join(map(quoted, texts)) + "]"

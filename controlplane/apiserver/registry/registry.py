@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from controlplane.apiserver.admission.plugin import AdmissionPlugin, Operation, Remarks, ValidatingPlugin
@@ -41,6 +41,7 @@ from controlplane.apiserver.registry.watching import ObjectWatch
 from controlplane.apiserver.served_kinds import ServedKinds
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import BadRequest, Cause, NotFound, Object, invalid, qualified
+from controlplane.meta.timestamps import utc_now
 from controlplane.resources.kind import Kind
 from controlplane.store.cache import WatchCache
 from controlplane.store.compaction import Compactor
@@ -49,10 +50,6 @@ from controlplane.store.protocol import Store
 
 LIFETIMES: Mapping[tuple[str, str], float] = {("", "events"): 3600.0}
 """Group and plural of kinds whose objects go when nobody has written them for so many seconds."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Registry:

@@ -18,14 +18,13 @@ from controlplane.controllers.cronjob.schedule import Missed
 from controlplane.errors import AlreadyExists, NotFound, Object, StatusError
 from controlplane.meta import cron
 from controlplane.meta.objects import clone, dig, is_being_deleted, name, namespace, resource_version, uid
-from controlplane.meta.owners import controller_of, is_controlled_by
-from controlplane.meta.timestamps import format_time, parse
+from controlplane.meta.owners import OWNER_INDEX, by_controller, controller_of, is_controlled_by
+from controlplane.meta.timestamps import format_time, parse, utc_now
 from controlplane.resources.batch.job_status import is_finished, is_true
 from controlplane.resources.catalog import CRON_JOB, JOB
 
 log = logging.getLogger(__name__)
 
-_OWNER_INDEX = "controller"
 _UNSUPPORTED = (
     "CRON_TZ or TZ used in schedule {} is not officially supported, see "
     "https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
@@ -33,27 +32,15 @@ _UNSUPPORTED = (
 _TOO_MANY = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
 
 
-def _owner_values(obj: Object) -> tuple[str]:
-    """Index of objects by their controller's uid; orphans by namespace."""
-    controller = controller_of(obj)
-    return (controller["uid"] if controller else f"orphans of {namespace(obj)}",)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class CronJobController:
     """Keys are (namespace, name) of CronJobs; `clock` gives the present as aware datetime."""
 
-    def __init__(
-        self, client: Client, informers: Informers, clock: Callable[[], datetime] = _utc_now
-    ) -> None:
+    def __init__(self, client: Client, informers: Informers, clock: Callable[[], datetime] = utc_now) -> None:
         self._client = client
         self._clock = clock
         self._cron_jobs = informers.of(CRON_JOB)
         self._jobs = informers.of(JOB)
-        self._jobs.index_by(_OWNER_INDEX, _owner_values)
+        self._jobs.index_by(OWNER_INDEX, by_controller)
         self._events = EventRecorder(client, "cronjob-controller")
         self._loop: Controller[NamespacedName] = Controller("cronjob", self._reconcile)
         self._cron_jobs.on_change(self._cron_job_changed)
@@ -83,7 +70,7 @@ class CronJobController:
         if seen is None:
             return
         cron_job = clone(seen)
-        jobs = self._jobs.lookup(_OWNER_INDEX, uid(cron_job))
+        jobs = self._jobs.lookup(OWNER_INDEX, uid(cron_job))
         changed = await self._clear_history(cron_job, jobs)
         cron_job, recounted = await self._account(cron_job, jobs)
         changed = changed or recounted

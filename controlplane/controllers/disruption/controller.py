@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from controlplane.client.client import Client
 from controlplane.client.controller import Controller, NamespacedName
@@ -14,6 +14,7 @@ from controlplane.controllers.disruption import budget as budgets
 from controlplane.controllers.disruption.scales import NoScale, Scales
 from controlplane.errors import NotFound, Object, StatusError
 from controlplane.meta.objects import labels, name, namespace
+from controlplane.meta.timestamps import utc_now
 from controlplane.resources.catalog import POD, POD_DISRUPTION_BUDGET
 
 _UNMANAGED = (
@@ -23,16 +24,10 @@ _UNMANAGED = (
 )
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class DisruptionController:
     """Keys are (namespace, name), of budgets in one loop and of pods in the other."""
 
-    def __init__(
-        self, client: Client, informers: Informers, clock: Callable[[], datetime] = _utc_now
-    ) -> None:
+    def __init__(self, client: Client, informers: Informers, clock: Callable[[], datetime] = utc_now) -> None:
         self._client = client
         self._clock = clock
         self._budgets = informers.of(POD_DISRUPTION_BUDGET)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from controlplane.client.adoption import Adopter
 from controlplane.client.client import Client
@@ -19,7 +19,7 @@ from controlplane.client.expectations import Expectations
 from controlplane.client.informer import Informers
 from controlplane.controllers.job.backoff import Backoffs, Failures
 from controlplane.controllers.job.counting import count
-from controlplane.controllers.job.pod_control import PodControl, without_tracking
+from controlplane.controllers.job.pod_control import JobPods, without_tracking
 from controlplane.controllers.job.pods import (
     is_tracked,
 )
@@ -27,7 +27,8 @@ from controlplane.controllers.job.sync import JobSync
 from controlplane.errors import NotFound, Object
 from controlplane.meta.labels import LabelSelector
 from controlplane.meta.objects import dig, is_being_deleted, labels, name, namespace, uid
-from controlplane.meta.owners import controller_of
+from controlplane.meta.owners import OWNER_INDEX, by_controller, controller_of, orphans_of
+from controlplane.meta.timestamps import utc_now
 from controlplane.resources.batch import words
 from controlplane.resources.batch.job_status import is_finished
 from controlplane.resources.catalog import JOB, POD
@@ -36,34 +37,21 @@ log = logging.getLogger(__name__)
 
 _BURST = 500
 _RECHECK_SECONDS = 1.0
-_OWNER_INDEX = "controller"
-
-
-def _owner_values(obj: Object) -> tuple[str]:
-    """Index of objects by their controller's uid; orphans by namespace."""
-    controller = controller_of(obj)
-    return (controller["uid"] if controller else f"orphans of {namespace(obj)}",)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class JobController:
     """Keys are (namespace, name) of Jobs; `clock` gives the present as aware datetime."""
 
-    def __init__(
-        self, client: Client, informers: Informers, clock: Callable[[], datetime] = _utc_now
-    ) -> None:
+    def __init__(self, client: Client, informers: Informers, clock: Callable[[], datetime] = utc_now) -> None:
         self._client = client
         self._clock = clock
         self._jobs = informers.of(JOB)
         self._pods = informers.of(POD)
-        self._pods.index_by(_OWNER_INDEX, _owner_values)
+        self._pods.index_by(OWNER_INDEX, by_controller)
         self._events = EventRecorder(client, "job-controller")
         self._pod_writes: Expectations[NamespacedName] = Expectations(self._pods)
         self._job_writes: Expectations[NamespacedName] = Expectations(self._jobs)
-        self._control = PodControl(client, self._events, self._pod_writes)
+        self._control = JobPods(client, self._events, self._pod_writes)
         self._backoffs = Backoffs()
         self._loop: Controller[NamespacedName] = Controller("job", self._reconcile)
         self._orphans: Controller[NamespacedName] = Controller("job orphans", self._release_orphan)
@@ -84,7 +72,7 @@ class JobController:
         self._loop.queue.add((namespace(job), name(job)))
         if new is None or (old is not None and uid(old) != uid(new)):
             gone = old or job
-            for pod in self._pods.lookup(_OWNER_INDEX, uid(gone)):
+            for pod in self._pods.lookup(OWNER_INDEX, uid(gone)):
                 if is_tracked(pod):
                     self._orphans.queue.add((namespace(pod), name(pod)))
 
@@ -147,8 +135,8 @@ class JobController:
         await JobSync(self, key, job, count(job, pods)).run()
 
     async def _claimed(self, job: Object) -> list[Object]:
-        candidates = self._pods.lookup(_OWNER_INDEX, uid(job))
-        candidates += self._pods.lookup(_OWNER_INDEX, f"orphans of {namespace(job)}")
+        candidates = self._pods.lookup(OWNER_INDEX, uid(job))
+        candidates += self._pods.lookup(OWNER_INDEX, orphans_of(namespace(job)))
         adopter = Adopter(self._client, JOB, job, _selector(job), POD, words.TRACKING_FINALIZER)
         return await adopter.claim(candidates)
 
@@ -167,7 +155,7 @@ class JobController:
         self._backoffs.put(key, failures)
 
     @property
-    def control(self) -> PodControl:
+    def control(self) -> JobPods:
         return self._control
 
     def event(self, job: Object, type_: str, reason: str, message: str) -> None:

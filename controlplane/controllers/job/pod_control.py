@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from controlplane.client.batches import Failure, slow_start
 from controlplane.client.client import Client
 from controlplane.client.controller import NamespacedName
-from controlplane.client.events import NORMAL, WARNING, EventRecorder
+from controlplane.client.events import WARNING, EventRecorder
 from controlplane.client.expectations import Expectations
+from controlplane.client.pod_control import PodControl, namespace_is_terminating
 from controlplane.controllers.job.pods import is_tracked
 from controlplane.errors import Conflict, NotFound, Object, StatusError
 from controlplane.meta.objects import name, namespace, uid
@@ -47,12 +48,13 @@ async def without_tracking(client: Client, pod: Object) -> Object | None:
     return None
 
 
-class PodControl:
+class JobPods:
     """`writes` is told of everything done, so that the next sync waits for it."""
 
     def __init__(self, client: Client, events: EventRecorder, writes: Expectations[NamespacedName]) -> None:
         self._client = client
         self._events = events
+        self._control = PodControl(client, events, JOB)
         self._writes = writes
 
     async def create(
@@ -61,17 +63,10 @@ class PodControl:
         """Create the pods in growing batches; returns how many there are now, and the failures."""
 
         async def create(number: int) -> None:
-            try:
-                created = await self._client.create(POD, pods[number])
-            except StatusError as error:
-                if not _namespace_is_terminating(error):
-                    self._event(job, WARNING, "FailedCreate", f"Error creating: {error}")
-                raise
-            self._writes.wrote(key, created)
-            self._event(job, NORMAL, "SuccessfulCreate", f"Created pod: {name(created)}")
+            self._writes.wrote(key, await self._control.create(job, pods[number]))
 
         done, failures = await slow_start(len(pods), create)
-        return done, [failure for failure in failures if not _namespace_is_terminating(failure)]
+        return done, [failure for failure in failures if not namespace_is_terminating(failure)]
 
     async def delete(
         self, key: NamespacedName, job: Object, pods: Sequence[Object], *, release: bool = False
@@ -81,21 +76,11 @@ class PodControl:
 
         async def delete(number: int) -> None:
             pod = pods[number]
-            try:
-                if release and is_tracked(pod):
-                    stored = await without_tracking(self._client, pod)
-                    if stored is not None:
-                        self._writes.wrote(key, stored)
-                await self._client.delete(POD, name(pod), namespace(pod), uid=uid(pod))
-            except NotFound:
-                deleted.append(pod)
-                return
-            except StatusError as error:
-                self._event(job, WARNING, "FailedDelete", f"Error deleting: {error}")
-                raise
+            if release and is_tracked(pod):
+                await self._untrack(key, job, pod)
+            if await self._control.delete(job, pod):
+                self._writes.deleted(key, pod)
             deleted.append(pod)
-            self._writes.deleted(key, pod)
-            self._event(job, NORMAL, "SuccessfulDelete", f"Deleted pod: {name(pod)}")
 
         _, failures = await slow_start(len(pods), delete, initial=len(pods))
         return deleted, failures
@@ -115,11 +100,11 @@ class PodControl:
         _, failures = await slow_start(len(pods), one, initial=len(pods))
         return released, failures
 
-    def _event(self, job: Object, type_: str, reason: str, message: str) -> None:
-        self._events.event(JOB, job, type_, reason, message)
-
-
-def _namespace_is_terminating(error: Failure) -> bool:
-    return isinstance(error, StatusError) and any(
-        cause.reason == "NamespaceTerminating" for cause in error.causes
-    )
+    async def _untrack(self, key: NamespacedName, job: Object, pod: Object) -> None:
+        try:
+            stored = await without_tracking(self._client, pod)
+        except StatusError as error:
+            self._events.event(JOB, job, WARNING, "FailedDelete", f"Error deleting: {error}")
+            raise
+        if stored is not None:
+            self._writes.wrote(key, stored)

@@ -14,7 +14,7 @@ from controlplane.client.controller import NamespacedName
 from controlplane.client.events import NORMAL, WARNING
 from controlplane.controllers.job.backoff import Failures, remaining_of_index
 from controlplane.controllers.job.counting import Counted, pending_indexes
-from controlplane.controllers.job.pod_control import PodControl
+from controlplane.controllers.job.pod_control import JobPods
 from controlplane.controllers.job.pods import (
     for_removal,
     has_limit_per_index,
@@ -50,7 +50,7 @@ class Surroundings(Protocol):
     """What a pass needs of its controller."""
 
     @property
-    def control(self) -> PodControl: ...
+    def control(self) -> JobPods: ...
 
     def present(self) -> datetime: ...
 

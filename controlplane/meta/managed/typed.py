@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from controlplane.meta.go_values import go_pointer
 from controlplane.meta.managed.elements import NoElement, element_of
 from controlplane.meta.managed.extract import fields_of
 from controlplane.meta.managed.sets import FieldSet, ordered, printed_element
@@ -121,22 +122,6 @@ def _go_syntax(value: Any) -> str:
     if value is None:
         return "interface {}(nil)"
     return f'"{value}"' if isinstance(value, str) else f"{value}"
-
-
-def go_pointer(value: Any) -> str:
-    """As Go's `%v` prints a pointer to the wrapped JSON value."""
-    return f"&{{{go_value(value)}}}"
-
-
-def go_value(value: Any) -> str:
-    """As Go's `%v` prints a JSON value."""
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{go_value(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(map(go_value, value)) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "<nil>" if value is None else str(value)
 
 
 def _go_type(value: Any) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controlplane.errors import BadRequest, Invalid, Object, Unclassified
+from controlplane.meta.go_values import go_value
 from controlplane.meta.objects import clone
 from controlplane.meta.patch.json_patch import REJECTED
 
@@ -84,7 +85,7 @@ def _replaced_map(patch: Object) -> Object:
         return patch
     if directive == "delete":
         return {}
-    raise Unclassified(f"unknown patch type: {_go(directive)} in map: {_go(patch)}")
+    raise Unclassified(f"unknown patch type: {go_value(directive)} in map: {go_value(patch)}")
 
 
 def _merge_member(original: Object, key: str, value: Any, schema: MergeSchema | None) -> None:
@@ -153,7 +154,7 @@ def _check_order(change: list[Any], order: list[Any], key: str) -> None:
             at += 1
     if at < len(items):
         raise Unclassified(
-            f"The order in patch list:\n{_go(change)}\n doesn't match {_SET_ORDER} list:\n{_go(order)}\n"
+            f"The order in patch list:\n{go_value(change)}\n doesn't match {_SET_ORDER} list:\n{go_value(order)}\n"
         )
 
 
@@ -165,7 +166,7 @@ def _merge_list(original: list[Any], change: list[Any], rule: MergeRule) -> list
         raise Invalid(REJECTED)
     kinds = {isinstance(item, dict) for item in (*original, *change)}
     if len(kinds) > 1:
-        raise Unclassified(f"list element types are not identical: [{_go(original)} {_go(change)}]")
+        raise Unclassified(f"list element types are not identical: [{go_value(original)} {go_value(change)}]")
     if kinds == {True}:
         return _merge_items(original, change, rule)
     merged = _distinct((*original, *change))
@@ -210,7 +211,7 @@ def _special_items(
         elif directive == "merge":
             raise Unclassified("merging lists cannot yet be specified in the patch")
         else:
-            raise Unclassified(f"unknown patch type: {_go(directive)} in map: {_go(item)}")
+            raise Unclassified(f"unknown patch type: {go_value(directive)} in map: {go_value(item)}")
     if replace:
         return [_clean(item) for item in additions], []
     return original, additions
@@ -236,7 +237,7 @@ def _key_of(item: Any, key: str) -> Any:
     if not isinstance(item, dict):
         raise Unclassified(f"expected a map[string]interface {{}}, but received a {_go_type(item)}")
     if key not in item:
-        raise Unclassified(f"map: {_go(item)} does not contain declared merge key: {key}")
+        raise Unclassified(f"map: {go_value(item)} does not contain declared merge key: {key}")
     return item[key]
 
 
@@ -292,17 +293,6 @@ def _deletes(value: Any) -> bool:
 def _only_directive(value: Any) -> bool:
     """An item such as `{$patch: replace}`, which speaks of its list and is no item itself."""
     return isinstance(value, dict) and len(value) == 1 and _DIRECTIVE in value
-
-
-def _go(value: Any) -> str:
-    """A JSON value as Go's `%v` prints it, for messages."""
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{_go(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(map(_go, value)) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "<nil>" if value is None else str(value)
 
 
 def _go_type(value: Any) -> str:

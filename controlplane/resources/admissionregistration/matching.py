@@ -5,22 +5,15 @@ Texts and paths are those of pkg/apis/admissionregistration/validation (v1.32). 
 
 from __future__ import annotations
 
-from typing import Any
-
 from controlplane.errors import Object
 from controlplane.meta.names import dns1123_subdomain
 from controlplane.resources.admissionregistration.expressions import Compiler, compile_error
-from controlplane.resources.fieldpath import Literal
+from controlplane.resources.fieldpath import string_list
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.rules import Field
 
 OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 MAX_CONDITIONS = 64
-
-
-def go_list(values: Any) -> Literal:
-    """A slice of a named string type, as Go prints it inside of `Invalid value`."""
-    return Literal("[]string{" + ", ".join(f'"{value}"' for value in values) + "}")
 
 
 def default_rules(rules: list[Object] | None) -> None:
@@ -63,7 +56,7 @@ def _validate_rule(rule: Field) -> None:
 
 def _lonely_star(values: Field, what: str) -> None:
     if len(values) > 1 and "*" in values.value:
-        values.of(go_list(values.value)).invalid(f"if '*' is present, must not specify other {what}")
+        values.of(string_list(values.value)).invalid(f"if '*' is present, must not specify other {what}")
 
 
 def _validate_resources(resources: Field) -> None:
@@ -86,9 +79,9 @@ def _validate_resources(resources: Field) -> None:
         if resource == "*":
             parts.add(subresource)
     if len(values) > 1 and "*/*" in values:
-        resources.of(go_list(values)).invalid("if '*/*' is present, must not specify other resources")
+        resources.of(string_list(values)).invalid("if '*/*' is present, must not specify other resources")
     if "*" in values and any(value != "*" and "/" not in value for value in values):
-        resources.of(go_list(values)).invalid(
+        resources.of(string_list(values)).invalid(
             "if '*' is present, must not specify other resources without subresources"
         )
 

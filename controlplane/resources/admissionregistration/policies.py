@@ -21,12 +21,12 @@ from controlplane.resources.admissionregistration.expressions import (
 )
 from controlplane.resources.admissionregistration.matching import (
     default_match_resources,
-    go_list,
     path_segment,
     validate_conditions,
     validate_match_resources,
 )
 from controlplane.resources.cells import AGE, NAME, UNSET, format_selector
+from controlplane.resources.fieldpath import string_list
 from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.rules import Field
@@ -207,7 +207,7 @@ def _validate_actions(actions: Field) -> None:
             action.duplicate()
         seen.add(action.text)
     if {"Deny", "Warn"} <= seen:
-        actions.of(go_list(actions.value)).invalid(
+        actions.of(string_list(actions.value)).invalid(
             "must not contain both Deny and Warn (repeating the same validation failure information in the API "
             "response and headers serves no purpose)"
         )

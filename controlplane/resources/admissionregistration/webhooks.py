@@ -14,11 +14,11 @@ from controlplane.resources.admissionregistration.expressions import Compiler
 from controlplane.resources.admissionregistration.matching import (
     default_rules,
     fully_qualified,
-    go_list,
     validate_conditions,
     validate_rules,
 )
 from controlplane.resources.cells import AGE, NAME
+from controlplane.resources.fieldpath import string_list
 from controlplane.resources.kind import Column, Kind
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.rules import Field
@@ -152,7 +152,7 @@ def _validate_review_versions(versions: Field) -> None:
         for message in dns1035_label(version.text):
             version.invalid(message)
     if not seen & set(REVIEW_VERSIONS):
-        versions.of(go_list(versions.value)).invalid(f"must include at least one of {known}")
+        versions.of(string_list(versions.value)).invalid(f"must include at least one of {known}")
 
 
 def _row(configuration: Object, now: datetime) -> Sequence[object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from controlplane.errors import Cause, Object
-from controlplane.meta.objects import name
+from controlplane.meta.objects import dig, name
 from controlplane.meta.timestamps import age
 from controlplane.resources.apps.rules import (
     always_and_forever,
@@ -80,17 +80,22 @@ def validate_replica_status(new: Object, old: Object) -> Sequence[Cause]:
     return validate_counts(new, "fullyLabeledReplicas", "readyReplicas", "availableReplicas").causes
 
 
-def _row(replica_set: Object, now: datetime) -> Sequence[object]:
-    spec, status = replica_set.get("spec") or {}, replica_set.get("status") or {}
+def replica_row(obj: Object, now: datetime, selector: str) -> Sequence[object]:
+    """The cells under `replica_columns`; `selector` as it is shown. Also those of ReplicationControllers."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
     return (
-        name(replica_set),
+        name(obj),
         number(spec.get("replicas")),
         number(status.get("replicas")),
         number(status.get("readyReplicas")),
-        age(replica_set, now),
+        age(obj, now),
         *containers_and_images(spec.get("template")),
-        format_selector(spec.get("selector")),
+        selector,
     )
+
+
+def _row(replica_set: Object, now: datetime) -> Sequence[object]:
+    return replica_row(replica_set, now, format_selector(dig(replica_set, "spec", "selector")))
 
 
 REPLICA_SET = Kind(

@@ -13,7 +13,7 @@ from controlplane.meta.names import dns1123_label, dns1123_subdomain
 from controlplane.resources.apps.rules import go_selector
 from controlplane.resources.batch import words
 from controlplane.resources.batch.indexes import count_indexes
-from controlplane.resources.fieldpath import Literal, invalid, required, string_map
+from controlplane.resources.fieldpath import Literal, invalid, quoted_list, required, string_map
 from controlplane.resources.podspec.scheduling import validate_label_selector
 from controlplane.resources.podspec.spec import validate_template
 from controlplane.resources.rules import Field
@@ -32,11 +32,6 @@ _COUNTS = (
     "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
     "backoffLimitPerIndex", "maxFailedIndexes",
 )  # fmt: skip
-
-
-def go_list(choices: tuple[str, ...]) -> str:
-    """How Go's `%q` shows a list."""
-    return "[" + " ".join(f'"{choice}"' for choice in choices) + "]"
 
 
 def validate_spec(spec: Field) -> None:
@@ -172,7 +167,7 @@ def _failure_policy(spec: Field) -> None:
     for rule in rules:
         action = rule["action"]
         if not action.present:
-            action.required(f"valid values: {go_list(_ACTIONS)}")
+            action.required(f"valid values: {quoted_list(_ACTIONS)}")
         elif action.value == "FailIndex":
             if spec["backoffLimitPerIndex"].value is None:
                 action.invalid("requires the backoffLimitPerIndex to be set")
@@ -207,14 +202,14 @@ def _condition(pattern: Field) -> None:
     pattern["type"].qualified_name()
     status = pattern["status"]
     if not status.present:
-        status.required(f"valid values: {go_list(_STATUSES)}")
+        status.required(f"valid values: {quoted_list(_STATUSES)}")
     status.one_of(*_STATUSES)
 
 
 def _exit_codes(codes: Field, containers: set[str]) -> None:
     operator, values = codes["operator"], codes["values"]
     if not operator.present:
-        operator.required(f"valid values: {go_list(_OPERATORS)}")
+        operator.required(f"valid values: {quoted_list(_OPERATORS)}")
     operator.one_of(*_OPERATORS)
     name = codes["containerName"]
     if name.value is not None and name.value not in containers:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controlplane.errors import Object
-from controlplane.meta.names import dns1123_label
-from controlplane.meta.objects import name
+from controlplane.resources.apps.rules import name_warnings
 from controlplane.resources.batch import words
 
 _MANY, _MANY_AT_ONCE = 100_000, 10_000
@@ -17,22 +16,12 @@ _TOO_MANY = (
 
 
 def job_warnings(new: Object, old: Object | None) -> Sequence[str]:
-    return [*_name(new, old), *_spec(new.get("spec") or {})]
+    return [*name_warnings(new, old), *_spec(new.get("spec") or {})]
 
 
 def cron_job_warnings(new: Object, old: Object | None) -> Sequence[str]:
     template = (new.get("spec") or {}).get("jobTemplate") or {}
-    return [*_name(new, old), *_spec(template.get("spec") or {})]
-
-
-def _name(new: Object, old: Object | None) -> Sequence[str]:
-    messages = dns1123_label(name(new)) if old is None else ()
-    if not messages:
-        return ()
-    return (
-        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label "
-        f"is recommended: [{' '.join(messages)}]",
-    )
+    return [*name_warnings(new, old), *_spec(template.get("spec") or {})]
 
 
 def _spec(spec: Object) -> Sequence[str]:

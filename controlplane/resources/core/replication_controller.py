@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from controlplane.errors import Cause, Object
-from controlplane.meta.objects import dig, name
-from controlplane.meta.timestamps import age
+from controlplane.meta.objects import dig
 from controlplane.resources.apps.replica_set import (
     no_replicas_yet,
     replica_columns,
+    replica_row,
     validate_replica_status,
 )
 from controlplane.resources.apps.rules import always_and_forever, fill, labels_do_not_match, name_warnings
-from controlplane.resources.cells import containers_and_images, format_labels, number
+from controlplane.resources.cells import format_labels
 from controlplane.resources.kind import Kind, Scale
 from controlplane.resources.podspec.defaults import default_template
 from controlplane.resources.podspec.spec import validate_template
@@ -58,16 +58,7 @@ def _validate(controller: Object) -> Sequence[Cause]:
 
 
 def _row(controller: Object, now: datetime) -> Sequence[object]:
-    spec, status = controller.get("spec") or {}, controller.get("status") or {}
-    return (
-        name(controller),
-        number(spec.get("replicas")),
-        number(status.get("replicas")),
-        number(status.get("readyReplicas")),
-        age(controller, now),
-        *containers_and_images(spec.get("template")),
-        format_labels(spec.get("selector")),
-    )
+    return replica_row(controller, now, format_labels(dig(controller, "spec", "selector")))
 
 
 REPLICATION_CONTROLLER = Kind(
