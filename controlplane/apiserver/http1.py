@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from controlplane.connecting import open_stream
+
 _HEAD_LIMIT = 64 * 1024
 _CHUNK = 64 * 1024
 
@@ -37,13 +39,7 @@ class Exchange:
         cls, sock: socket.socket, tls: ssl.SSLContext | None = None, server_name: str = ""
     ) -> Exchange:
         """Over a connected socket, which belongs to the exchange from now on. Raises OSError (TLS faults too)."""
-        try:
-            reader, writer = await asyncio.open_connection(
-                sock=sock, ssl=tls, server_hostname=server_name if tls else None, limit=_HEAD_LIMIT
-            )
-        except BaseException:
-            sock.close()
-            raise
+        reader, writer = await open_stream(sock, tls, server_name, _HEAD_LIMIT)
         return cls(reader, writer)
 
     async def send(self, method: str, target: str, headers: Headers, body: bytes = b"") -> None:

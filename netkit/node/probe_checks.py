@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.connecting import open_stream
 from netkit.kernel.errors import KernelError
 from netkit.kernel.netns import Namespace, socket_in
 from netkit.node.runtime.client import RuntimeClient, RuntimeGone, RuntimeRefused
@@ -85,13 +86,7 @@ async def _status_of(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     sock = await _connected(namespace, host, port)
-    try:
-        reader, writer = await asyncio.open_connection(
-            sock=sock, ssl=context, server_hostname=host if tls else None, limit=_LARGEST_ANSWER
-        )
-    except BaseException:
-        sock.close()
-        raise
+    reader, writer = await open_stream(sock, context, host, _LARGEST_ANSWER)
     try:
         headers = {"Host": _joined(host, port), "User-Agent": _AGENT, "Accept": "*/*", "Connection": "close"}
         for header in action.get("httpHeaders") or ():
