@@ -25,7 +25,9 @@ from netkit.kernel.netns import Namespace, socket_in
 from netkit.node.agent import NodeAgent
 from netkit.node.settings import KubeletTls, NodeSettings
 from netkit.podnet.agent import PodNetworkAgent
+from netkit.proxy.addresses import Family
 from netkit.proxy.agent import ProxyAgent
+from netkit.proxy.modes import Site, backends
 from netkit.proxy.settings import ProxySettings
 
 
@@ -46,7 +48,8 @@ async def _run(
     state = profile.node(name)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     ledger = Ledger(profile.ledger, name)
-    iptables = IPTables(ns, lock_file=state / "xtables.lock")
+    lock_file = state / "xtables.lock"
+    iptables = IPTables(ns, lock_file=lock_file)
     kubelet = _client(plan, profile, ns, certificates.agent, "kubelet")
     proxy = _client(plan, profile, ns, certificates.proxy, "kube-proxy")
     network = _client(plan, profile, ns, certificates.pod_network, "pod-network")
@@ -69,18 +72,15 @@ async def _run(
 
     settings = _node_settings(plan, profile, name, ns, certificates)
     node = NodeAgent(settings, kubelet, pods.network, ledger, all_nodes)
-    rules = ProxyAgent(
-        proxy,
-        name,
-        ProxySettings(
-            cluster_cidr=str(config.network.pod_subnet),
-            masquerade_all=config.proxy.masquerade_all,
-            node_address=str(plan.nodes[name]),
-            min_sync_period=config.proxy.min_sync_period,
-            sync_period=config.proxy.sync_period,
-        ),
-        iptables,
+    proxied = ProxySettings(
+        cluster_cidr=str(config.network.pod_subnet),
+        masquerade_all=config.proxy.masquerade_all,
+        node_address=str(plan.nodes[name]),
+        min_sync_period=config.proxy.min_sync_period,
+        sync_period=config.proxy.sync_period,
     )
+    site = Site(name, ns, lock_file)
+    rules = ProxyAgent(proxy, name, proxied, backends(proxied, site, [Family.IPV4]))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(pods.run(), name="pod network")

@@ -17,14 +17,11 @@ from controlplane.client.informer import Informer
 from controlplane.errors import Object
 from controlplane.meta.objects import dig, labels, name, namespace
 from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE
-from netkit.kernel.iptables import IPTables
 from netkit.proxy.addresses import parse_address
-from netkit.proxy.backend import NodeFacts
+from netkit.proxy.backend import Backend, Follower, NodeFacts
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.family_loop import FamilyLoop
-from netkit.proxy.iptables_backend import IPTablesBackend
 from netkit.proxy.metrics import ProxyMetrics
-from netkit.proxy.node_kernel import NodeKernel
 from netkit.proxy.services import NOT_OURS_SELECTOR
 from netkit.proxy.settings import ProxySettings
 
@@ -35,9 +32,9 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
 class ProxyAgent:
-    """The proxy of the node `node_name`. One driver per address family: IPv4, or IPv4 and IPv6.
+    """The proxy of the node `node_name`. One back end per address family (see `modes.backends`).
 
-    `kernel` stands for the settings of the node's kernel; by default that of the driver's namespace.
+    `followers` are told of each family's good syncs.
     """
 
     def __init__(
@@ -45,10 +42,8 @@ class ProxyAgent:
         client: Client,
         node_name: str,
         settings: ProxySettings,
-        iptables: IPTables,
-        iptables6: IPTables | None = None,
-        *,
-        kernel: NodeKernel | None = None,
+        backends: Sequence[Backend],
+        followers: Sequence[Follower] = (),
     ) -> None:
         self.node_name = node_name
         self._settings = settings
@@ -57,12 +52,8 @@ class ProxyAgent:
         self._nodes = Informer(client, NODE, field_selector=f"metadata.name={node_name}")
         self._events = EventRecorder(client, COMPONENT, node_name)
         self._pod_range_known = asyncio.Event()
-        drivers = [iptables] if iptables6 is None else [iptables, iptables6]
         self._families = [
-            FamilyLoop(
-                IPTablesBackend(node_name, settings, driver, kernel), settings, node_name, self._report
-            )
-            for driver in drivers
+            FamilyLoop(backend, settings, node_name, self._report, followers) for backend in backends
         ]
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)

@@ -1,6 +1,6 @@
 """What the loop asks of a proxy mode: the driver interface between `family_loop` and the kernel.
 
-`iptables_backend` is one; other modes are siblings of it and know nothing of each other.
+`iptables.backend` is one; other modes are siblings of it and know nothing of each other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from netkit.proxy.addresses import Address, Family
+from netkit.proxy.listing import Listing, Section
+from netkit.proxy.services import ServicePortName
 from netkit.proxy.state import Changes, ProxyState
 
 
@@ -41,13 +43,39 @@ class Backend(Protocol):
         """Take in what the Node says. True if rules depend on what changed, i.e. a full sync is due."""
 
     async def sync(self, state: ProxyState, changes: Changes | None) -> SyncReport:
-        """Bring the kernel to `state`, which has collected; `changes` None writes everything.
+        """Bring the kernel to `state`, which has collected; `changes` None writes (or adopts) everything.
 
-        Raises KernelError; then the next sync must be a full one.
+        A full sync writes nothing when all of it stands already. Raises KernelError; then the next sync must be
+        a full one.
         """
 
     async def intact(self) -> bool:
-        """Whether nobody has thrown our rules away since the last sync."""
+        """Whether nobody has thrown our rules away since the last sync. Cheap: asked every sync period."""
+
+    async def disturbed(self) -> str:
+        """Return what somebody else did to our rules, as soon as the kernel tells of it.
+
+        Waits for ever where the kernel tells nobody. Our own changes do not count.
+        """
 
     async def cleanup(self) -> None:
-        """Remove everything of ours from the kernel."""
+        """Remove everything of ours from the kernel. Safe to repeat, and where nothing of ours is."""
+
+    async def wanted(self, state: ProxyState) -> Listing:
+        """What a full sync of `state`, which has collected, would leave in the kernel. Changes nothing."""
+
+    async def standing(self) -> Listing:
+        """What of ours is in the kernel, in the same words as `wanted`. Changes nothing."""
+
+    async def serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
+        """The part of `wanted` that serves one service port, in the order in which its packets meet it.
+
+        Of shared chains, maps and sets only the entries that concern the port.
+        """
+
+
+class Follower(Protocol):
+    """Work that follows each good sync of one family: stale connections, health servers."""
+
+    async def after_sync(self, state: ProxyState, changes: Changes) -> None:
+        """`state` has reached the kernel; `changes` is what differs from the last time. Raises KernelError."""

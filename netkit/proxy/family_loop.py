@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from controlplane.client.backoff import Backoff
 from netkit.kernel.errors import KernelError
-from netkit.proxy.backend import Backend, NodeFacts, SyncReport
+from netkit.proxy.backend import Backend, Follower, NodeFacts, SyncReport
 from netkit.proxy.metrics import ProxyMetrics
 from netkit.proxy.pacing import Pacer
 from netkit.proxy.settings import ProxySettings
@@ -32,8 +32,16 @@ Report = Callable[[str, str], None]
 class FamilyLoop:
     """State, backend and pace of one family. Objects go into `state`, followed by a call of `changed`."""
 
-    def __init__(self, backend: Backend, settings: ProxySettings, node_name: str, report: Report) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        settings: ProxySettings,
+        node_name: str,
+        report: Report,
+        followers: Sequence[Follower] = (),
+    ) -> None:
         self.backend = backend
+        self._followers = followers
         self.state = ProxyState(backend.family)
         self.metrics = ProxyMetrics()
         self._settings = settings
@@ -76,6 +84,7 @@ class FamilyLoop:
         self._request()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_after(), name=f"{self._who} canary")
+            group.create_task(self._listen(), name=f"{self._who} disturbances")
             while True:
                 await self._due()
                 self._pacer.start(time.monotonic())
@@ -112,9 +121,18 @@ class FamilyLoop:
         self._log(report, changes, because, time.monotonic() - started)
         if report.full:
             self._last_full = time.monotonic()
+        await self._tell_followers(changes)
         self._first_sync.set()
         if not self.state.pending and not self._full_because:
             self._settled.set()
+
+    async def _tell_followers(self, changes: Changes) -> None:
+        """What follows a sync may fail without the rules being wrong: it is logged, and tried after the next one."""
+        for follower in self._followers:
+            try:
+                await follower.after_sync(self.state, changes)
+            except KernelError as error:
+                log.warning("%s: %s", self._who, error)
 
     def _failed(self, error: KernelError, *, full: bool) -> None:
         self._full_because = "the last sync failed"
@@ -161,6 +179,17 @@ class FamilyLoop:
             log.info("%s: %d endpoints, synced in %.1f ms on %s", name, count, seconds * 1e3, self._who)
         for name in sorted(changes.removed):
             log.info("%s: removed, synced in %.1f ms on %s", name, seconds * 1e3, self._who)
+
+    async def _listen(self) -> None:
+        """Mend what others do to our rules as soon as the kernel tells."""
+        await self._first_sync.wait()
+        while True:
+            what = await self.backend.disturbed()
+            log.warning("%s: %s; writing everything anew", self._who, what)
+            self._report(
+                FLUSHED, f"{self.backend.family} rules were changed by somebody ({what}); restoring them"
+            )
+            self.want_full("rules changed by somebody")
 
     async def _look_after(self) -> None:
         """Every sync period: are the rules still there, and is a full sync due?"""

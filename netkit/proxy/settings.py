@@ -6,10 +6,59 @@ Made by whoever starts an agent. Pure values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from netkit.proxy.addresses import Address, Family, Network, addresses_of, networks_of
 from netkit.proxy.detector import DetectLocalMode, Detector, InterfaceDetector, SourceDetector
+
+
+class ProxyMode(StrEnum):
+    """Kubernetes' names of the ways to program Services."""
+
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"
+    IPVS = "ipvs"
+    USERSPACE = "userspace"
+
+
+class NftablesLayout(StrEnum):
+    """How the nftables mode lays its table out.
+
+    `kube-proxy` is upstream's: a chain per service port, a verdict map that leads to it. `compact` keeps endpoints
+    in data maps, so that the kernel has no chain to validate when one changes.
+    """
+
+    KUBE_PROXY = "kube-proxy"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class IPVSSettings:
+    """The `ipvs` section of KubeProxyConfiguration. Times are seconds, 0 leaves the kernel's value alone."""
+
+    scheduler: str = "rr"
+    exclude_cidrs: tuple[str, ...] = ()
+    strict_arp: bool = False
+    tcp_timeout: float = 0.0
+    tcp_fin_timeout: float = 0.0
+    udp_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackSettings:
+    """The `conntrack` section of KubeProxyConfiguration. Times are seconds; 0 leaves the kernel's value alone.
+
+    `max_per_core` entries for each core, but at least `minimum`, may be tracked.
+    """
+
+    max_per_core: int = 32768
+    minimum: int = 131072
+    tcp_established_timeout: float = 86400.0
+    tcp_close_wait_timeout: float = 3600.0
+    tcp_be_liberal: bool = False
+    udp_timeout: float = 0.0
+    udp_stream_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +72,10 @@ class ProxySettings:
     taken.
     """
 
+    mode: ProxyMode = ProxyMode.IPTABLES
+    nftables_layout: NftablesLayout = NftablesLayout.KUBE_PROXY
+    ipvs: IPVSSettings = field(default_factory=IPVSSettings)
+    conntrack: ConntrackSettings = field(default_factory=ConntrackSettings)
     cluster_cidr: str = ""
     detect_local_mode: DetectLocalMode = DetectLocalMode.CLUSTER_CIDR
     bridge_interface: str = ""

@@ -30,9 +30,9 @@ from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.ledger import Ledger
 from netkit.proxy.addresses import Family
 from netkit.proxy.choice import NodeView
-from netkit.proxy.iptables import IPTablesSettings
-from netkit.proxy.iptables_backend import IPTablesBackend
-from netkit.proxy.iptables_book import RuleBook, Standing
+from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.iptables.book import RuleBook, Standing
+from netkit.proxy.iptables.rules import IPTablesSettings
 from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 

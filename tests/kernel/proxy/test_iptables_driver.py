@@ -15,7 +15,7 @@ from netkit.kernel.iptables import IPTables, Variant, chains_in, detect, install
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.process import run
-from netkit.proxy.iptables_backend import IPTablesBackend
+from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.node_kernel import ROUTE_LOCALNET
 from netkit.proxy.settings import ProxySettings
 

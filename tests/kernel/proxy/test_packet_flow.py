@@ -35,7 +35,7 @@ from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.process import run
 from netkit.proxy.choice import NodeView, Verdict, choose
 from netkit.proxy.flows import Caller, Destination, FlowSettings, answer
-from netkit.proxy.iptables_backend import IPTablesBackend
+from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.settings import ProxySettings
 
 pytestmark = pytest.mark.root

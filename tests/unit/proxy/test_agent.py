@@ -16,6 +16,7 @@ from controlplane.resources.catalog import ENDPOINT_SLICE, EVENT, NODE, SERVICE
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.proxy.agent import ProxyAgent
 from netkit.proxy.detector import DetectLocalMode
+from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.settings import ProxySettings
 
 QUICK = ProxySettings(cluster_cidr="10.0.0.0/8", min_sync_period=0, sync_period=0.02)
@@ -30,9 +31,12 @@ class Setup:
     rules: FakeIPTables = field(default_factory=FakeIPTables)
     kernel: FakeNodeKernel = field(default_factory=FakeNodeKernel)
 
-    def agent(self, settings: ProxySettings = CALM, **drivers: FakeIPTables) -> ProxyAgent:
-        client = self.api.client()
-        return ProxyAgent(client, "here", settings, self.rules, kernel=self.kernel, **drivers)  # type: ignore[arg-type]
+    def agent(self, settings: ProxySettings = CALM, *more: FakeIPTables) -> ProxyAgent:
+        backends = [
+            IPTablesBackend("here", settings, rules, self.kernel)  # type: ignore[arg-type]
+            for rules in (self.rules, *more)
+        ]
+        return ProxyAgent(self.api.client(), "here", settings, backends)
 
     async def add(self, *objects: Object) -> None:
         kinds = {"Service": SERVICE, "EndpointSlice": ENDPOINT_SLICE, "Node": NODE}
@@ -247,7 +251,7 @@ async def test_one_familys_failure_does_not_stop_the_other(setup: Setup) -> None
     await setup.add(service(**dual), slice_of("ns1/svc1", "10.0.0.1"), six)
     broken = FakeIPTables(version=6)
     broken.failures = 1_000_000
-    agent = setup.agent(QUICK, iptables6=broken)
+    agent = setup.agent(QUICK, broken)
     async with running(agent.run()):
         await until(lambda: setup.rules.documents and len(broken.documents) >= 2)
         await until(lambda: "10.0.0.1:80" in setup.nat())

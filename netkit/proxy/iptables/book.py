@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.choice import NodeView, choose
 from netkit.proxy.endpoints import Endpoint
-from netkit.proxy.iptables import LARGE_CLUSTER_ENDPOINTS, IPTablesSettings, PortRules, render_port
-from netkit.proxy.iptables_chains import (
+from netkit.proxy.iptables.chains import (
     CANARY,
     CANARY_TABLES,
     EXTERNAL_SERVICES,
@@ -33,6 +32,7 @@ from netkit.proxy.iptables_chains import (
     Jump,
     is_service_chain,
 )
+from netkit.proxy.iptables.rules import LARGE_CLUSTER_ENDPOINTS, IPTablesSettings, PortRules, render_port
 from netkit.proxy.services import ServicePort, ServicePortName
 from netkit.proxy.state import Changes, ProxyState
 

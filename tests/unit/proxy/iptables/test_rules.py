@@ -9,8 +9,8 @@ from netkit.proxy.addresses import Family
 from netkit.proxy.choice import NodeView, choose
 from netkit.proxy.detector import InterfaceDetector
 from netkit.proxy.endpoints import Endpoint
-from netkit.proxy.iptables import IPTablesSettings, PortRules, render_port
-from netkit.proxy.iptables_chains import endpoint_chain, is_ours, is_service_chain, port_chains
+from netkit.proxy.iptables.chains import endpoint_chain, is_ours, is_service_chain, port_chains
+from netkit.proxy.iptables.rules import IPTablesSettings, PortRules, render_port
 from netkit.proxy.services import Protocol, ServicePortName
 from netkit.proxy.settings import ProxySettings
 

@@ -1,4 +1,4 @@
-"""The iptables mode at work: loads the documents of `iptables_book` into one node's kernel.
+"""The iptables mode at work: loads the documents of `book` into one node's kernel.
 
 Called by the family loop. Decides nothing about Services; renders nothing itself.
 """
@@ -13,11 +13,13 @@ from netkit.proxy.addresses import Address, Family
 from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
 from netkit.proxy.detector import DetectLocalMode
-from netkit.proxy.iptables import IPTablesSettings
-from netkit.proxy.iptables_book import Document, RuleBook, read_standing
-from netkit.proxy.iptables_chains import CANARY, CANARY_TABLES
-from netkit.proxy.iptables_cleanup import cleanup_document
+from netkit.proxy.iptables.book import Document, RuleBook, read_standing
+from netkit.proxy.iptables.chains import CANARY, CANARY_TABLES
+from netkit.proxy.iptables.cleanup import cleanup_document
+from netkit.proxy.iptables.rules import IPTablesSettings
+from netkit.proxy.listing import Listing, Section
 from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel, NodeKernel
+from netkit.proxy.services import ServicePortName
 from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import Changes, ProxyState
 
@@ -81,6 +83,23 @@ class IPTablesBackend:
         document = cleanup_document(await self._iptables.save())
         if document:
             await self._iptables.restore(document)
+
+    async def disturbed(self) -> str:
+        """See `Backend`. The kernel tells nobody of changed iptables rules; the canary is all there is."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def wanted(self, state: ProxyState) -> Listing:
+        """See `Backend`."""
+        raise NotImplementedError
+
+    async def standing(self) -> Listing:
+        """See `Backend`."""
+        raise NotImplementedError
+
+    async def serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
+        """See `Backend`."""
+        raise NotImplementedError
 
     async def _book_for_now(self) -> RuleBook:
         """A book for the settings, the Node and the kernel as they are now; the old one if they are the same."""

@@ -1,6 +1,6 @@
 """Rules of the iptables mode for one service port, as text of iptables-restore.
 
-Called by `iptables_book`, which assembles documents of them. Pure: values in, text out; never runs anything.
+Called by `book`, which assembles documents of them. Pure: values in, text out; never runs anything.
 Layout, order and comments are those of kube-proxy 1.33, so that what users know of it is true here as well.
 """
 
@@ -15,7 +15,7 @@ from netkit.proxy.choice import Choice, NodeView, Verdict
 from netkit.proxy.detector import Detector, SourceDetector
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.flows import node_admitted
-from netkit.proxy.iptables_chains import (
+from netkit.proxy.iptables.chains import (
     EXTERNAL_SERVICES,
     MARK_MASQ,
     NODE_PORTS,

@@ -10,10 +10,10 @@ from support.proxy import Object, draining, endpoint, feed, service, slice_of, s
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.proxy.addresses import Family
 from netkit.proxy.choice import NodeView
-from netkit.proxy.iptables import LARGE_CLUSTER_ENDPOINTS, IPTablesSettings
-from netkit.proxy.iptables_book import RuleBook, Standing, read_standing
-from netkit.proxy.iptables_chains import JUMPS, LOCALNET_JUMPS
-from netkit.proxy.iptables_cleanup import cleanup_document
+from netkit.proxy.iptables.book import RuleBook, Standing, read_standing
+from netkit.proxy.iptables.chains import JUMPS, LOCALNET_JUMPS
+from netkit.proxy.iptables.cleanup import cleanup_document
+from netkit.proxy.iptables.rules import LARGE_CLUSTER_ENDPOINTS, IPTablesSettings
 from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from netkit.proxy.iptables_chains import is_ours
+from netkit.proxy.iptables.chains import is_ours
 
 _TARGET = re.compile(r" -j (KUBE-\S+)")
 
