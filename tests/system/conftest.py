@@ -16,7 +16,9 @@ def untouched() -> Iterator[None]:
     """The machine is afterwards what it was before: network, namespaces, processes, mounts, files."""
     network, standing = host_network(), left_overs()
     yield
-    assert left_overs() == standing
+    now = left_overs()
+    assert sorted(now.files ^ standing.files) == []
+    assert now == standing
     assert host_network() == network
 
 
