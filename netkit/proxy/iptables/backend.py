@@ -13,9 +13,10 @@ from netkit.proxy.addresses import Address, Family
 from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
 from netkit.proxy.detector import DetectLocalMode
-from netkit.proxy.iptables.book import Document, RuleBook, read_standing
+from netkit.proxy.iptables.book import Document, RuleBook, Standing, read_standing
 from netkit.proxy.iptables.chains import CANARY, CANARY_TABLES
 from netkit.proxy.iptables.cleanup import cleanup_document
+from netkit.proxy.iptables.inspection import listing_of
 from netkit.proxy.iptables.rules import IPTablesSettings
 from netkit.proxy.listing import Listing, Section
 from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel, NodeKernel
@@ -91,27 +92,32 @@ class IPTablesBackend:
 
     async def wanted(self, state: ProxyState) -> Listing:
         """See `Backend`."""
-        raise NotImplementedError
+        document = (await asyncio.to_thread(self._new_book)).full(state, Standing())
+        return await asyncio.to_thread(listing_of, document.text, self.family)
 
     async def standing(self) -> Listing:
         """See `Backend`."""
-        raise NotImplementedError
+        return await asyncio.to_thread(listing_of, await self._iptables.save(), self.family)
 
     async def serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
-        """See `Backend`."""
-        raise NotImplementedError
+        """See `Backend`. Chains that a translated packet meets last are in it, empty ones are not."""
+        return (await asyncio.to_thread(self._new_book)).serving(state, name)
 
     async def _book_for_now(self) -> RuleBook:
         """A book for the settings, the Node and the kernel as they are now; the old one if they are the same."""
-        settings, node_port_ips = await asyncio.to_thread(self._read_kernel)
-        node = NodeView(self._node_name, self._facts.zone, self._facts.addresses)
-        book = self._book
-        if book is not None and (book.settings, book.node, book.node_port_ips) == (
-            settings,
-            node,
-            node_port_ips,
+        new, old = await asyncio.to_thread(self._new_book), self._book
+        if old is not None and (old.settings, old.node, old.node_port_ips) == (
+            new.settings,
+            new.node,
+            new.node_port_ips,
         ):
-            return book
+            return old
+        return new
+
+    def _new_book(self) -> RuleBook:
+        """An empty book for the settings, the Node and the kernel as they are now. Blocks."""
+        settings, node_port_ips = self._read_kernel()
+        node = NodeView(self._node_name, self._facts.zone, self._facts.addresses)
         return RuleBook(self.family, settings, node, node_port_ips)
 
     def _read_kernel(self) -> tuple[IPTablesSettings, tuple[Address, ...] | None]:

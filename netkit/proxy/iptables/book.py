@@ -32,7 +32,9 @@ from netkit.proxy.iptables.chains import (
     Jump,
     is_service_chain,
 )
+from netkit.proxy.iptables.inspection import serving_sections
 from netkit.proxy.iptables.rules import LARGE_CLUSTER_ENDPOINTS, IPTablesSettings, PortRules, render_port
+from netkit.proxy.listing import Section
 from netkit.proxy.services import ServicePort, ServicePortName
 from netkit.proxy.state import Changes, ProxyState
 
@@ -167,6 +169,23 @@ class RuleBook:
                 tables[table].rules.append(self._shared_text(table, chain))
         return _document(tables, full=False) if any(tables.values()) else None
 
+    def serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
+        """What of all rules serves one service port, in the order in which its packets meet it."""
+        port = state.port(name)
+        if port is None:
+            return ()
+        fixed = self._fixed_rules()
+        tail = [
+            (where, fixed[where]) for where in (("nat", MARK_MASQ), ("filter", FORWARD), ("nat", POSTROUTING))
+        ]
+        rules = self._render(state, port, state.endpoints(name))
+        return serving_sections(rules, self._node_port_dispatch(), tail, self.family)
+
+    def _render(self, state: ProxyState, port: ServicePort, endpoints: tuple[Endpoint, ...]) -> PortRules:
+        comments = state.endpoint_count <= LARGE_CLUSTER_ENDPOINTS
+        choice = choose(port, endpoints, self.node)
+        return render_port(port, choice, self.node, self.settings, comments=comments)
+
     def _replace(self, state: ProxyState, name: ServicePortName) -> tuple[PortRules, PortRules]:
         """Render one port anew if it differs from last time (or drop it); the rules before and after."""
         port, endpoints = state.port(name), state.endpoints(name)
@@ -179,9 +198,7 @@ class RuleBook:
             del self._rules[name], self._rendered_from[name]
         after = _NO_RULES
         if port is not None:
-            comments = state.endpoint_count <= LARGE_CLUSTER_ENDPOINTS
-            choice = choose(port, endpoints, self.node)
-            after = render_port(port, choice, self.node, self.settings, comments=comments)
+            after = self._render(state, port, endpoints)
             self._rules[name] = after
             self._rendered_from[name] = (port, endpoints)
             bisect.insort(self._order, port.order)
@@ -226,32 +243,33 @@ class RuleBook:
             ),
             ("nat", POSTROUTING): (
                 f"-A {POSTROUTING} -m mark ! --mark {mark}/{mark} -j RETURN\n"
-                f"-A {POSTROUTING} -j MARK --xor-mark {mark}\n"
+                f"-A {POSTROUTING} -j MARK --set-xmark {mark}/0x0\n"
                 f'-A {POSTROUTING} -m comment --comment "kubernetes service traffic requiring SNAT" '
                 f"-j MASQUERADE{fully}\n"
             ),
-            ("nat", MARK_MASQ): f"-A {MARK_MASQ} -j MARK --or-mark {mark}\n",
+            ("nat", MARK_MASQ): f"-A {MARK_MASQ} -j MARK --set-xmark {mark}/{mark}\n",
         }
         if self.localnet:
             fixed["filter", FIREWALL] = (
-                f'-A {FIREWALL} -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8 '
-                "! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"
+                f"-A {FIREWALL} ! -s 127.0.0.0/8 -d 127.0.0.0/8 "
+                '-m comment --comment "block incoming localnet connections" '
+                "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"
             )
         return fixed
 
     def _node_port_dispatch(self) -> list[str]:
         """The end of KUBE-SERVICES. Earlier it would swallow external IPs that are addresses of the node."""
         note = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
-        head = f'-A {SERVICES} -m comment --comment "{note}"'
+        comment = f'-m comment --comment "{note}"'
         if self.node_port_ips is None:
             spared = ""
             if self.family is Family.IPV6:
-                spared = " ! -d ::1/128"
+                spared = "! -d ::1/128 "
             elif not self.settings.localhost_node_ports:
-                spared = " ! -d 127.0.0.0/8"
-            return [f"{head} -m addrtype --dst-type LOCAL{spared} -j {NODE_PORTS}\n"]
+                spared = "! -d 127.0.0.0/8 "
+            return [f"-A {SERVICES} {spared}{comment} -m addrtype --dst-type LOCAL -j {NODE_PORTS}\n"]
         return [
-            f"{head} -d {address} -j {NODE_PORTS}\n"
+            f"-A {SERVICES} -d {address}/{address.max_prefixlen} {comment} -j {NODE_PORTS}\n"
             for address in self.node_port_ips
             if not address.is_loopback or self.localnet
         ]

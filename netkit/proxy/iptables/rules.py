@@ -2,6 +2,8 @@
 
 Called by `book`, which assembles documents of them. Pure: values in, text out; never runs anything.
 Layout, order and comments are those of kube-proxy 1.33, so that what users know of it is true here as well.
+Each rule is written as iptables-save prints it, which iptables-restore reads as well: so what stands in a kernel can
+be compared with what is wanted without taking either apart.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from netkit.proxy.addresses import Address, Network
+from netkit.proxy.addresses import Address, Family, Network
 from netkit.proxy.choice import Choice, NodeView, Verdict
 from netkit.proxy.detector import Detector, SourceDetector
 from netkit.proxy.endpoints import Endpoint
@@ -149,8 +151,8 @@ class _PortRendering:
         """KUBE-NODEPORTS in nat. Also with no endpoint here: pods and the node are short-circuited."""
         if self.port.node_port and self.choice.has_any:
             yield (
-                f"-A {NODE_PORTS} -m comment --comment {self.text} -m {self.protocol} "
-                f"-p {self.protocol} --dport {self.port.node_port} -j {self.chains.external}"
+                f'-A {NODE_PORTS} -p {self.protocol} -m comment --comment "{self.text}" -m {self.protocol} '
+                f"--dport {self.port.node_port} -j {self.chains.external}"
             )
 
     # rules in shared chains of the filter table
@@ -158,21 +160,20 @@ class _PortRendering:
     def _refused_internal(self) -> Iterator[str]:
         if self.internal is not Verdict.FORWARD:
             yield self._to_address(
-                SERVICES, _missing(self.internal), self.port.cluster_ip, _target(self.internal)
+                SERVICES, _missing(self.internal), self.port.cluster_ip, self._refusal(self.internal)
             )
 
     def _refused_external(self) -> Iterator[str]:
         """KUBE-EXTERNAL-SERVICES: whoever was not translated on the way here gets the verdict."""
         if self.external is Verdict.FORWARD:
             return
-        why, target = _missing(self.external), _target(self.external)
+        why, target = _missing(self.external), self._refusal(self.external)
         for address in (*self.port.external_ips, *self.port.load_balancer_ips):
             yield self._to_address(EXTERNAL_SERVICES, why, address, target)
         if self.port.node_port:
-            match = f"-m {self.protocol} -p {self.protocol} --dport {self.port.node_port}"
             yield (
-                f'-A {EXTERNAL_SERVICES} -m comment --comment "{self.text} {why}" '
-                f"-m addrtype --dst-type LOCAL {match} -j {target}"
+                f'-A {EXTERNAL_SERVICES} -p {self.protocol} -m comment --comment "{self.text} {why}" '
+                f"-m addrtype --dst-type LOCAL -m {self.protocol} --dport {self.port.node_port} -j {target}"
             )
 
     def _unlisted(self) -> Iterator[str]:
@@ -186,7 +187,7 @@ class _PortRendering:
     def _health_check(self) -> Iterator[str]:
         if self.port.health_check_port:
             yield (
-                f'-A {NODE_PORTS} -m comment --comment "{self.text} health check node port" -m tcp -p tcp '
+                f'-A {NODE_PORTS} -p tcp -m comment --comment "{self.text} health check node port" -m tcp '
                 f"--dport {self.port.health_check_port} -j ACCEPT"
             )
 
@@ -194,12 +195,11 @@ class _PortRendering:
 
     def _internal_masquerade(self) -> Iterator[str]:
         """Calls of the cluster IP from outside the cluster are masqueraded: answers must come back here."""
-        what = f'{self.text} cluster IP" {self._destination(self.port.cluster_ip)}'
+        detector, address = self.settings.detector, self.port.cluster_ip
         if self.settings.masquerade_all:
-            yield f'-A {self.internal_chain} -m comment --comment "{what} -j {MARK_MASQ}'
-        elif self.settings.detector is not None:
-            foreign = local_match(self.settings.detector, negate=True)
-            yield f'-A {self.internal_chain} -m comment --comment "{what} {foreign} -j {MARK_MASQ}'
+            yield self._to_address(self.internal_chain, "cluster IP", address, MARK_MASQ)
+        elif detector is not None:
+            yield self._to_address(self.internal_chain, "cluster IP", address, MARK_MASQ, foreign_to=detector)
 
     def _external_chain(self) -> Iterator[str]:
         """KUBE-EXT: policy Cluster masquerades all. Policy Local keeps the source, but treats pods and the
@@ -211,8 +211,8 @@ class _PortRendering:
             yield f'{head} -m comment --comment "masquerade traffic for {what} -j {MARK_MASQ}'
         else:
             if self.settings.detector is not None:
-                pods = local_match(self.settings.detector)
-                yield f'{head} -m comment --comment "pod traffic for {what} {pods} -j {chains.cluster}'
+                pods = _local_match(self.settings.detector)
+                yield f'{head} {pods}-m comment --comment "pod traffic for {what} -j {chains.cluster}'
             local = "-m addrtype --src-type LOCAL"
             yield f'{head} -m comment --comment "masquerade LOCAL traffic for {what} {local} -j {MARK_MASQ}'
             yield f'{head} -m comment --comment "route LOCAL traffic for {what} {local} -j {chains.cluster}'
@@ -221,12 +221,12 @@ class _PortRendering:
 
     def _firewall_chain(self) -> Iterator[str]:
         """KUBE-FW: the sources that may go on; falling out of the chain means being dropped in filter."""
-        head = f'-A {self.chains.firewall} -m comment --comment "{self.text} loadbalancer IP"'
-        for network in self.port.source_ranges:
-            yield f"{head} -s {network} -j {self.chains.external}"
+        allowed = [str(network) for network in self.port.source_ranges]
         if node_admitted(self.port, self.node):
-            for address in self.port.load_balancer_ips:
-                yield f"{head} -s {address} -j {self.chains.external}"
+            allowed += [_host(address) for address in self.port.load_balancer_ips]
+        for source in allowed:
+            comment = f'-m comment --comment "{self.text} loadbalancer IP"'
+            yield f"-A {self.chains.firewall} -s {source} {comment} -j {self.chains.external}"
         other = f"other traffic to {self.text} will be dropped by {PROXY_FIREWALL}"
         yield f'-A {self.chains.firewall} -m comment --comment "{other}"'
 
@@ -235,8 +235,8 @@ class _PortRendering:
         if self.port.affinity_seconds is not None:
             for endpoint, sep in targets:
                 yield (
-                    f"-A {chain}{self._endpoint_comment(endpoint)} -m recent --name {sep} --rcheck "
-                    f"--seconds {self.port.affinity_seconds} --reap -j {sep}"
+                    f"-A {chain}{self._endpoint_comment(endpoint)} -m recent --rcheck "
+                    f"--seconds {self.port.affinity_seconds} --reap {self._memory(sep)} -j {sep}"
                 )
         remaining = len(targets)
         for endpoint, sep in targets:
@@ -246,47 +246,68 @@ class _PortRendering:
 
     def _endpoint_chain(self, chain: str, endpoint: Endpoint) -> Iterator[str]:
         """KUBE-SEP: masquerade an endpoint that reaches itself (it would answer itself), then translate."""
-        head = f"-A {chain}"
-        if self.comments:
-            head += f" -m comment --comment {self.text}"
-        yield f"{head} -s {endpoint.address} -j {MARK_MASQ}"
-        if self.port.affinity_seconds is not None:
-            head += f" -m recent --name {chain} --set"
-        yield f"{head} -m {self.protocol} -p {self.protocol} -j DNAT --to-destination {endpoint.target}"
+        comment = f' -m comment --comment "{self.text}"' if self.comments else ""
+        yield f"-A {chain} -s {_host(endpoint.address)}{comment} -j {MARK_MASQ}"
+        remember = "" if self.port.affinity_seconds is None else f" -m recent --set {self._memory(chain)}"
+        yield (
+            f"-A {chain} -p {self.protocol}{comment}{remember} -m {self.protocol} "
+            f"-j DNAT --to-destination {endpoint.target}"
+        )
 
     # pieces
 
-    def _to_address(self, chain: str, what: str, address: Address, target: str) -> str:
-        comment = f'-m comment --comment "{self.text} {what}"'
-        return f"-A {chain} {comment} {self._destination(address)} -j {target}"
+    def _to_address(
+        self, chain: str, what: str, address: Address, target: str, *, foreign_to: Detector | None = None
+    ) -> str:
+        source = interface = ""
+        if isinstance(foreign_to, SourceDetector):
+            source = f"! {_local_match(foreign_to)}"
+        elif foreign_to is not None:
+            interface = f"! {_local_match(foreign_to)}"
+        return (
+            f"-A {chain} {source}-d {_host(address)} {interface}-p {self.protocol} "
+            f'-m comment --comment "{self.text} {what}" -m {self.protocol} --dport {self.port.port} -j {target}'
+        )
 
-    def _destination(self, address: Address) -> str:
-        return f"-m {self.protocol} -p {self.protocol} -d {address} --dport {self.port.port}"
+    def _refusal(self, verdict: Verdict) -> str:
+        if verdict is Verdict.DROP:
+            return "DROP"
+        return (
+            f"REJECT --reject-with {'icmp6' if self.port.family is Family.IPV6 else 'icmp'}-port-unreachable"
+        )
+
+    def _memory(self, sep: str) -> str:
+        """Where the `recent` match keeps the clients of an endpoint: by their whole address."""
+        mask = "ffff:" * 7 + "ffff" if self.port.family is Family.IPV6 else "255.255.255.255"
+        return f"--name {sep} --mask {mask} --rsource"
 
     def _endpoint_comment(self, endpoint: Endpoint) -> str:
         return f' -m comment --comment "{self.text} -> {endpoint.target}"' if self.comments else ""
 
 
-def local_match(detector: Detector, *, negate: bool = False) -> str:
-    """The match of traffic the detector calls local, or of all other."""
-    prefix = "! " if negate else ""
+def _local_match(detector: Detector) -> str:
+    """The match of traffic the detector calls local, with a space after it."""
     if isinstance(detector, SourceDetector):
-        return f"{prefix}-s {detector.network}"
-    return f"{prefix}-i {detector.name}{'+' if detector.prefix else ''}"
+        return f"-s {detector.network} "
+    return f"-i {detector.name}{'+' if detector.prefix else ''} "
+
+
+def _host(address: Address) -> str:
+    return f"{address}/{address.max_prefixlen}"
 
 
 @cache
 def _share(remaining: int) -> str:
-    """The chance of the next of `remaining` endpoints, so that all come out equal."""
-    return f"{1 / remaining:.10f}"
+    """The chance of the next of `remaining` endpoints, so that all come out equal.
+
+    kube-proxy writes ten digits; the kernel keeps it as a multiple of 2^-31, and that is what is printed.
+    """
+    written = float(f"{1 / remaining:.10f}")
+    return f"{round(written * 2**31) / 2**31:.11f}"
 
 
 def _missing(verdict: Verdict) -> str:
     return "has no endpoints" if verdict is Verdict.REJECT else "has no local endpoints"
-
-
-def _target(verdict: Verdict) -> str:
-    return "REJECT" if verdict is Verdict.REJECT else "DROP"
 
 
 def _text(lines: Iterator[str] | list[str]) -> str:

@@ -16,6 +16,7 @@ from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.process import run
 from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.listing import differences
 from netkit.proxy.node_kernel import ROUTE_LOCALNET
 from netkit.proxy.settings import ProxySettings
 
@@ -205,6 +206,20 @@ async def test_canary_route_localnet_and_cleanup(iptables: IPTables) -> None:
     await backend.cleanup()
 
 
+async def test_what_stands_is_read_back_as_it_was_wanted(iptables: IPTables) -> None:
+    """Not only after both are brought to one form: each rule is written as iptables-save prints it."""
+    state = state_of(*OBJECTS)
+    backend = IPTablesBackend("node1", SETTINGS, iptables)
+    await backend.sync(state, None)
+    saved = await iptables.save()
+    wanted = await backend.wanted(state)
+    assert differences(wanted, await backend.standing()) == ()
+    for section in wanted.values():
+        table, chain = section.name.split()
+        for entry in section.entries:
+            assert f"-A {chain} {entry}\n" in table_in(saved, table) + "\n"
+
+
 async def test_ipv6(space: Namespace, tmp_path: Path) -> None:
     for variant in installed_variants(6):
         iptables = IPTables(space, variant, version=6, lock_file=tmp_path / "lock")
@@ -213,5 +228,7 @@ async def test_ipv6(space: Namespace, tmp_path: Path) -> None:
         saved = await iptables.save("nat")
         assert "-j DNAT --to-destination [fd00:1::1]:80" in saved
         assert "! -s fd00:1::/64" in saved
+        state = state_of(*SIX, family=backend.family)
+        assert differences(await backend.wanted(state), await backend.standing()) == ()
         await backend.cleanup()
         assert "KUBE" not in await iptables.save()

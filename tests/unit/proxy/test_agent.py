@@ -242,7 +242,7 @@ async def test_node_cidr_mode_waits_for_the_pod_range(setup: Setup) -> None:
         setup.api.edit(NODE, "here", "", lambda obj: obj["spec"].update(podCIDR="10.0.7.0/24"))
         async with asyncio.timeout(5):
             await agent.synced()
-    assert "! -s 10.0.7.0/24 -j KUBE-MARK-MASQ" in setup.nat()
+    assert "! -s 10.0.7.0/24 -d 172.30.0.41/32 " in setup.nat()
 
 
 async def test_one_familys_failure_does_not_stop_the_other(setup: Setup) -> None:

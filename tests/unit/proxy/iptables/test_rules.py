@@ -18,7 +18,7 @@ PODS = ProxySettings(cluster_cidr="10.0.0.0/8").detector(Family.IPV4)
 SETTINGS = IPTablesSettings(detector=PODS)
 NODE = NodeView("here", addresses=(ip_address("192.168.0.2"),))
 HASH, SEP1 = "XPGD46QRK7WJZT7O", "KUBE-SEP-SXIVWICOYRO3J4NJ"
-CLUSTER_IP = '-m comment --comment "ns1/svc1:p80 cluster IP" -m tcp -p tcp -d 172.30.0.41 --dport 80'
+CLUSTER_IP = '-d 172.30.0.41/32 -p tcp -m comment --comment "ns1/svc1:p80 cluster IP" -m tcp --dport 80'
 
 
 def rendered(
@@ -81,18 +81,18 @@ def test_cluster_ip_with_one_endpoint() -> None:
     assert lines(rules.nat_services) == [f"-A KUBE-SERVICES {CLUSTER_IP} -j KUBE-SVC-{HASH}"]
     assert rules.chains == (f"KUBE-SVC-{HASH}", SEP1)
     assert chain(rules, f"KUBE-SVC-{HASH}") == [
-        f"{CLUSTER_IP} ! -s 10.0.0.0/8 -j KUBE-MARK-MASQ",
+        f"! -s 10.0.0.0/8 {CLUSTER_IP} -j KUBE-MARK-MASQ",
         f'-m comment --comment "ns1/svc1:p80 -> 10.180.0.1:80" -j {SEP1}',
     ]
     assert chain(rules, SEP1) == [
-        "-m comment --comment ns1/svc1:p80 -s 10.180.0.1 -j KUBE-MARK-MASQ",
-        "-m comment --comment ns1/svc1:p80 -m tcp -p tcp -j DNAT --to-destination 10.180.0.1:80",
+        '-s 10.180.0.1/32 -m comment --comment "ns1/svc1:p80" -j KUBE-MARK-MASQ',
+        '-p tcp -m comment --comment "ns1/svc1:p80" -m tcp -j DNAT --to-destination 10.180.0.1:80',
     ]
     assert rules.filter_services == rules.filter_external == rules.nat_node_ports == ""
 
 
 @pytest.mark.parametrize(
-    ("count", "shares"), [(2, ["0.5000000000"]), (3, ["0.3333333333", "0.5000000000"]), (1, [])]
+    ("count", "shares"), [(2, ["0.50000000000"]), (3, ["0.33333333349", "0.50000000000"]), (1, [])]
 )
 def test_endpoints_share_evenly(count: int, shares: list[str]) -> None:
     rules = rendered(*[f"10.180.0.{host}" for host in range(1, count + 1)])
@@ -108,8 +108,14 @@ def test_masquerading_of_cluster_ip_traffic() -> None:
         rendered("10.180.0.1", settings=IPTablesSettings(**changes)), f"KUBE-SVC-{HASH}"
     )[0]
     assert first(masquerade_all=True, detector=PODS) == f"{CLUSTER_IP} -j KUBE-MARK-MASQ"
-    assert first(detector=InterfaceDetector("cni0")) == f"{CLUSTER_IP} ! -i cni0 -j KUBE-MARK-MASQ"
-    assert first(detector=InterfaceDetector("veth", True)) == f"{CLUSTER_IP} ! -i veth+ -j KUBE-MARK-MASQ"
+    assert (
+        first(detector=InterfaceDetector("cni0"))
+        == CLUSTER_IP.replace("-p", "! -i cni0 -p", 1) + " -j KUBE-MARK-MASQ"
+    )
+    assert (
+        first(detector=InterfaceDetector("veth", True))
+        == CLUSTER_IP.replace("-p", "! -i veth+ -p", 1) + " -j KUBE-MARK-MASQ"
+    )
     assert "KUBE-MARK-MASQ" not in first()
 
 
@@ -122,14 +128,14 @@ def test_no_endpoints_writes_refusals_and_no_chain() -> None:
         loadBalancerSourceRanges=["10.0.0.0/8"],
     )
     why = '-m comment --comment "ns1/svc1:p80 has no endpoints"'
-    match = "-m tcp -p tcp"
+    refuse = "-j REJECT --reject-with icmp-port-unreachable"
     assert lines(rules.filter_services) == [
-        f"-A KUBE-SERVICES {why} {match} -d 172.30.0.41 --dport 80 -j REJECT"
+        f"-A KUBE-SERVICES -d 172.30.0.41/32 -p tcp {why} -m tcp --dport 80 {refuse}"
     ]
     assert lines(rules.filter_external) == [
-        f"-A KUBE-EXTERNAL-SERVICES {why} {match} -d 192.168.99.11 --dport 80 -j REJECT",
-        f"-A KUBE-EXTERNAL-SERVICES {why} {match} -d 1.2.3.4 --dport 80 -j REJECT",
-        f"-A KUBE-EXTERNAL-SERVICES {why} -m addrtype --dst-type LOCAL {match} --dport 3001 -j REJECT",
+        f"-A KUBE-EXTERNAL-SERVICES -d 192.168.99.11/32 -p tcp {why} -m tcp --dport 80 {refuse}",
+        f"-A KUBE-EXTERNAL-SERVICES -d 1.2.3.4/32 -p tcp {why} -m tcp --dport 80 {refuse}",
+        f"-A KUBE-EXTERNAL-SERVICES -p tcp {why} -m addrtype --dst-type LOCAL -m tcp --dport 3001 {refuse}",
     ]
     assert rules.chains == ()
     assert rules.rules == rules.nat_services == rules.nat_node_ports == rules.filter_firewall == ""
@@ -153,15 +159,15 @@ def test_external_cluster_policy_masquerades_all() -> None:
     targets = [line.split(" -j ")[1] for line in lines(rules.nat_services)]
     assert targets == [f"KUBE-SVC-{HASH}", f"KUBE-EXT-{HASH}", f"KUBE-EXT-{HASH}"]
     assert lines(rules.nat_node_ports) == [
-        f"-A KUBE-NODEPORTS -m comment --comment ns1/svc1:p80 -m tcp -p tcp --dport 3001 -j KUBE-EXT-{HASH}"
+        f'-A KUBE-NODEPORTS -p tcp -m comment --comment "ns1/svc1:p80" -m tcp --dport 3001 -j KUBE-EXT-{HASH}'
     ]
 
 
 def test_external_local_policy_keeps_the_source_and_short_circuits_pods_and_node() -> None:
     rules = rendered(endpoint("10.180.0.1", "here"), "10.180.0.2", externalTrafficPolicy="Local", **EXTERNAL)
     assert chain(rules, f"KUBE-EXT-{HASH}") == [
-        '-m comment --comment "pod traffic for ns1/svc1:p80 external destinations" '
-        f"-s 10.0.0.0/8 -j KUBE-SVC-{HASH}",
+        '-s 10.0.0.0/8 -m comment --comment "pod traffic for ns1/svc1:p80 external destinations" '
+        f"-j KUBE-SVC-{HASH}",
         '-m comment --comment "masquerade LOCAL traffic for ns1/svc1:p80 external destinations" '
         "-m addrtype --src-type LOCAL -j KUBE-MARK-MASQ",
         '-m comment --comment "route LOCAL traffic for ns1/svc1:p80 external destinations" '
@@ -186,7 +192,7 @@ def test_external_local_without_local_endpoint_drops_what_was_not_short_circuite
 def test_internal_local_uses_the_local_chain_and_masquerades_in_it() -> None:
     rules = rendered(endpoint("10.180.0.1", "here"), "10.180.0.2", internalTrafficPolicy="Local")
     assert rules.nat_services.rstrip().endswith(f"-j KUBE-SVL-{HASH}")
-    assert chain(rules, f"KUBE-SVL-{HASH}")[0].endswith("! -s 10.0.0.0/8 -j KUBE-MARK-MASQ")
+    assert chain(rules, f"KUBE-SVL-{HASH}")[0].startswith("! -s 10.0.0.0/8 ")
     assert f"KUBE-SVC-{HASH}" not in rules.chains
     assert sum(name.startswith("KUBE-SEP-") for name in rules.chains) == 1
 
@@ -201,20 +207,20 @@ def test_internal_local_without_local_endpoint_still_has_the_cluster_chain_for_o
 def test_source_ranges() -> None:
     ranges = ["203.0.113.0/25", "192.168.0.0/24"]
     rules = rendered("10.180.0.1", loadBalancerSourceRanges=ranges, **EXTERNAL)
-    head = '-m comment --comment "ns1/svc1:p80 loadbalancer IP"'
+    what = '-m comment --comment "ns1/svc1:p80 loadbalancer IP"'
     assert chain(rules, f"KUBE-FW-{HASH}") == [
-        f"{head} -s 203.0.113.0/25 -j KUBE-EXT-{HASH}",
-        f"{head} -s 192.168.0.0/24 -j KUBE-EXT-{HASH}",
-        f"{head} -s 1.2.3.4 -j KUBE-EXT-{HASH}",
+        f"-s 203.0.113.0/25 {what} -j KUBE-EXT-{HASH}",
+        f"-s 192.168.0.0/24 {what} -j KUBE-EXT-{HASH}",
+        f"-s 1.2.3.4/32 {what} -j KUBE-EXT-{HASH}",
         '-m comment --comment "other traffic to ns1/svc1:p80 will be dropped by KUBE-PROXY-FIREWALL"',
     ]
     assert lines(rules.filter_firewall) == [
-        f'-A KUBE-PROXY-FIREWALL -m comment --comment "ns1/svc1:p80 traffic not accepted by KUBE-FW-{HASH}" '
-        "-m tcp -p tcp -d 1.2.3.4 --dport 80 -j DROP"
+        "-A KUBE-PROXY-FIREWALL -d 1.2.3.4/32 -p tcp "
+        f'-m comment --comment "ns1/svc1:p80 traffic not accepted by KUBE-FW-{HASH}" -m tcp --dport 80 -j DROP'
     ]
-    assert f"-d 1.2.3.4 --dport 80 -j KUBE-FW-{HASH}" in rules.nat_services
+    assert f"--dport 80 -j KUBE-FW-{HASH}\n" in rules.nat_services
     elsewhere = rendered("10.180.0.1", loadBalancerSourceRanges=ranges[:1], **EXTERNAL)
-    assert f"{head} -s 1.2.3.4" not in elsewhere.rules
+    assert "-s 1.2.3.4" not in elsewhere.rules
 
 
 def test_affinity() -> None:
@@ -227,28 +233,28 @@ def test_affinity() -> None:
     remembered = [line for line in chain(rules, f"KUBE-SVC-{HASH}") if "recent" in line]
     assert remembered[0] == (
         '-m comment --comment "ns1/svc1:p80 -> 10.180.0.1:80" '
-        f"-m recent --name {SEP1} --rcheck --seconds 60 --reap -j {SEP1}"
+        f"-m recent --rcheck --seconds 60 --reap --name {SEP1} --mask 255.255.255.255 --rsource -j {SEP1}"
     )
     assert len(remembered) == 2
     order = ["recent" in line for line in chain(rules, f"KUBE-SVC-{HASH}")[1:]]
     assert order == [True, True, False, False]
     assert chain(rules, SEP1)[1] == (
-        f"-m comment --comment ns1/svc1:p80 -m recent --name {SEP1} --set -m tcp -p tcp "
-        "-j DNAT --to-destination 10.180.0.1:80"
+        f'-p tcp -m comment --comment "ns1/svc1:p80" -m recent --set --name {SEP1} --mask 255.255.255.255 '
+        "--rsource -m tcp -j DNAT --to-destination 10.180.0.1:80"
     )
 
 
 def test_health_check_port_is_let_in() -> None:
     rules = rendered(externalTrafficPolicy="Local", healthCheckNodePort=30000, **EXTERNAL)
     assert lines(rules.filter_node_ports) == [
-        '-A KUBE-NODEPORTS -m comment --comment "ns1/svc1:p80 health check node port" '
-        "-m tcp -p tcp --dport 30000 -j ACCEPT"
+        '-A KUBE-NODEPORTS -p tcp -m comment --comment "ns1/svc1:p80 health check node port" '
+        "-m tcp --dport 30000 -j ACCEPT"
     ]
 
 
 def test_without_comments_only_those_of_endpoints_go() -> None:
     rules = rendered("10.180.0.1", comments=False, **EXTERNAL)
-    assert chain(rules, SEP1)[0] == "-s 10.180.0.1 -j KUBE-MARK-MASQ"
+    assert chain(rules, SEP1)[0] == "-s 10.180.0.1/32 -j KUBE-MARK-MASQ"
     assert chain(rules, f"KUBE-SVC-{HASH}")[1] == f"-j {SEP1}"
     assert "cluster IP" in rules.nat_services
 
@@ -270,14 +276,15 @@ def test_ipv6_targets_have_brackets() -> None:
         cluster_ip="fd00::41",
         slice_=slice_of("ns1/svc1", "fd00:1::1", address_type="IPv6"),
     )
-    assert "-d fd00::41 --dport 80 -j KUBE-SVC-" in rules.nat_services
-    assert "-s fd00:1::1 -j KUBE-MARK-MASQ" in rules.rules
+    assert "-d fd00::41/128 -p tcp " in rules.nat_services
+    assert "-s fd00:1::1/128 " in rules.rules
     assert "-j DNAT --to-destination [fd00:1::1]:80" in rules.rules
 
 
 def test_udp() -> None:
     udp = [{"name": "p80", "port": 80, "protocol": "UDP"}]
     rules = rendered(ports=udp, slice_=slice_of("ns1/svc1", "10.180.0.1", ports=udp))
-    assert "-m udp -p udp -d 172.30.0.41 --dport 80" in rules.nat_services
-    assert "-m udp -p udp -j DNAT --to-destination 10.180.0.1:80" in rules.rules
+    assert "-d 172.30.0.41/32 -p udp " in rules.nat_services
+    assert "-m udp --dport 80 " in rules.nat_services
+    assert "-m udp -j DNAT --to-destination 10.180.0.1:80" in rules.rules
     assert HASH not in rules.nat_services, "the protocol is part of the name"
