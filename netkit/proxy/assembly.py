@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controlplane.client.client import Client
+from netkit.kernel.conntrack import Conntrack
+from netkit.kernel.conntrack_settings import ConntrackSettings
 from netkit.proxy.addresses import Family
 from netkit.proxy.agent import ProxyAgent
+from netkit.proxy.backend import Follower
+from netkit.proxy.conntrack_cleaner import ConntrackCleaner
+from netkit.proxy.conntrack_sysctls import ConntrackSysctls
 from netkit.proxy.health.proxy_health import ProxyHealth
 from netkit.proxy.metrics import AgentMetrics
 from netkit.proxy.modes import Site, backends
 from netkit.proxy.reports import Reports
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.settings import ProxyMode, ProxySettings
 
 
 def assemble(
@@ -34,11 +39,18 @@ def assemble(
     reports = Reports(client, node_name)
     health = ProxyHealth(2 * settings.sync_period)
     counts = AgentMetrics(settings.mode, families)
+    followers: list[Follower] = []
+    if settings.mode is not ProxyMode.USERSPACE:
+        # There flows lead to the proxy's own sockets, which know themselves where their clients belong.
+        followers.append(ConntrackCleaner(node_name, Conntrack(site.ns)))
+    conntrack = ConntrackSettings(site.ns)
     return ProxyAgent(
         client,
         node_name,
         settings,
         backends(settings, site, families),
+        followers,
+        preparations=[ConntrackSysctls(node_name, settings.conntrack, conntrack, reports.on_node)],
         reports=reports,
         health=health,
         counts=counts,
