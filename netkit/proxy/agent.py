@@ -12,29 +12,31 @@ import logging
 from collections.abc import Sequence
 
 from controlplane.client.client import Client
-from controlplane.client.events import WARNING, EventRecorder
 from controlplane.client.informer import Informer
 from controlplane.errors import Object
 from controlplane.meta.objects import dig, labels, name, namespace
 from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE
 from netkit.proxy.addresses import parse_address
-from netkit.proxy.backend import Backend, Follower, NodeFacts
+from netkit.proxy.backend import Backend, Follower, NodeFacts, Preparation, Server
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.family_loop import FamilyLoop
-from netkit.proxy.metrics import ProxyMetrics
+from netkit.proxy.health.proxy_health import ProxyHealth
+from netkit.proxy.metrics import AgentMetrics, ProxyMetrics
+from netkit.proxy.reports import Reports
 from netkit.proxy.services import NOT_OURS_SELECTOR
 from netkit.proxy.settings import ProxySettings
 
 log = logging.getLogger(__name__)
 
-COMPONENT = "kube-proxy"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
 class ProxyAgent:
     """The proxy of the node `node_name`. One back end per address family (see `modes.backends`).
 
-    `followers` are told of each family's good syncs.
+    `preparations` are done first, `servers` run as long as the agent does, `followers` are told of each family's
+    good syncs. What these share with the agent (`reports`, `health`, `counts`) is handed in; `assembly.assemble`
+    puts a whole proxy together.
     """
 
     def __init__(
@@ -44,16 +46,35 @@ class ProxyAgent:
         settings: ProxySettings,
         backends: Sequence[Backend],
         followers: Sequence[Follower] = (),
+        *,
+        servers: Sequence[Server] = (),
+        preparations: Sequence[Preparation] = (),
+        reports: Reports | None = None,
+        health: ProxyHealth | None = None,
+        counts: AgentMetrics | None = None,
     ) -> None:
         self.node_name = node_name
         self._settings = settings
         self._services = Informer(client, SERVICE, label_selector=NOT_OURS_SELECTOR)
         self._slices = Informer(client, ENDPOINT_SLICE, label_selector=NOT_OURS_SELECTOR)
         self._nodes = Informer(client, NODE, field_selector=f"metadata.name={node_name}")
-        self._events = EventRecorder(client, COMPONENT, node_name)
+        self._servers = servers
+        self._preparations = preparations
+        self._reports = reports or Reports(client, node_name)
+        self._health = health or ProxyHealth(2 * settings.sync_period)
+        counts = counts or AgentMetrics(settings.mode, [backend.family for backend in backends])
         self._pod_range_known = asyncio.Event()
         self._families = [
-            FamilyLoop(backend, settings, node_name, self._report, followers) for backend in backends
+            FamilyLoop(
+                backend,
+                settings,
+                node_name,
+                self._reports.on_node,
+                counts.families[backend.family],
+                self._health,
+                followers,
+            )
+            for backend in backends
         ]
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)
@@ -67,14 +88,22 @@ class ProxyAgent:
     async def run(self) -> None:
         """Work until cancelled. The rules stay."""
         try:
+            await self.prepare()
             async with asyncio.TaskGroup() as group:
+                for server in self._servers:
+                    group.create_task(server.run(), name=f"proxy {type(server).__name__}")
                 for informer in (self._services, self._slices, self._nodes):
                     group.create_task(informer.run(), name=f"proxy {informer.kind.plural}")
                 await self._everything_listed()
                 for loop in self._families:
                     group.create_task(loop.run(), name=f"proxy {loop.backend.family}")
         finally:
-            await self._events.close()
+            await self._reports.close()
+
+    async def prepare(self) -> None:
+        """Set up what needs more rights than the rest: `run` does it first, and `--init-only` nothing else."""
+        for preparation in self._preparations:
+            await preparation.prepare()
 
     async def synced(self) -> None:
         """Return once the rules of all families have been written for the first time."""
@@ -95,6 +124,7 @@ class ProxyAgent:
         await self._services.synced()
         await self._slices.synced()
         await self._nodes.synced()
+        self._health.node_seen(self._nodes.get("", self.node_name))
         if self._settings.detect_local_mode is DetectLocalMode.NODE_CIDR:
             if not self._pod_range_known.is_set():
                 log.info("%s: waiting for the Node's pod range", self.node_name)
@@ -106,7 +136,7 @@ class ProxyAgent:
                 loop.state.upsert_service(new)
             elif old is not None:
                 loop.state.delete_service(namespace(old), name(old))
-            loop.changed()
+            loop.service_changed(_key(old, new))
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
         for loop in self._families:
@@ -114,21 +144,25 @@ class ProxyAgent:
                 loop.state.upsert_slice(new)
             elif old is not None:
                 loop.state.delete_slice(namespace(old), name(old))
-            loop.changed()
+            loop.slice_changed(_key(old, new))
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        """A deleted Node changes nothing: the pods that still run here keep their Services."""
+        """A deleted Node changes no rule: the pods that still run here keep their Services."""
+        self._health.node_seen(new)
         if new is None:
             return
+        self._reports.node = new
         facts = node_facts(new)
         for loop in self._families:
             loop.configure(facts)
         if facts.pod_cidrs:
             self._pod_range_known.set()
 
-    def _report(self, reason: str, message: str) -> None:
-        node = self._nodes.get("", self.node_name) or {"metadata": {"name": self.node_name}}
-        self._events.event(NODE, node, WARNING, reason, message)
+
+def _key(old: Object | None, new: Object | None) -> tuple[str, str]:
+    """Namespace and name of what changed."""
+    found = new or old or {}
+    return namespace(found), name(found)
 
 
 def node_facts(node: Object) -> NodeFacts:

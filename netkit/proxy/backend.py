@@ -11,6 +11,7 @@ from typing import Protocol
 
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.listing import Listing, Section
+from netkit.proxy.metrics import ProxyMetrics
 from netkit.proxy.services import ServicePortName
 from netkit.proxy.state import Changes, ProxyState
 
@@ -26,12 +27,27 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did. `rules_written` and `rules_total` count rules by table."""
+    """What a sync did. `rules_written` and `rules_total` count rules by table, `cleanup_failed` says that what is no
+    longer needed could not be removed yet.
+    """
 
     wrote: bool
     full: bool
     rules_written: Mapping[str, int] = field(default_factory=dict)
     rules_total: Mapping[str, int] = field(default_factory=dict)
+    cleanup_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """A good sync of one family, as those see it who follow it: `state` has reached the kernel, `changes` is what
+    differs from the last time, `report` what the back end did. What followers count goes into `metrics`.
+    """
+
+    state: ProxyState
+    changes: Changes
+    report: SyncReport
+    metrics: ProxyMetrics
 
 
 class Backend(Protocol):
@@ -77,5 +93,19 @@ class Backend(Protocol):
 class Follower(Protocol):
     """Work that follows each good sync of one family: stale connections, health servers."""
 
-    async def after_sync(self, state: ProxyState, changes: Changes) -> None:
-        """`state` has reached the kernel; `changes` is what differs from the last time. Raises KernelError."""
+    async def after_sync(self, synced: Synced) -> None:
+        """Do what the sync calls for. Raises KernelError, which is logged; the rules are right nevertheless."""
+
+
+class Server(Protocol):
+    """What an agent runs beside its loops: the servers for health and metrics."""
+
+    async def run(self) -> None:
+        """Work until cancelled. An exception ends the agent."""
+
+
+class Preparation(Protocol):
+    """What is set up once in the kernel before the first rule is written."""
+
+    async def prepare(self) -> None:
+        """Set it up; what cannot be is reported and does not raise. Safe to repeat."""

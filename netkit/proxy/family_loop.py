@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 
 from controlplane.client.backoff import Backoff
 from netkit.kernel.errors import KernelError
-from netkit.proxy.backend import Backend, Follower, NodeFacts, SyncReport
+from netkit.proxy.backend import Backend, Follower, NodeFacts, Synced, SyncReport
+from netkit.proxy.health.proxy_health import ProxyHealth
 from netkit.proxy.metrics import ProxyMetrics
 from netkit.proxy.pacing import Pacer
 from netkit.proxy.settings import ProxySettings
-from netkit.proxy.state import Changes, ProxyState
+from netkit.proxy.state import Changes, ProxyState, ServiceKey
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ Report = Callable[[str, str], None]
 
 
 class FamilyLoop:
-    """State, backend and pace of one family. Objects go into `state`, followed by a call of `changed`."""
+    """State, backend and pace of one family.
+
+    Objects go into `state`, followed by a call of `service_changed` or `slice_changed`.
+    """
 
     def __init__(
         self,
@@ -38,12 +42,17 @@ class FamilyLoop:
         settings: ProxySettings,
         node_name: str,
         report: Report,
+        metrics: ProxyMetrics,
+        health: ProxyHealth,
         followers: Sequence[Follower] = (),
     ) -> None:
         self.backend = backend
-        self._followers = followers
         self.state = ProxyState(backend.family)
-        self.metrics = ProxyMetrics()
+        self.metrics = metrics
+        self._health = health
+        self._followers = followers
+        self._services_pending: set[ServiceKey] = set()
+        self._slices_pending: set[tuple[str, str]] = set()
         self._settings = settings
         self._who = f"{node_name} {backend.family}"
         self._report = report
@@ -55,11 +64,15 @@ class FamilyLoop:
         self._first_sync = asyncio.Event()
         self._settled = asyncio.Event()
 
-    def changed(self) -> None:
-        """Objects in `state` may have changed: sync soon if they did."""
-        if self.state.pending:
-            self.metrics.sync_proxy_rules_last_queued_timestamp_seconds = time.time()
-            self._request()
+    def service_changed(self, key: ServiceKey) -> None:
+        """A Service went into `state`: sync soon if that changed anything."""
+        self.metrics.sync_proxy_rules_service_changes_total += 1
+        self._changed(key, self._services_pending)
+
+    def slice_changed(self, key: tuple[str, str]) -> None:
+        """An EndpointSlice went into `state`: sync soon if that changed anything."""
+        self.metrics.sync_proxy_rules_endpoint_changes_total += 1
+        self._changed(key, self._slices_pending)
 
     def configure(self, facts: NodeFacts) -> None:
         """Hand on what the Node says; a full sync follows if rules depend on it."""
@@ -90,6 +103,14 @@ class FamilyLoop:
                 self._pacer.start(time.monotonic())
                 await self._sync()
 
+    def _changed(self, key: tuple[str, str], pending: set[tuple[str, str]]) -> None:
+        if self.state.pending:
+            pending.add(key)
+            self._count_pending()
+            self._health.queued(self.backend.family)
+            self.metrics.sync_proxy_rules_last_queued_timestamp_seconds = time.time()
+            self._request()
+
     def _request(self, delay: float = 0.0) -> None:
         self._settled.clear()
         self._pacer.request(time.monotonic() + delay)
@@ -109,37 +130,40 @@ class FamilyLoop:
         """One sync. A failure is reported, and mended by a full sync after a while or at the next change."""
         started = time.monotonic()
         changes = self.state.collect()
+        self._services_pending.clear()
+        self._slices_pending.clear()
+        self._count_pending()
         because, self._full_because = self._full_because, ""
         try:
             report = await self.backend.sync(self.state, None if because else changes)
         except KernelError as error:
+            self._count_duration(time.monotonic() - started, full=bool(because))
             self._failed(error, full=bool(because))
             return
         self._backoff.reset()
         self.state.mark_synced()
+        self._health.updated(self.backend.family, waiting=self.state.pending)
         self._count(report, changes, time.monotonic() - started)
         self._log(report, changes, because, time.monotonic() - started)
         if report.full:
             self._last_full = time.monotonic()
-        await self._tell_followers(changes)
+        await self._tell_followers(Synced(self.state, changes, report, self.metrics))
         self._first_sync.set()
         if not self.state.pending and not self._full_because:
             self._settled.set()
 
-    async def _tell_followers(self, changes: Changes) -> None:
-        """What follows a sync may fail without the rules being wrong: it is logged, and tried after the next one."""
+    async def _tell_followers(self, synced: Synced) -> None:
+        """What follows a sync may fail without the rules being wrong."""
         for follower in self._followers:
             try:
-                await follower.after_sync(self.state, changes)
+                await follower.after_sync(synced)
             except KernelError as error:
                 log.warning("%s: %s", self._who, error)
 
     def _failed(self, error: KernelError, *, full: bool) -> None:
         self._full_because = "the last sync failed"
         delay = self._backoff.next()
-        self.metrics.sync_proxy_rules_iptables_restore_failures_total += 1
-        if not full:
-            self.metrics.sync_proxy_rules_iptables_partial_restore_failures_total += 1
+        self.metrics.sync_failed(self._settings.mode, full=full)
         hint = f" ({error.hint})" if error.hint else ""
         log.error("%s: rules not written, again in %.1f s: %s%s", self._who, delay, error, hint)
         self._report(FAILED_SYNC, f"{self.backend.family} rules could not be written: {error}{hint}")
@@ -148,19 +172,30 @@ class FamilyLoop:
     def _count(self, report: SyncReport, changes: Changes, seconds: float) -> None:
         metrics = self.metrics
         metrics.sync_proxy_rules_last_timestamp_seconds = now = time.time()
-        metrics.sync_proxy_rules_duration_seconds.observe(seconds)
         metrics.sync_proxy_rules_iptables_total = dict(report.rules_total)
         metrics.sync_proxy_rules_iptables_last = dict(report.rules_written)
-        if not report.wrote:
-            metrics.unchanged_syncs_total += 1
-        elif report.full:
-            metrics.sync_full_proxy_rules_duration_seconds.observe(seconds)
+        metrics.sync_proxy_rules_nftables_cleanup_failures_total += report.cleanup_failed
+        if report.wrote:
+            self._count_duration(seconds, full=report.full)
         else:
-            metrics.sync_partial_proxy_rules_duration_seconds.observe(seconds)
+            metrics.sync_proxy_rules_duration_seconds.observe(seconds)
+            metrics.unchanged_syncs_total += 1
         # What happened before the first sync waited for this process to start, not for rules.
         if self._first_sync.is_set():
             for moment in changes.triggered:
                 metrics.network_programming_duration_seconds.observe(max(0.0, now - moment))
+
+    def _count_duration(self, seconds: float, *, full: bool) -> None:
+        metrics = self.metrics
+        metrics.sync_proxy_rules_duration_seconds.observe(seconds)
+        if full:
+            metrics.sync_full_proxy_rules_duration_seconds.observe(seconds)
+        else:
+            metrics.sync_partial_proxy_rules_duration_seconds.observe(seconds)
+
+    def _count_pending(self) -> None:
+        self.metrics.sync_proxy_rules_service_changes_pending = len(self._services_pending)
+        self.metrics.sync_proxy_rules_endpoint_changes_pending = len(self._slices_pending)
 
     def _log(self, report: SyncReport, changes: Changes, because: str, seconds: float) -> None:
         if not report.wrote:

@@ -1,15 +1,28 @@
-"""What a proxy counts about itself, in kube-proxy's terms. Plain numbers; whoever serves them reads them.
+"""What a proxy counts about itself, in kube-proxy's terms. Plain numbers; `servers.exposition` hands them out.
 
-Filled by the family loop. No I/O.
+Filled by the family loop, by its followers and by the health server. No I/O.
 """
 
 from __future__ import annotations
 
 import bisect
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_SYNC_BOUNDS = tuple(0.001 * 2**exponent for exponent in range(15))
-_PROGRAMMING_BOUNDS = (0.25, 0.5, *range(1, 60), *range(60, 121, 5), *range(130, 301, 10))
+from netkit.proxy.addresses import Family
+from netkit.proxy.settings import ProxyMode
+
+SYNC_BOUNDS = tuple(0.001 * 2**exponent for exponent in range(15))
+PROGRAMMING_BOUNDS: tuple[float, ...] = (
+    0.0,
+    0.25,
+    0.5,
+    *range(1, 60),
+    *range(60, 120, 5),
+    *range(120, 301, 30),
+)
+"""kube-proxy's, with the useless first one."""
 
 
 @dataclass(slots=True)
@@ -31,23 +44,54 @@ class Histogram:
         self.buckets[bisect.bisect_left(self.bounds, seconds)] += 1
 
 
+def _sync_histogram() -> Histogram:
+    return Histogram(SYNC_BOUNDS)
+
+
 @dataclass(slots=True)
 class ProxyMetrics:
     """Metrics of one address family; names as in kube-proxy without the prefix. Times are Unix seconds."""
 
-    sync_proxy_rules_duration_seconds: Histogram = field(default_factory=lambda: Histogram(_SYNC_BOUNDS))
-    sync_full_proxy_rules_duration_seconds: Histogram = field(default_factory=lambda: Histogram(_SYNC_BOUNDS))
-    sync_partial_proxy_rules_duration_seconds: Histogram = field(
-        default_factory=lambda: Histogram(_SYNC_BOUNDS)
-    )
+    sync_proxy_rules_duration_seconds: Histogram = field(default_factory=_sync_histogram)
+    sync_full_proxy_rules_duration_seconds: Histogram = field(default_factory=_sync_histogram)
+    sync_partial_proxy_rules_duration_seconds: Histogram = field(default_factory=_sync_histogram)
     network_programming_duration_seconds: Histogram = field(
-        default_factory=lambda: Histogram(_PROGRAMMING_BOUNDS)
+        default_factory=lambda: Histogram(PROGRAMMING_BOUNDS)
     )
     sync_proxy_rules_last_timestamp_seconds: float = 0.0
     sync_proxy_rules_last_queued_timestamp_seconds: float = 0.0
+    sync_proxy_rules_endpoint_changes_pending: int = 0
+    sync_proxy_rules_endpoint_changes_total: int = 0
+    sync_proxy_rules_service_changes_pending: int = 0
+    sync_proxy_rules_service_changes_total: int = 0
+    sync_proxy_rules_no_local_endpoints_total: dict[str, int] = field(default_factory=dict)
+    """Service ports by the traffic policy (`internal`, `external`) that finds nobody here, but somebody elsewhere."""
     sync_proxy_rules_iptables_total: dict[str, int] = field(default_factory=dict)
     sync_proxy_rules_iptables_last: dict[str, int] = field(default_factory=dict)
     sync_proxy_rules_iptables_restore_failures_total: int = 0
     sync_proxy_rules_iptables_partial_restore_failures_total: int = 0
+    sync_proxy_rules_nftables_sync_failures_total: int = 0
+    sync_proxy_rules_nftables_cleanup_failures_total: int = 0
+    conntrack_reconciler_sync_duration_seconds: Histogram = field(default_factory=_sync_histogram)
+    conntrack_reconciler_deleted_entries_total: int = 0
     unchanged_syncs_total: int = 0
     """Syncs that found nothing to write."""
+
+    def sync_failed(self, mode: ProxyMode, *, full: bool) -> None:
+        """Count a sync that the kernel refused."""
+        if mode is ProxyMode.NFTABLES:
+            self.sync_proxy_rules_nftables_sync_failures_total += 1
+            return
+        self.sync_proxy_rules_iptables_restore_failures_total += 1
+        if not full:
+            self.sync_proxy_rules_iptables_partial_restore_failures_total += 1
+
+
+class AgentMetrics:
+    """All that one proxy counts: its families, and the probes of its own health by status code."""
+
+    def __init__(self, mode: ProxyMode, families: Iterable[Family]) -> None:
+        self.mode = mode
+        self.families = {family: ProxyMetrics() for family in families}
+        self.proxy_healthz_total: Counter[int] = Counter()
+        self.proxy_livez_total: Counter[int] = Counter()

@@ -69,7 +69,8 @@ class ProxySettings:
     two syncs in the long run; `sync_burst` of them may follow each other at once. Every `sync_period` the
     rules are looked after, every `full_sync_period` they are written in full. `node_address`: this node's
     primary address (one per family, separated by commas); when empty, the Node object's InternalIPs are
-    taken.
+    taken. `healthz_bind_address` and `metrics_bind_address` are where the proxy's own servers listen (empty: no
+    such server); a taken one is tried again, or ends the agent with `bind_address_hard_fail`.
     """
 
     mode: ProxyMode = ProxyMode.IPTABLES
@@ -89,6 +90,10 @@ class ProxySettings:
     sync_burst: int = 2
     sync_period: float = 30.0
     full_sync_period: float = 3600.0
+    healthz_bind_address: str = "0.0.0.0:10256"
+    metrics_bind_address: str = "127.0.0.1:10249"
+    bind_address_hard_fail: bool = False
+    enable_profiling: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.masquerade_bit <= 31:

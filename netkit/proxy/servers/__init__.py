@@ -1,0 +1,1 @@
+"""The HTTP servers of a proxy: its health, its metrics."""
