@@ -27,7 +27,8 @@ _NOOP, _ERROR, _DONE = 1, 2, 3
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _BATCH_BYTES: Final = 64 * 1024
-_RECEIVED_AT_ONCE: Final = 1 << 18
+_RECEIVED_AT_ONCE: Final = 1 << 15
+"""The kernel never puts more than this into one part of a dump."""
 
 HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
