@@ -14,47 +14,27 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from typing import Final, Protocol
 
-from netkit.kernel import netns
 from netkit.kernel.errors import KernelError
+from netkit.kernel.netlink import Message as Message
+from netkit.kernel.netlink import NetlinkSocket
+from netkit.kernel.netlink import attribute as _attr
+from netkit.kernel.netlink import text as _text
+from netkit.kernel.netlink import u32 as _u32
 from netkit.kernel.netns import Namespace
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR = 20, 21
 _NEWROUTE, _DELROUTE = 24, 25
 _NEWNEIGH, _DELNEIGH = 28, 29
-_ERROR = 2
-_REQUEST, _ACK, _REPLACE, _EXCL, _CREATE = 1, 4, 0x100, 0x200, 0x400
+_REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
 _NESTED: Final = 0x8000
-_CAPPED, _ACK_TLVS = 0x100, 0x200
 _UP: Final = 1
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
-_BATCH_BYTES: Final = 64 * 1024
+_ROUTE_PROTOCOL: Final = 0
 
-_HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One request. `what` is the ip(8) command it stands for, `allowed` the errnos that count as success."""
-
-    kind: int
-    flags: int
-    body: bytes
-    what: str
-    allowed: frozenset[int] = frozenset()
-
-    def allowing(self, *errnos: int) -> Message:
-        """The same request, with these answers counted as success."""
-        return Message(self.kind, self.flags, self.body, self.what, self.allowed | frozenset(errnos))
-
-    def __str__(self) -> str:
-        return self.what
 
 
 class Netlink(Protocol):
@@ -65,90 +45,26 @@ class Netlink(Protocol):
     def link_index(self, name: str) -> int | None: ...
 
 
-class Rtnl:
-    """A netlink socket of one namespace; usable from any thread, one at a time. Close it, or use it in a
-    `with`.
-    """
+class Rtnl(NetlinkSocket):
+    """A netlink socket of one namespace; usable from any thread. Close it, or use it in a `with`."""
 
     def __init__(self, ns: Namespace) -> None:
-        self.namespace = ns.name
-        self._socket = netns.socket_in(ns, socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _BATCH_BYTES)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.bind((0, 0))
-        self._sequence = 0
-
-    def apply(self, *messages: Message) -> None:
-        """Send all messages and wait for all answers; the kernel does them in order and goes on after a
-        failure.
-
-        Raises KernelError that names the first message which failed, and says how many more did.
-        """
-        batch: list[Message] = []
-        size = 0
-        failed: list[KernelError] = []
-        for message in messages:
-            batch.append(message)
-            size += len(message.body) + 20
-            if size > _BATCH_BYTES:
-                failed += self._send(batch)
-                batch, size = [], 0
-        if batch:
-            failed += self._send(batch)
-        if failed:
-            if len(failed) > 1:
-                failed[0].add_note(f"and {len(failed) - 1} more: " + "; ".join(str(e) for e in failed[1:6]))
-            raise failed[0]
+        super().__init__(ns, _ROUTE_PROTOCOL)
 
     def link_index(self, name: str) -> int | None:
         """Index of the link, None when there is none of that name (about 20 us)."""
         request = Message(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _text(3, name), f"ip link show {name}")
-        self._sequence += 1
-        self._socket.send(_encode(request, self._sequence, ack=False))
-        data = self._socket.recv(1 << 16)
-        if _HEADER.unpack_from(data)[1] == _ERROR:
-            code = -struct.unpack_from("=i", data, 16)[0]
-            if code == errno.ENODEV:
+        try:
+            answer = self.ask(request)
+        except KernelError as error:
+            if error.errno == errno.ENODEV:
                 return None
-            raise KernelError(request.what, self.namespace, code)
-        index: int = struct.unpack_from("=i", data, 20)[0]
+            raise
+        index: int = struct.unpack_from("=i", answer, 4)[0]
         return index
-
-    def close(self) -> None:
-        self._socket.close()
 
     def __enter__(self) -> Rtnl:
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def _send(self, batch: Sequence[Message]) -> list[KernelError]:
-        first = self._sequence + 1
-        self._sequence += len(batch)
-        last = self._sequence
-        self._socket.send(
-            b"".join(_encode(message, first + i, ack=first + i == last) for i, message in enumerate(batch))
-        )
-        failed: list[KernelError] = []
-        answered = False
-        # Failures are answered in any case, success only where it was asked for: by the last one.
-        while not answered:
-            data = self._socket.recv(1 << 16)
-            offset = 0
-            while offset < len(data):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-                if kind == _ERROR and sequence >= first:
-                    answered |= sequence == last
-                    code = -struct.unpack_from("=i", data, offset + 16)[0]
-                    message = batch[sequence - first]
-                    if code and code not in message.allowed:
-                        text = _extended_text(data[offset : offset + length], flags)
-                        failed.append(KernelError(message.what, self.namespace, code, text))
-                offset += (length + 3) & ~3
-        return failed
 
 
 def mac_of(address: IPv4Address, prefix: str = "0a:58") -> str:
@@ -245,13 +161,13 @@ def hairpin(name: str) -> Message:
     return Message(_NEWLINK, 0, body, f"ip link set {name} type bridge_slave hairpin on")
 
 
-def address_add(address: IPv4Interface, index: int) -> Message:
+def address_add(address: IPv4Interface | IPv6Interface, index: int) -> Message:
     """Give the link an address; fine when it has it already."""
     body, what = _address(address, index)
     return Message(_NEWADDR, _CREATE | _REPLACE, body, f"ip address replace {what}")
 
 
-def address_delete(address: IPv4Interface, index: int) -> Message:
+def address_delete(address: IPv4Interface | IPv6Interface, index: int) -> Message:
     """Take an address from the link; fine when it is gone."""
     body, what = _address(address, index)
     return Message(_DELADDR, 0, body, f"ip address delete {what}", frozenset({errno.EADDRNOTAVAIL}))
@@ -319,11 +235,12 @@ def _link_ref(link: str | int, flags: int = 0, change: int = 0) -> tuple[bytes, 
     return _LINK.pack(0, 0, 0, flags, change) + _text(3, link), link
 
 
-def _address(address: IPv4Interface, index: int) -> tuple[bytes, str]:
+def _address(address: IPv4Interface | IPv6Interface, index: int) -> tuple[bytes, str]:
     packed = address.ip.packed
-    body = struct.pack("=BBBBI", socket.AF_INET, address.network.prefixlen, 0, 0, index)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBI", family, address.network.prefixlen, 0, 0, index)
     body += _attr(2, packed) + _attr(1, packed)
-    if address.network.prefixlen < 31:
+    if address.version == 4 and address.network.prefixlen < 31:
         body += _attr(4, address.network.broadcast_address.packed)
     return body, f"{address} dev {index}"
 
@@ -344,38 +261,6 @@ def _route(
         body += _attr(5, via.packed)
         what += f" via {via}"
     return body, f"{what} dev {index}" + (" onlink" if onlink else "")
-
-
-def _encode(message: Message, sequence: int, *, ack: bool) -> bytes:
-    body = message.body
-    flags = message.flags | _REQUEST | (_ACK if ack else 0)
-    return _HEADER.pack(16 + len(body), message.kind, flags, sequence, 0) + body
-
-
-def _extended_text(answer: bytes, flags: int) -> str:
-    """The kernel's own sentence in an error answer, "" when there is none."""
-    if not flags & _ACK_TLVS:
-        return ""
-    offset = 36 if flags & _CAPPED else 20 + struct.unpack_from("=I", answer, 20)[0]
-    while offset + 4 <= len(answer):
-        length, kind = struct.unpack_from("=HH", answer, offset)
-        if kind & 0x3FFF == 1:
-            return answer[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (max(length, 4) + 3) & ~3
-    return ""
-
-
-def _attr(kind: int, data: bytes) -> bytes:
-    length = 4 + len(data)
-    return struct.pack("=HH", length, kind) + data + b"\0" * (-length % 4)
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attr(kind, value.encode() + b"\0")
-
-
-def _u32(kind: int, value: int) -> bytes:
-    return _attr(kind, struct.pack("=I", value))
 
 
 def _mac(text: str) -> bytes:
