@@ -69,7 +69,7 @@ class ProxySettings:
     two syncs in the long run; `sync_burst` of them may follow each other at once. Every `sync_period` the
     rules are looked after, every `full_sync_period` they are written in full. `node_address`: this node's
     primary address (one per family, separated by commas); when empty, the Node object's InternalIPs are
-    taken.
+    taken. `service_cidrs` are the ranges of the cluster's ServiceCIDR objects.
     """
 
     mode: ProxyMode = ProxyMode.IPTABLES
@@ -85,6 +85,7 @@ class ProxySettings:
     localhost_node_ports: bool = True
     node_port_addresses: tuple[str, ...] = ()
     node_address: str = ""
+    service_cidrs: tuple[str, ...] = ()
     min_sync_period: float = 1.0
     sync_burst: int = 2
     sync_period: float = 30.0
