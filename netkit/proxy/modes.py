@@ -11,9 +11,14 @@ from pathlib import Path
 
 from netkit.kernel.iptables import IPTables, Variant
 from netkit.kernel.netns import Namespace
+from netkit.kernel.nft import wire
+from netkit.kernel.nft.driver import NftTable
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.nftables import names
+from netkit.proxy.nftables.backend import NftablesBackend, check_kernel
+from netkit.proxy.node_kernel import NamespaceKernel
 from netkit.proxy.settings import ProxyMode, ProxySettings
 
 
@@ -34,11 +39,23 @@ class Site:
         """The driver of one family's iptables."""
         return IPTables(self.ns, self.variant, version=family.version, lock_file=self.lock_file)
 
+    def nft_table(self, family: Family) -> NftTable:
+        """The driver of one family's nf_tables table."""
+        number = wire.NFPROTO_IPV6 if family is Family.IPV6 else wire.NFPROTO_IPV4
+        return NftTable(self.ns, number, names.TABLE)
+
 
 def backends(settings: ProxySettings, site: Site, families: Sequence[Family]) -> list[Backend]:
     """The back ends of `settings.mode`, one per family. Unsupported names what the kernel lacks."""
     match settings.mode:
         case ProxyMode.IPTABLES:
             return [IPTablesBackend(site.node_name, settings, site.iptables(family)) for family in families]
+        case ProxyMode.NFTABLES:
+            check_kernel()
+            kernel = NamespaceKernel(site.ns)
+            return [
+                NftablesBackend(site.node_name, family, settings, site.nft_table(family), kernel)
+                for family in families
+            ]
         case mode:
             raise NotImplementedError(mode)

@@ -1,0 +1,309 @@
+"""What of the table must be written, for whatever changed: `RuleBook` turns renderings into transactions.
+
+Called by the backend. It keeps what each service port was last rendered from, not the renderings, and who claims
+which element of a shared map: of two claims on one address the older Service's counts. Pure. Transactions are
+rendered while they are taken, and committed one after the other; if one fails, only a full sync mends it.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from netkit.kernel.nft.objects import Contents, Element
+from netkit.proxy.choice import choose
+from netkit.proxy.endpoints import Endpoint
+from netkit.proxy.nftables.frame import TABLE_COMMENT
+from netkit.proxy.nftables.layout import NOTHING, Layout, Part
+from netkit.proxy.nftables.standing import Standing
+from netkit.proxy.nftables.transaction import Transaction
+from netkit.proxy.services import ServicePort, ServicePortName
+from netkit.proxy.state import Changes, ProxyState
+
+PORTS_PER_TRANSACTION = 100
+"""Anonymous sets make the kernel walk the open transaction: many small ones are faster than a large one."""
+
+STALE_SECONDS = 1.0
+"""For how long an emptied chain is kept: kernels before 6.2 forget only after a while that a map led to it."""
+
+_Order = tuple[str, ServicePortName]
+_Source = tuple[ServicePort, tuple[Endpoint, ...]]
+_Key = tuple[str, bytes]
+_Claim = tuple[_Order, Element]
+
+
+class RuleBook:
+    """The table of one family on one node, in one layout, under settings that do not change."""
+
+    def __init__(self, layout: Layout, clock: Callable[[], float] = time.monotonic) -> None:
+        self.layout = layout
+        self.stale: dict[str, float] = {}
+        """Chains that are empty and led to by nothing, and since when."""
+        self._clock = clock
+        self._frame = layout.frame()
+        self._sources: dict[ServicePortName, _Source] = {}
+        self._claims: dict[_Key, list[_Claim]] = {}
+        self._needs: Counter[str] = Counter()
+        self.rules = self._frame.rules
+
+    # full
+
+    def full(self, state: ProxyState, contents: Contents | None) -> Iterator[list[bytes]]:
+        """All transactions that bring a table with these contents (None: no table) to the state; maybe none."""
+        self._forget()
+        standing = None if contents is None or self._unusable(contents) else Standing(contents)
+        if standing is not None:
+            yield from self._repair(state, standing)
+            return
+        writer = self.layout.writer
+        first = [writer.add_table(TABLE_COMMENT)]
+        if contents is not None:
+            first = [writer.delete_table(), *first]
+        inner = [(chain, rules) for chain, rules in self._frame.chains if chain.hook is None]
+        first += [writer.add_set(spec) for spec in self._frame.sets]
+        first += [writer.add_chain(chain) for chain, _ in inner]
+        first += [rules for _, rules in inner if rules]
+        yield first
+        # Nothing leads here from a hook yet, so the kernel has no paths to check while the chains come in.
+        tx = Transaction(self.layout.writer)
+        for port in state.ports():
+            part = self._render(state, port.name)
+            if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(part):
+                yield from tx.all()
+                tx = Transaction(writer)
+            self._move(tx, NOTHING, part, port.order, None)
+        yield from tx.all()
+        yield self._switch()
+
+    def _switch(self) -> list[bytes]:
+        """The last transaction of a load: all elements, and the base chains. With it everything takes effect."""
+        writer = self.layout.writer
+        found: list[bytes] = []
+        for name, elements in self._wanted_elements().items():
+            found += writer.add_elements(name, elements.values())
+        for chain, rules in self._frame.chains:
+            if chain.hook is not None:
+                found += [writer.add_chain(chain), rules]
+        return found
+
+    def _repair(self, state: ProxyState, standing: Standing) -> Iterator[list[bytes]]:
+        """Only what differs. Chains are written before the elements that lead to them."""
+        tx = Transaction(self.layout.writer)
+        wanted = self._repair_frame(tx, standing)
+        needed: set[str] = set()
+        for port in state.ports():
+            part = self._render(state, port.name)
+            self._claim_all(part, port.order)
+            needed.update(self._count_needs(part))
+            wanted.update(part.chains)
+            wanted.update(part.sets)
+            if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(part):
+                yield from tx.all()
+                tx = Transaction(self.layout.writer)
+            self._repair_part(tx, part, standing)
+        for need in sorted(needed):
+            part = self.layout.shared(need)
+            self._claim_all(part, _SHARED_ORDER)
+            wanted.update(part.chains)
+            self._repair_part(tx, part, standing)
+            self.rules += part.rules
+        yield from tx.all()
+        tx = Transaction(self.layout.writer)
+        for name, elements in self._wanted_elements().items():
+            found = {element.key: element for element in standing.contents.elements.get(name, ())}
+            tx.elements_gone[name] = [
+                element for key, element in found.items() if elements.get(key) != element
+            ]
+            tx.elements[name] = [element for key, element in elements.items() if found.get(key) != element]
+        self._remove_unknown(tx, standing, wanted)
+        yield from tx.all()
+
+    def _repair_frame(self, tx: Transaction, standing: Standing) -> set[str]:
+        """Mend the chains that do not depend on Services; the names of all that belongs to the frame."""
+        wanted: set[str] = set()
+        for chain, rules in self._frame.chains:
+            wanted.add(chain.name)
+            if chain.name not in standing.contents.chains:
+                tx.add_chain(chain, rules)
+            elif not standing.holds(chain.name, rules):
+                tx.rewrite_chain(chain.name, rules)
+        for spec in self._frame.sets:
+            wanted.add(spec.name)
+            if spec.name not in standing.contents.sets:
+                tx.add_set(spec)
+        return wanted
+
+    def _repair_part(self, tx: Transaction, part: Part, standing: Standing) -> None:
+        known = standing.contents
+        changed = {name for name, spec in part.sets.items() if known.sets.get(name, spec) != spec}
+        before: dict[str, bytes] = {}
+        for chain, rules in part.chains.items():
+            if chain in known.chains:
+                # Unequal bytes stand for rules that must be written anew.
+                before[chain] = rules if not changed and standing.holds(chain, rules) else b""
+        sets = {name: known.sets[name] for name in part.sets if name in known.sets}
+        tx.move(Part(before, sets), part)
+
+    def _remove_unknown(self, tx: Transaction, standing: Standing, wanted: set[str]) -> None:
+        """Chains and sets in our table that nobody asked for: ours of Services that are gone, or somebody's."""
+        for name, chain in standing.contents.chains.items():
+            if name in wanted:
+                continue
+            if chain.hook is not None:
+                tx.remove_base_chain(name)
+            else:
+                tx.empty_chain(name, known_empty=not standing.contents.rules[name])
+                self.stale[name] = self._clock()
+        for name in standing.named_sets():
+            if name not in wanted:
+                tx.delete_set(name)
+
+    def _unusable(self, contents: Contents) -> bool:
+        """Whether something that cannot be changed in place is not as it must be."""
+        if contents.comment != TABLE_COMMENT:
+            return True
+        chains = any(
+            chain.name in contents.chains and contents.chains[chain.name] != chain
+            for chain, _ in self._frame.chains
+        )
+        return chains or any(contents.sets.get(spec.name, spec) != spec for spec in self._frame.sets)
+
+    # partial
+
+    def partial(self, state: ProxyState, changes: Changes) -> Iterator[list[bytes]]:
+        """The transactions for what changed since the last one; none when no rule differs."""
+        tx = Transaction(self.layout.writer)
+        touched: dict[_Key, Element | None] = {}
+        for name in sorted(changes.updated | changes.removed):
+            source = self._sources.get(name)
+            port = state.port(name)
+            if source is not None and (port, state.endpoints(name)) == source:
+                continue
+            before = NOTHING if source is None else self._part(*source)
+            if source is not None:
+                self.rules -= before.rules
+                del self._sources[name]
+            after = NOTHING if port is None else self._render(state, name)
+            order = port.order if port is not None else source[0].order if source is not None else ("", name)
+            old_order = source[0].order if source is not None else order
+            if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(after):
+                yield from self._closed(tx, touched)
+                tx = Transaction(self.layout.writer)
+            self._release_all(before, old_order, touched)
+            self._move(tx, before, after, order, touched)
+        yield from self._closed(tx, touched)
+
+    def _closed(self, tx: Transaction, touched: dict[_Key, Element | None]) -> Iterator[list[bytes]]:
+        """The transaction, with the elements whose winner is another than before."""
+        for (name, key), before in touched.items():
+            claims = self._claims.get((name, key))
+            after = claims[0][1] if claims else None
+            if before == after:
+                continue
+            if before is not None:
+                tx.elements_gone.setdefault(name, []).append(before)
+            if after is not None:
+                tx.elements.setdefault(name, []).append(after)
+        touched.clear()
+        now = self._clock()
+        self.stale.update((chain, now) for chain in tx.stale)
+        for chain in tx.made:
+            self.stale.pop(chain, None)
+        yield from tx.all()
+
+    def expired(self) -> list[str]:
+        """Chains that have been empty for long enough to be deleted."""
+        limit = self._clock() - STALE_SECONDS
+        return [chain for chain, since in self.stale.items() if since <= limit]
+
+    # rendering and claims
+
+    def _forget(self) -> None:
+        self._sources.clear()
+        self._claims.clear()
+        self._needs.clear()
+        self.stale.clear()
+        self.rules = self._frame.rules
+
+    def _render(self, state: ProxyState, name: ServicePortName) -> Part:
+        """Render a port from the state and remember from what."""
+        port = state.port(name)
+        assert port is not None
+        source = (port, state.endpoints(name))
+        self._sources[name] = source
+        part = self._part(*source)
+        self.rules += part.rules
+        return part
+
+    def _part(self, port: ServicePort, endpoints: tuple[Endpoint, ...]) -> Part:
+        return self.layout.port(port, choose(port, endpoints, self.layout.settings.node))
+
+    def _move(
+        self,
+        tx: Transaction,
+        before: Part,
+        after: Part,
+        order: _Order,
+        touched: dict[_Key, Element | None] | None,
+    ) -> None:
+        """Have the transaction turn one part into another, with what either needs."""
+        tx.move(before, after)
+        self._claim_all(after, order, touched)
+        for need in self._count_needs(after):
+            part = self.layout.shared(need)
+            tx.move(NOTHING, part)
+            self._claim_all(part, _SHARED_ORDER, touched)
+            self.rules += part.rules
+        for need in before.needs:
+            self._needs[need] -= 1
+            if not self._needs[need]:
+                del self._needs[need]
+                part = self.layout.shared(need)
+                tx.move(part, NOTHING)
+                self._release_all(part, _SHARED_ORDER, touched if touched is not None else {})
+                self.rules -= part.rules
+
+    def _count_needs(self, part: Part) -> list[str]:
+        """Count what the part needs; the needs nobody had before."""
+        fresh = []
+        for need in part.needs:
+            self._needs[need] += 1
+            if self._needs[need] == 1:
+                fresh.append(need)
+        return fresh
+
+    def _claim_all(
+        self, part: Part, order: _Order, touched: dict[_Key, Element | None] | None = None
+    ) -> None:
+        for name, element in part.elements:
+            key = (name, element.key)
+            claims = self._claims.get(key)
+            if touched is not None and key not in touched:
+                touched[key] = claims[0][1] if claims else None
+            if claims is None:
+                self._claims[key] = [(order, element)]
+            else:
+                insort(claims, (order, element), key=lambda claim: claim[0])
+
+    def _release_all(self, part: Part, order: _Order, touched: dict[_Key, Element | None]) -> None:
+        for name, element in part.elements:
+            key = (name, element.key)
+            claims = self._claims[key]
+            touched.setdefault(key, claims[0][1])
+            claims.remove((order, element))
+            if not claims:
+                del self._claims[key]
+
+    def _wanted_elements(self) -> Mapping[str, Mapping[bytes, Element]]:
+        """What the frame's sets must hold, by set and key."""
+        found: dict[str, dict[bytes, Element]] = {spec.name: {} for spec in self._frame.sets}
+        for name, element in self._frame.elements:
+            found[name][element.key] = element
+        for (name, key), claims in self._claims.items():
+            found[name][key] = claims[0][1]
+        return found
+
+
+_SHARED_ORDER: _Order = ("", ServicePortName("", "", "", "TCP"))  # type: ignore[arg-type]

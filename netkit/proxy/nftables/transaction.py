@@ -1,0 +1,127 @@
+"""Changes gathered for one transaction, and the order in which the kernel takes them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter
+from netkit.kernel.nft.template import Template
+from netkit.proxy.nftables import names
+from netkit.proxy.nftables.layout import Part
+
+
+class Transaction:
+    """Chains come first, empty, because rules and elements lead to them; then rules lose their old contents, sets
+    change, rules get their new contents, and elements move. What is unused is emptied or deleted last.
+
+    `ports` counts the parts moved, `made` and `stale` are the chains made and emptied.
+    """
+
+    def __init__(self, writer: TableWriter) -> None:
+        self._writer = writer
+        self._templates = _templates(writer)
+        self._new_chains: list[bytes] = []
+        self._flushed: list[bytes] = []
+        self._sets: list[bytes] = []
+        self._rules: list[bytes] = []
+        self._last: list[bytes] = []
+        self.elements_gone: dict[str, list[Element]] = {}
+        self.elements: dict[str, list[Element]] = {}
+        self.made: list[str] = []
+        self.stale: list[str] = []
+        self.ports = 0
+        self._set_ids: set[int] = set()
+
+    def takes(self, part: Part) -> bool:
+        """Whether the part's anonymous sets have numbers that no other of this transaction has."""
+        return self._set_ids.isdisjoint(_set_ids(part))
+
+    def move(self, before: Part, after: Part) -> None:
+        """Turn one part's chains and sets into another's. Their elements are the caller's business."""
+        add, flush = self._templates
+        self._set_ids |= _set_ids(after)
+        resized = {
+            name for name, spec in after.sets.items() if name in before.sets and before.sets[name] != spec
+        }
+        changed = False
+        for chain, rules in after.chains.items():
+            known = before.chains.get(chain)
+            if known is None:
+                self._new_chains.append(add.fill(chain.encode()))
+                self.made.append(chain)
+            elif known != rules or resized:
+                self._flushed.append(flush.fill(chain.encode()))
+            else:
+                continue
+            self._rules.append(rules)
+            changed = True
+        for chain in before.chains:
+            if chain not in after.chains:
+                self.empty_chain(chain)
+                changed = True
+        for name, spec in after.sets.items():
+            if name in resized:
+                self._sets.append(self._writer.delete_set(name))
+            if name in resized or name not in before.sets:
+                self._sets.append(self._writer.add_set(spec))
+        for name in before.sets:
+            if name not in after.sets:
+                self.delete_set(name)
+        self.ports += changed
+
+    def add_chain(self, chain: Chain, rules: bytes) -> None:
+        """Make a chain of the frame."""
+        self._new_chains.append(self._writer.add_chain(chain))
+        self._rules.append(rules)
+
+    def rewrite_chain(self, chain: str, rules: bytes) -> None:
+        """Give a chain other rules."""
+        self._flushed.append(self._writer.flush_chain(chain))
+        self._rules.append(rules)
+
+    def add_set(self, spec: SetSpec) -> None:
+        self._sets.append(self._writer.add_set(spec))
+
+    def empty_chain(self, chain: str, *, known_empty: bool = False) -> None:
+        """Take a chain's rules away; it is deleted later."""
+        if not known_empty:
+            self._last.append(self._templates[1].fill(chain.encode()))
+        self.stale.append(chain)
+
+    def remove_base_chain(self, chain: str) -> None:
+        """Remove a chain that nothing but a hook leads to."""
+        self._last += [self._writer.flush_chain(chain), self._writer.delete_chain(chain)]
+
+    def delete_set(self, name: str) -> None:
+        self._last.append(self._writer.delete_set(name))
+
+    def all(self) -> Iterator[list[bytes]]:
+        """The transaction, if there is anything in it."""
+        found = [*self._new_chains, *self._flushed, *self._sets, *(rules for rules in self._rules if rules)]
+        for name, gone in self.elements_gone.items():
+            found += self._writer.delete_elements(name, gone)
+        for name, elements in self.elements.items():
+            found += self._writer.add_elements(name, elements)
+        found += self._last
+        if found:
+            yield found
+
+
+def _set_ids(part: Part) -> set[int]:
+    """The numbers of the anonymous sets in a part's chains. Endpoints have none."""
+    return {names.set_id(chain) for chain in part.chains if not chain.startswith(names.ENDPOINT_PREFIX)}
+
+
+_CACHE: dict[tuple[int, str], tuple[Template, Template]] = {}
+
+
+def _templates(writer: TableWriter) -> tuple[Template, Template]:
+    """Making and emptying a chain."""
+    key = (writer.family, writer.table)
+    found = _CACHE.get(key)
+    if found is None:
+        found = _CACHE[key] = (
+            Template(lambda values: writer.add_chain(Chain(values["chain"].decode())), ("chain",)),
+            Template(lambda values: writer.flush_chain(values["chain"].decode()), ("chain",)),
+        )
+    return found
