@@ -14,6 +14,9 @@ from netkit.kernel.netns import Namespace
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.ipvs.backend import IPVSBackend
+from netkit.proxy.ipvs.drivers import Drivers
+from netkit.proxy.ipvs.requirements import check
 from netkit.proxy.settings import ProxyMode, ProxySettings
 
 
@@ -40,5 +43,18 @@ def backends(settings: ProxySettings, site: Site, families: Sequence[Family]) ->
     match settings.mode:
         case ProxyMode.IPTABLES:
             return [IPTablesBackend(site.node_name, settings, site.iptables(family)) for family in families]
+        case ProxyMode.IPVS:
+            return [_ipvs(settings, site, family) for family in families]
         case mode:
             raise NotImplementedError(mode)
+
+
+def _ipvs(settings: ProxySettings, site: Site, family: Family) -> IPVSBackend:
+    """The IPVS back end of one family, on a kernel that has been asked whether it can do all of it."""
+    drivers = Drivers.of(site.iptables(family))
+    try:
+        check(drivers, settings.ipvs.scheduler)
+    except BaseException:
+        drivers.close()
+        raise
+    return IPVSBackend(site.node_name, settings, drivers)
