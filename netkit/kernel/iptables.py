@@ -100,6 +100,11 @@ class IPTables:
                 " ".join(done.argv), self.ns.name, done.returncode, stderr, _failing_line(stderr, text)
             )
 
+    def refusal(self, text: str) -> str:
+        """What the program says against rules it would not load, "" if it would. Loads nothing; blocks."""
+        done = self._run("iptables-restore", [*self._wait, "--noflush", "--test"], text.encode())
+        return done.stderr.decode(errors="replace").strip() if done.returncode else ""
+
     async def save(self, table: str = "") -> str:
         """The rules of a table (or of all that are in use) as iptables-restore would take them."""
         arguments = ["-t", table] if table else []

@@ -72,6 +72,9 @@ class FakeIPTables:
             raise CommandFailed("iptables-restore", self.ns.name, 1, "COMMIT expected at the end")
         self.tables = tables
 
+    def refusal(self, text: str) -> str:
+        return ""
+
     async def save(self, table: str = "") -> str:
         wanted = {table: self._table(table)} if table else self.tables
         return "".join(_printed(name, chains) for name, chains in wanted.items())

@@ -128,6 +128,11 @@ class NetlinkSocket:
     def close(self) -> None:
         self._socket.close()
 
+    def __del__(self) -> None:
+        # Kept open for as long as their owner lives, and most owners live until the process ends.
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
     def __enter__(self) -> NetlinkSocket:
         return self
 

@@ -16,6 +16,9 @@ from netkit.kernel.nft.driver import NftTable
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.ipvs.backend import IPVSBackend
+from netkit.proxy.ipvs.drivers import Drivers
+from netkit.proxy.ipvs.requirements import check
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.backend import NftablesBackend, check_kernel
 from netkit.proxy.node_kernel import NamespaceKernel
@@ -57,5 +60,18 @@ def backends(settings: ProxySettings, site: Site, families: Sequence[Family]) ->
                 NftablesBackend(site.node_name, family, settings, site.nft_table(family), kernel)
                 for family in families
             ]
+        case ProxyMode.IPVS:
+            return [_ipvs(settings, site, family) for family in families]
         case mode:
             raise NotImplementedError(mode)
+
+
+def _ipvs(settings: ProxySettings, site: Site, family: Family) -> IPVSBackend:
+    """The IPVS back end of one family, on a kernel that has been asked whether it can do all of it."""
+    drivers = Drivers.of(site.iptables(family))
+    try:
+        check(drivers, settings.ipvs.scheduler)
+    except BaseException:
+        drivers.close()
+        raise
+    return IPVSBackend(site.node_name, settings, drivers)
