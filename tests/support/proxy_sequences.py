@@ -1,0 +1,368 @@
+"""Random sequences of changes for a proxy mode, and the proof that they end where a fresh start would.
+
+For the tests of every mode: a `Rig` gives the mode's back end on its fake kernel, `ends_like_a_fresh_start` plays a
+sequence on it. Services, slices and Nodes are drawn from small pools, so that they clash, move, double and lack what
+they need. `NETKIT_SEQUENCES` in the environment says how many sequences are played (300 without).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from support.proxy import Object, endpoint, feed, service, slice_of
+
+from netkit.kernel.errors import KernelError
+from netkit.proxy.addresses import Family
+from netkit.proxy.backend import Backend, NodeFacts
+from netkit.proxy.detector import DetectLocalMode
+from netkit.proxy.listing import differences
+from netkit.proxy.settings import ProxySettings
+from netkit.proxy.state import ProxyState
+
+HERE, THERE = "here", "there"
+SEQUENCES = int(os.environ.get("NETKIT_SEQUENCES", "300"))
+
+sequences_played = settings(
+    max_examples=SEQUENCES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)
+"""Decorates tests that take `SEQUENCES_OF[family]`."""
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """A Service or EndpointSlice is new or changed."""
+
+    obj: Object
+
+
+@dataclass(frozen=True)
+class Delete:
+    """A Service or EndpointSlice is gone (or was never there)."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Sync:
+    """What is known so far is written; `full` as after a lost canary."""
+
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class NodeChange:
+    """The Node object says something else."""
+
+    facts: NodeFacts
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The agent ends, and another one starts with other settings on what stands."""
+
+    settings: ProxySettings
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The next write to the kernel fails."""
+
+
+Step = Upsert | Delete | Sync | NodeChange | Restart | Failure
+
+
+class Rig(Protocol):
+    """A mode on a fake kernel of its own."""
+
+    def backend(self, settings: ProxySettings) -> Backend:
+        """A back end for the node `HERE` on this kernel that knows nothing of earlier ones."""
+
+    def fail_next(self) -> None:
+        """Have the next write fail, with nothing written."""
+
+    def content(self) -> Any:
+        """All that is in the kernel, equal for two kernels with the same content."""
+
+
+@dataclass
+class _World:
+    """The objects that exist, as the API would list them."""
+
+    objects: dict[tuple[str, str, str], Object] = field(default_factory=dict)
+
+    def apply(self, step: Upsert | Delete, state: ProxyState) -> None:
+        if isinstance(step, Upsert):
+            metadata = step.obj["metadata"]
+            self.objects[step.obj["kind"], metadata["namespace"], metadata["name"]] = step.obj
+            feed(state, step.obj)
+        else:
+            self.objects.pop((step.kind, step.namespace, step.name), None)
+            delete = state.delete_service if step.kind == "Service" else state.delete_slice
+            delete(step.namespace, step.name)
+
+
+async def ends_like_a_fresh_start(
+    rig: Rig, fresh: Rig, family: Family, start: ProxySettings, steps: Sequence[Step]
+) -> None:
+    """Play `steps` on `rig` as the loop would, and assert that its kernel ends like that of `fresh`.
+
+    Also: what stands is what is wanted, and a restarted agent finds nothing to write.
+    """
+    world, state = _World(), ProxyState(family)
+    chosen, facts = start, NodeFacts()
+    backend, full = rig.backend(start), True
+    for step in (*steps, Sync()):
+        match step:
+            case Upsert() | Delete():
+                world.apply(step, state)
+            case NodeChange():
+                facts = step.facts
+                full |= backend.configure(facts)
+            case Restart():
+                chosen = step.settings
+                backend, full = rig.backend(chosen), True
+                backend.configure(facts)
+            case Failure():
+                rig.fail_next()
+            case Sync():
+                full = not await _synced(backend, state, full=full or step.full)
+    if full:  # the last write was made to fail
+        assert await _synced(backend, state, full=True)
+
+    other = ProxyState(family)
+    feed(other, *world.objects.values())
+    other.collect()
+    fresh_backend = fresh.backend(chosen)
+    fresh_backend.configure(facts)
+    await fresh_backend.sync(other, None)
+    assert rig.content() == fresh.content()
+    assert differences(await backend.wanted(state), await backend.standing()) == ()
+
+    restarted = rig.backend(chosen)
+    restarted.configure(facts)
+    assert not (await restarted.sync(other, None)).wrote
+    assert not (await restarted.sync(other, other.collect())).wrote
+
+
+async def _synced(backend: Backend, state: ProxyState, *, full: bool) -> bool:
+    """One sync; False if it failed, so that the next must be a full one."""
+    changes = state.collect()
+    try:
+        await backend.sync(state, None if full else changes)
+    except KernelError:
+        return False
+    state.mark_synced()
+    return True
+
+
+# what the sequences are made of
+
+_NAMES = ("ns1/a", "ns1/b", "ns2/a", "ns2/c")
+_CLUSTER_IPS = {name: (f"172.30.0.{index}", f"fd00:30::{index}") for index, name in enumerate(_NAMES, 1)}
+_PORTS: tuple[tuple[Object, ...], ...] = (
+    ({"name": "p80", "port": 80},),
+    ({"port": 80},),
+    ({"name": "p80", "port": 80, "nodePort": 30001},),
+    ({"name": "p80", "port": 80, "nodePort": 30001}, {"name": "p443", "port": 443, "nodePort": 30002}),
+    ({"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}),
+    ({"name": "p80", "port": 81, "protocol": "SCTP", "nodePort": 30003},),
+    (),
+)
+_SLICE_PORTS: tuple[tuple[Object, ...], ...] = (
+    ({"name": "p80", "port": 8080},),
+    ({"name": "", "port": 8080},),
+    ({"name": "p80", "port": 8080}, {"name": "p443", "port": 8443}),
+    ({"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5353}),
+    ({"name": "p80", "port": 8080}, {"name": "p80", "port": 8081}),
+    ({"name": "p80", "port": 8080, "protocol": "SCTP"},),
+    ({"name": "p80", "port": None}, {"name": None, "port": 8080}),
+)
+_EXTERNAL = ((), ("1.2.3.4", "2001:db8::4"), ("1.2.3.5", "not an address", "1.2.3.4"), ("10.0.0.1",))
+_INGRESS: tuple[tuple[Object, ...], ...] = (
+    (),
+    ({"ip": "5.6.7.8"}, {"ip": "2001:db8::8"}),
+    ({"ip": "5.6.7.8", "ipMode": "Proxy"}, {"hostname": "balancer.example"}),
+    ({"ip": "5.6.7.9", "ipMode": "VIP"}, {"ip": "5.6.7.8"}),
+)
+_RANGES = (
+    (),
+    ("203.0.113.0/25", " fd00:113::/64"),
+    ("10.0.0.0/8", "fd00::/8"),
+    ("0.0.0.0/0",),
+    ("nonsense",),
+)
+_LABELS = (
+    {},
+    {},
+    {},
+    {"service.kubernetes.io/headless": ""},
+    {"service.kubernetes.io/service-proxy-name": "other"},
+)
+_POLICIES = ("Cluster", "Local")
+
+
+def _service(
+    name: str,
+    kind: str,
+    ports: tuple[Object, ...],
+    external: tuple[str, ...],
+    balancer: tuple[Any, ...],
+    **more: Any,
+) -> Object:
+    ingress, ranges = balancer
+    four, six = _CLUSTER_IPS[name]
+    headless, internal, external_policy, affinity, timeout, created, labels = more["rest"]
+    affine = {"clientIP": {"timeoutSeconds": timeout}} if affinity == "ClientIP" else None
+    return service(
+        name,
+        "None" if headless else four,
+        ports,
+        labels=labels,
+        ingress=ingress if kind == "LoadBalancer" else (),
+        created=f"2026-01-0{created}T00:00:00Z",
+        type=kind,
+        clusterIPs=["None"] if headless else [four, six],
+        ipFamilies=["IPv4", "IPv6"],
+        externalIPs=list(external),
+        loadBalancerSourceRanges=list(ranges),
+        internalTrafficPolicy=internal,
+        externalTrafficPolicy=external_policy,
+        sessionAffinity=affinity,
+        sessionAffinityConfig=affine,
+        healthCheckNodePort=31000 if kind == "LoadBalancer" and external_policy == "Local" else 0,
+    )
+
+
+_services = st.builds(
+    _service,
+    st.sampled_from(_NAMES),
+    st.sampled_from(("ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer", "ExternalName")),
+    st.sampled_from(_PORTS),
+    st.sampled_from(_EXTERNAL),
+    st.tuples(st.sampled_from(_INGRESS), st.sampled_from(_RANGES)),
+    rest=st.tuples(
+        st.sampled_from((False,) * 9 + (True,)),
+        st.sampled_from(_POLICIES),
+        st.sampled_from(_POLICIES),
+        st.sampled_from(("None", "ClientIP")),
+        st.sampled_from((60, 10800)),
+        st.integers(1, 3),
+        st.sampled_from(_LABELS),
+    ),
+)
+
+_CONDITIONS = (
+    (True, None, None),
+    (None, None, None),
+    (False, True, True),
+    (False, False, True),
+    (False, None, None),
+)
+_HINTS = (((), ()), ((), ()), (("zone-a",), ()), (("zone-a", "zone-b"), (HERE,)), (("zone-b",), (THERE,)))
+
+
+def _endpoints(family: Family) -> st.SearchStrategy[Object]:
+    address = "10.1.0.{}" if family is Family.IPV4 else "fd00:1::{}"
+    wrong = "fd00:1::1" if family is Family.IPV4 else "10.1.0.1"
+    addresses = (*(address.format(host) for host in range(1, 7)), wrong)
+
+    def made(where: str, node: str, conditions: tuple[Any, ...], hints: tuple[Any, ...]) -> Object:
+        ready, serving, terminating = conditions
+        zones, nodes = hints
+        return endpoint(
+            where, node, ready=ready, serving=serving, terminating=terminating, zones=zones, nodes=nodes
+        )
+
+    return st.builds(
+        made,
+        st.sampled_from(addresses),
+        st.sampled_from((HERE, THERE, THERE, "")),
+        st.sampled_from(_CONDITIONS),
+        st.sampled_from(_HINTS),
+    )
+
+
+def _slices(family: Family) -> st.SearchStrategy[Object]:
+    other = "IPv6" if family is Family.IPV4 else "IPv4"
+
+    def made(
+        name: str, suffix: str, owner: str, kind: str, ports: tuple[Object, ...], found: list[Object]
+    ) -> Object:
+        labels = {} if owner == "own" else {"kubernetes.io/service-name": owner}
+        labels |= {"service.kubernetes.io/headless": ""} if owner == "headless" else {}
+        return slice_of(name, *found, suffix=suffix, ports=ports, address_type=kind, labels=labels)
+
+    return st.builds(
+        made,
+        st.sampled_from(_NAMES),
+        st.sampled_from("xy"),
+        st.sampled_from(("own",) * 8 + ("a", "", "headless")),
+        st.sampled_from((str(family),) * 8 + (other, "FQDN")),
+        st.sampled_from(_SLICE_PORTS),
+        st.lists(_endpoints(family), max_size=5),
+    )
+
+
+_deletions = st.builds(
+    lambda name, suffix: (
+        Delete("EndpointSlice", name.split("/")[0], f"{name.split('/')[1]}-{suffix}")
+        if suffix
+        else Delete("Service", *name.split("/"))
+    ),
+    st.sampled_from(_NAMES),
+    st.sampled_from(("", "x", "y")),
+)
+
+_NODES = (
+    NodeFacts(),
+    NodeFacts("zone-a", (ip_address("10.0.0.1"), ip_address("fd00::1")), ("10.1.0.0/24", "fd00:1::/64")),
+    NodeFacts("zone-b", (ip_address("10.0.0.1"), ip_address("fd00::1")), ("10.1.0.0/24", "fd00:1::/64")),
+    NodeFacts("zone-a", (ip_address("203.0.113.7"),), ("10.2.0.0/24",)),
+)
+
+_PLAIN = ProxySettings(cluster_cidr="10.1.0.0/16,fd00:1::/64")
+SETTINGS = (
+    _PLAIN,
+    replace(_PLAIN, masquerade_all=True),
+    replace(_PLAIN, localhost_node_ports=False, masquerade_bit=9),
+    replace(_PLAIN, node_port_addresses=("10.0.0.0/24", "fd00::/64")),
+    replace(_PLAIN, node_port_addresses=("127.0.0.0/8", "10.0.0.0/24")),
+    ProxySettings(detect_local_mode=DetectLocalMode.NODE_CIDR),
+    ProxySettings(detect_local_mode=DetectLocalMode.BRIDGE_INTERFACE, bridge_interface="cni0"),
+    ProxySettings(detect_local_mode=DetectLocalMode.INTERFACE_NAME_PREFIX, interface_name_prefix="veth"),
+    ProxySettings(),
+)
+"""What a sequence may start or restart with; a mode may map it further (its own mode, its own layout)."""
+
+
+def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
+    changes = (
+        st.builds(Upsert, _services)
+        | st.builds(Upsert, _slices(family))
+        | st.builds(Upsert, _slices(family))
+        | _deletions
+    )
+    rare = st.sampled_from(
+        (
+            *(NodeChange(facts) for facts in _NODES),
+            *(Restart(chosen) for chosen in SETTINGS),
+            Failure(),
+            Sync(full=True),
+        )
+    )
+    # One of a kind per branch: hypothesis draws branches with equal weight.
+    return st.lists(changes | changes | st.just(Sync()) | rare, min_size=1, max_size=25)
+
+
+SEQUENCES_OF = {family: _sequences(family) for family in Family}
+"""Strategies of lists of steps, by family. Start with any of `SETTINGS`."""
