@@ -27,8 +27,10 @@ class ServiceHealth:
     node_name: str
     _ports: dict[ServiceKey, dict[ServicePortName, _PortHealth]] = field(default_factory=dict)
 
-    def take(self, state: ProxyState, changes: Changes) -> None:
-        """Take in what a sync has changed."""
+    def take(self, state: ProxyState, changes: Changes) -> bool:
+        """Take in what a sync has changed. True if it concerns which Services have a health port, or which port."""
+        touched = {(name.namespace, name.name) for name in changes.removed | changes.updated}
+        before = {service: self._port(service) for service in touched}
         for name in changes.removed:
             self._forget(name)
         for name in changes.updated:
@@ -43,17 +45,21 @@ class ServiceHealth:
             )
             group = self._ports.setdefault((name.namespace, name.name), {})
             group[name] = _PortHealth(port.health_check_port, here)
+        return any(self._port(service) != port for service, port in before.items())
 
     def ports(self) -> Mapping[ServiceKey, int]:
         """The health port of every Service that has one."""
-        return {
-            service: next(iter(group.values())).health_port for service, group in self._ports.items() if group
-        }
+        return {service: self._port(service) for service in self._ports}
 
     def local_endpoints(self, service: ServiceKey) -> int:
         """How many ready endpoints of the Service are on this node; one behind several ports counts once."""
         group = self._ports.get(service, {})
         return len(frozenset().union(*(port.ready_here for port in group.values())))
+
+    def _port(self, service: ServiceKey) -> int:
+        """The health port of a Service, which all its ports share; 0 if there is none."""
+        group = self._ports.get(service)
+        return max(port.health_port for port in group.values()) if group else 0
 
     def _forget(self, name: ServicePortName) -> None:
         service = (name.namespace, name.name)

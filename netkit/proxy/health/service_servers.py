@@ -72,9 +72,7 @@ class ServiceHealthServers:
     async def after_sync(self, synced: Synced) -> None:
         """See `Follower`."""
         services = self._services.setdefault(synced.state.family, ServiceHealth(self._node_name))
-        before = services.ports()
-        services.take(synced.state, synced.changes)
-        if services.ports() != before:
+        if services.take(synced.state, synced.changes):
             self._changed.set()
 
     async def run(self) -> None:

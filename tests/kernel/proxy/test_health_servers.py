@@ -127,6 +127,9 @@ class Proxy:
                     return answer
                 await asyncio.sleep(0.005)
 
+    def warnings(self) -> list[Object]:
+        return [event for event in self.api.all(EVENT) if event["type"] == "Warning"]
+
     def take(self, address: str, port: int) -> socket.socket:
         """Have somebody else listen there."""
         sock = netns.socket_in(self.space, socket.AF_INET, socket.SOCK_STREAM)
@@ -201,7 +204,7 @@ async def test_each_family_has_its_own_server_on_the_same_port(proxy: Proxy) -> 
         answer = await proxy.until("fd01::1", HEALTH_PORT, 503)
         assert answer
         assert answer.document["localEndpoints"] == 0
-    assert not proxy.api.all(EVENT)
+    assert not proxy.warnings()
 
 
 async def test_node_port_addresses_say_where(proxy: Proxy) -> None:
@@ -220,8 +223,8 @@ async def test_a_taken_port_is_told_and_others_are_not_concerned(proxy: Proxy) -
     with proxy.take("192.0.2.1", HEALTH_PORT):
         async with proxy.working():
             await proxy.until("192.0.2.1", 32001, 200)
-            await until(lambda: proxy.api.all(EVENT))
-            (event,) = proxy.api.all(EVENT)
+            await until(lambda: proxy.warnings())
+            (event,) = proxy.warnings()
             assert event["reason"] == "FailedToStartServiceHealthcheck"
             assert event["type"] == "Warning"
             assert event["involvedObject"]["kind"] == "Service"
@@ -241,7 +244,7 @@ async def test_a_port_that_becomes_free_is_taken(proxy: Proxy) -> None:
     taken = proxy.take("192.0.2.1", HEALTH_PORT)
     async with running(servers.run()):
         await servers.after_sync(Synced(state, changes, SyncReport(True, False), ProxyMetrics()))
-        await until(lambda: proxy.api.all(EVENT))
+        await until(lambda: proxy.warnings())
         taken.close()
         await proxy.until("192.0.2.1", HEALTH_PORT, 200)
     await reports.close()
@@ -255,14 +258,14 @@ async def test_an_address_that_becomes_free_is_taken(proxy: Proxy) -> None:
     )
     taken = proxy.take("192.0.2.1", 4000)
     async with running(server.run()):
-        await until(lambda: proxy.api.all(EVENT))
+        await until(lambda: proxy.warnings())
         taken.close()
         async with asyncio.timeout(10):
             await server.started()
         answer = await proxy.get("192.0.2.1", 4000)
         assert answer
         assert answer.body == "hello"
-    assert len(proxy.api.all(EVENT)) == 1
+    assert len(proxy.warnings()) == 1
     await reports.close()
 
 
@@ -297,6 +300,8 @@ async def test_health_and_metrics_of_the_proxy(proxy: Proxy) -> None:
         profile = await proxy.get("127.0.0.1", 10249, "/debug/pprof/")
         assert profile
         assert profile.status == 404
+        (event,) = proxy.api.all(EVENT)
+        assert (event["type"], event["reason"]) == ("Normal", "Starting")
         assert await proxy.get("192.0.2.1", 10249, "/metrics") is None, "for the node itself only"
     assert await proxy.get("127.0.0.1", 10256, "/healthz") is None
 
@@ -312,8 +317,8 @@ async def test_a_taken_address_is_told_and_the_rules_are_written(proxy: Proxy) -
     await proxy.add(NODE_HERE)
     with proxy.take("127.0.0.1", 10249):
         async with proxy.working():
-            await until(lambda: proxy.api.all(EVENT))
-            (event,) = proxy.api.all(EVENT)
+            await until(lambda: proxy.warnings())
+            (event,) = proxy.warnings()
             assert event["reason"] == "FailedToStartMetricsServer"
             assert event["involvedObject"]["kind"] == "Node"
             assert await proxy.until("127.0.0.1", 10256, 200, "/healthz")

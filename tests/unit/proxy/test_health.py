@@ -168,10 +168,12 @@ class Services:
         self.state = ProxyState(Family.IPV4)
         self.health = ServiceHealth("here")
 
-    def have(self, *objects: Object) -> None:
+    def have(self, *objects: Object) -> bool:
+        """Whether servers have to be opened or closed."""
         feed(self.state, *objects)
-        self.health.take(self.state, self.state.collect())
+        concerned = self.health.take(self.state, self.state.collect())
         self.state.mark_synced()
+        return concerned
 
 
 def web(**spec: Any) -> Object:
@@ -197,7 +199,7 @@ def test_local_ready_addresses_are_counted_once() -> None:
     )
     assert services.health.ports() == {WEB: 32000}
     assert services.health.local_endpoints(WEB) == 2
-    services.have(behind(endpoint("10.0.0.7", "here"), suffix="b"))
+    assert not services.have(behind(endpoint("10.0.0.7", "here"), suffix="b"))
     assert services.health.local_endpoints(WEB) == 3
     services.have(behind(draining("10.0.0.1", "here")))
     assert services.health.local_endpoints(WEB) == 1
@@ -214,7 +216,7 @@ def test_local_ready_addresses_are_counted_once() -> None:
 def test_only_balanced_services_with_local_policy_have_a_server(spec: dict[str, Any]) -> None:
     services = Services()
     services.have(web(), behind(endpoint("10.0.0.1", "here")))
-    services.have(web(**spec))
+    assert services.have(web(**spec))
     assert services.health.ports() == {}
     assert services.health.local_endpoints(WEB) == 0
 
@@ -223,14 +225,14 @@ def test_a_deleted_service_is_forgotten() -> None:
     services = Services()
     services.have(web(), service("ns2/other", "172.30.0.42", **{**LOCAL, "healthCheckNodePort": 32001}))
     services.state.delete_service("ns1", "web")
-    services.have()
+    assert services.have()
     assert services.health.ports() == {("ns2", "other"): 32001}
 
 
 def test_another_port_number() -> None:
     services = Services()
     services.have(web(), behind(endpoint("10.0.0.1", "here")))
-    services.have(web(healthCheckNodePort=32005))
+    assert services.have(web(healthCheckNodePort=32005))
     assert services.health.ports() == {WEB: 32005}
     assert services.health.local_endpoints(WEB) == 1
 

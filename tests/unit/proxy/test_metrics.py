@@ -20,6 +20,7 @@ from netkit.proxy.local_endpoints import LocalEndpointCounts, unserved_policies
 from netkit.proxy.metrics import PROGRAMMING_BOUNDS, SYNC_BOUNDS, AgentMetrics, Histogram, ProxyMetrics
 from netkit.proxy.servers.exposition import expose
 from netkit.proxy.servers.healthz import health_pages
+from netkit.proxy.servers.http import parse_bind_address
 from netkit.proxy.servers.metrics_pages import metrics_pages
 from netkit.proxy.services import Protocol, ServicePortName
 from netkit.proxy.settings import ProxyMode
@@ -274,3 +275,19 @@ def test_every_number_of_a_family_is_shown_in_some_mode() -> None:
     for field in dataclasses.fields(ProxyMetrics):
         if field.name != "unchanged_syncs_total":
             assert f"kubeproxy_{field.name}" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::]:80", ("::", 80)),
+        ("[fd00::1]:80", ("fd00::1", 80)),
+        ("0.0.0.0", ("0.0.0.0", 10249)),
+        ("fd00::1", ("fd00::1", 10249)),
+        ("[fd00::1]", ("fd00::1", 10249)),
+    ],
+)
+def test_bind_addresses(text: str, expected: tuple[str, int]) -> None:
+    address, port = parse_bind_address(text, 10249)
+    assert (str(address), port) == expected
