@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from netkit.cli import api_commands, auth_commands, cluster_commands, image_commands, machine_commands
+from netkit.cli import (
+    api_commands,
+    auth_commands,
+    cluster_commands,
+    image_commands,
+    machine_commands,
+    proxy_commands,
+)
 from netkit.cli.output import Format, print_error, print_json
 
 app = typer.Typer(
@@ -23,6 +30,7 @@ app = typer.Typer(
 )
 cluster_commands.register(app)
 machine_commands.register(app)
+proxy_commands.register(app)
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")
