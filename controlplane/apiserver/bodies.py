@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from controlplane.apiserver import yaml_bodies
 from controlplane.apiserver.options import FieldValidation
 from controlplane.apiserver.registry.requests import PatchType
 from controlplane.errors import BadRequest, Cause, Object, UnsupportedMediaType, invalid
+from controlplane.meta import yaml_json
 from controlplane.meta.go_values import go_value
 from controlplane.resources.kind import Checked, Kind
 from controlplane.schema import duplicates, protobuf, strict
@@ -88,7 +88,7 @@ def _decode_json(body: bytes, target: Target) -> Decoded:
 
 def _decode_yaml(body: bytes, target: Target) -> Decoded:
     try:
-        found = yaml_bodies.parse(body)
+        found = yaml_json.parse(body)
     except ValueError as error:
         raise ValueError(f"{_NO_KIND}: {error}") from error
     return Decoded(found.value, (), found.repeated)
@@ -252,7 +252,7 @@ def _apply_body(body: bytes) -> PatchBody:
     faults: list[str] = []
     if doubled:
         try:
-            found = yaml_bodies.parse(body)
+            found = yaml_json.parse(body)
         except ValueError as error:
             raise BadRequest(f"error decoding YAML: {error}") from error
         value = found.value

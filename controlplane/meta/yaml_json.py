@@ -1,6 +1,7 @@
-"""YAML bodies as JSON values, with what Go's converter would say about them.
+"""YAML as JSON values, with what Go's converter would say about them.
 
-Called by `bodies.py`. Aliases are counted before anything is made of them: a short text can stand for gigabytes.
+Called wherever Kubernetes' programs read YAML: bodies of requests, configuration files. Aliases are counted before
+anything is made of them: a short text can stand for gigabytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MAX_DEPTH = 250
 
 
 @dataclass(frozen=True, slots=True)
-class YamlBody:
+class JsonValue:
     """`repeated`: one line for each key that is there twice, as Go's decoder words it; the last one counts."""
 
     value: Any
@@ -84,13 +85,13 @@ for _tag in ("omap", "pairs"):
     _JsonLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _sequence)
 
 
-def parse(body: bytes) -> YamlBody:
+def parse(body: bytes) -> JsonValue:
     """The one document of a body; None for an empty one. Raises ValueError."""
     loader = _JsonLoader(body)
     try:
         node = loader.get_single_node()
         if node is None:
-            return YamlBody(None)
+            return JsonValue(None)
         _check_size(node)
         value = loader.construct_document(node)
     except yaml.MarkedYAMLError as fault:
@@ -105,7 +106,7 @@ def parse(body: bytes) -> YamlBody:
         raise ValueError(f"error converting YAML to JSON: yaml: {fault}") from fault
     finally:
         loader.dispose()
-    return YamlBody(value, tuple(loader.repeated))
+    return JsonValue(value, tuple(loader.repeated))
 
 
 def _check_size(root: yaml.Node) -> None:
