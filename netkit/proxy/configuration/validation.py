@@ -159,7 +159,8 @@ def _binding(config: KubeProxyConfiguration) -> Iterator[Cause]:
     )
     if config.healthz_bind_address:
         yield from host_port(config.healthz_bind_address, child(_ROOT, "HealthzBindAddress"))
-    yield from host_port(config.metrics_bind_address, child(_ROOT, "MetricsBindAddress"))
+    if config.metrics_bind_address:
+        yield from host_port(config.metrics_bind_address, child(_ROOT, "MetricsBindAddress"))
 
 
 def host_port(text: str, path: str) -> Iterator[Cause]:
