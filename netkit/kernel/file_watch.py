@@ -21,10 +21,11 @@ _ROOM = 1 << 16
 class FileWatch:
     """Watches the directories that hold the file and what it links to; the file need not exist, its directory must.
 
-    Use as a context manager. Raises KernelError when the directory cannot be watched.
+    `content` is what the caller knows the file to hold (None: what it holds now). Use as a context manager. Raises
+    KernelError when the directory cannot be watched.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
         self._path = path
         self._fd = syscalls.inotify_init1(syscalls.IN_NONBLOCK | syscalls.IN_CLOEXEC)
         try:
@@ -33,10 +34,10 @@ class FileWatch:
         except OSError as error:
             os.close(self._fd)
             raise from_os_error(error, f"watch {path}") from error
-        self._content = self._read()
+        self._content = self._read() if content is None else content
 
     async def changed(self) -> None:
-        """Return as soon as the content differs from what it was when the watch began, or at the last return.
+        """Return as soon as the content differs from what is known, which it then is.
 
         A file that is gone has not changed: it may be about to be replaced.
         """

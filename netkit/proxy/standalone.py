@@ -78,7 +78,8 @@ def run(texts: Mapping[str, Sequence[str]]) -> None:
     if given.flag("version"):
         print(f"Kubernetes {KUBERNETES_VERSION}")
         return
-    options = complete(given, _read_file(given.text("config")))
+    file = _read_file(given.text("config"))
+    options = complete(given, file)
     log_as(options.configuration.logging)
     if options.warning:
         log.warning("using lenient decoding as strict decoding failed: %s", options.warning)
@@ -89,7 +90,7 @@ def run(texts: Mapping[str, Sequence[str]]) -> None:
     elif options.cleanup:
         asyncio.run(clean_up(options))
     else:
-        asyncio.run(serve(options))
+        asyncio.run(serve(options, file))
 
 
 async def clean_up(options: Options) -> None:
@@ -98,21 +99,22 @@ async def clean_up(options: Options) -> None:
         await remove_leftovers(Site(node_name(options.configuration), ns), list(Family))
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, file: bytes | None = None) -> None:
     """Be the proxy until SIGTERM or SIGINT; with `init_only` do the preparations and return.
 
-    Raises ProxyError, ConfigurationChanged, KubeconfigError, ConfigurationError and KernelError.
+    `file` is the content of the configuration file that the options were made from. Raises ProxyError,
+    ConfigurationChanged, KubeconfigError, ConfigurationError and KernelError.
     """
     stop = _stop_signals()
     async with AsyncExitStack() as stack:
         ns = stack.enter_context(_namespace(options))
-        work: list[Coroutine[Any, Any, None]] = [_until(stop)]
-        if options.config_file:
-            watch = stack.enter_context(FileWatch(Path(options.config_file)))
-            work.append(_end_on_change(watch))
+        watch = (
+            stack.enter_context(FileWatch(Path(options.config_file), file)) if options.config_file else None
+        )
         client = Client(credentials(options).transport(), f"kube-proxy/{VERSION}")
         stack.push_async_callback(client.close)
-        await _first_of(*work, _work(options, ns, client))
+        ends = [_end_on_change(watch)] if watch is not None else []
+        await _first_of(_until(stop), *ends, _work(options, ns, client))
 
 
 def node_name(config: KubeProxyConfiguration) -> str:
@@ -153,6 +155,7 @@ async def _work(options: Options, ns: Namespace, client: Client) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(agent.run(), name="proxy agent")
         await agent.synced()
+        log.info("%s: all rules stand", node.name)
         await _take_over(settings.mode, site)
 
 
