@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,13 +33,15 @@ _CONNECT_SECONDS = 5.0
 _REQUEST_SECONDS = 60.0
 _STREAM_SILENCE_SECONDS = 660.0
 _DEAD_PEER_MILLISECONDS = 20_000
+_TOKEN_SECONDS = 60.0
 
 
 class HttpsTransport:
     """Connections to `server_url` (`https://ADDRESS:PORT`).
 
-    `ca` verifies the server; `certificate` with `key` identify the client by TLS, or `token` by a bearer
-    header. `socket_factory` makes the sockets. A silent death of the peer is noticed after 20 s, as
+    `ca` verifies the server ("": the machine's own authorities do, `insecure`: nobody does); `certificate` with
+    `key` identify the client by TLS, or `token` by a bearer header, or what `token_file` holds, which is read anew
+    every minute. `socket_factory` makes the sockets. A silent death of the peer is noticed after 20 s, as
     keep-alives are sent.
     """
 
@@ -50,11 +53,14 @@ class HttpsTransport:
         certificate: Pem | None = None,
         key: Pem | None = None,
         token: str = "",
+        token_file: Path | None = None,
+        insecure: bool = False,
         socket_factory: SocketFactory | None = None,
         request_timeout: float = _REQUEST_SECONDS,
     ) -> None:
         self._server_url = server_url.rstrip("/")
-        self._tls = tls_context(ca, certificate, key)
+        self._tls = tls_context(ca, certificate, key, insecure=insecure)
+        self._token = _TokenFile(token_file) if token_file else None
         self._headers = {"accept-encoding": "identity"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
@@ -74,7 +80,7 @@ class HttpsTransport:
             async with self._open().request(
                 method,
                 self._url(path, query),
-                headers=headers,
+                headers=self._with_token(headers),
                 data=body or None,
                 timeout=self._request_timeout,
             ) as answer:
@@ -96,7 +102,11 @@ class HttpsTransport:
         )
         try:
             async with self._open().request(
-                method, self._url(path, query), headers=headers, data=body or None, timeout=timeout
+                method,
+                self._url(path, query),
+                headers=self._with_token(headers),
+                data=body or None,
+                timeout=timeout,
             ) as answer:
                 yield Stream(answer.status, _lower(answer.headers), answer.content.iter_any())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -116,6 +126,11 @@ class HttpsTransport:
                 connector=connector, headers=self._headers, auto_decompress=False, trust_env=False
             )
         return self._session
+
+    def _with_token(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        if self._token is None:
+            return headers
+        return {**(headers or {}), "authorization": f"Bearer {self._token.read()}"}
 
     def _make_socket(self, address: tuple[int, int, int, str, object]) -> socket.socket:
         family, type_, protocol = address[:3]
@@ -137,10 +152,41 @@ class HttpsTransport:
         return ConnectionFailed(f"{self._server_url}: {error}")
 
 
-def tls_context(ca: Pem, certificate: Pem | None = None, key: Pem | None = None) -> ssl.SSLContext:
-    """A client's TLS context that trusts `ca` alone. Key material given as text never touches a disk."""
+class _TokenFile:
+    """A token that is replaced in its file before it expires, as a pod's is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = ""
+        self._read_at = 0.0
+
+    def read(self) -> str:
+        """The token. OSError if there is no file; a file that went away leaves the last token."""
+        if not self._token or time.monotonic() - self._read_at > _TOKEN_SECONDS:
+            try:
+                self._token = self._path.read_text().strip()
+            except OSError:
+                if not self._token:
+                    raise
+            self._read_at = time.monotonic()
+        return self._token
+
+
+def tls_context(
+    ca: Pem, certificate: Pem | None = None, key: Pem | None = None, *, insecure: bool = False
+) -> ssl.SSLContext:
+    """A client's TLS context that trusts `ca` alone, or without one whom the machine trusts.
+
+    `insecure` takes any server for the right one. Key material given as text never touches a disk.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=_text(ca))
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif text := _text(ca):
+        context.load_verify_locations(cadata=text)
+    else:
+        context.load_default_certs()
     if certificate is not None:
         if key is None:
             raise ValueError("a client certificate needs its key")

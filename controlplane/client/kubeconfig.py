@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from controlplane.client.https import HttpsTransport, SocketFactory
 
 _LOCK_SECONDS = 5.0
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds its token and the authority of the API server."""
 
 
 class KubeconfigError(Exception):
@@ -31,7 +33,10 @@ class KubeconfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """All a client needs to reach one cluster as one user. PEM texts; empty strings for what is not used."""
+    """All a client needs to reach one cluster as one user. PEM texts; empty strings for what is not used.
+
+    Without `ca` the server is one the machine trusts anyway, with `insecure` it is not looked at.
+    """
 
     server: str
     ca: str
@@ -39,6 +44,8 @@ class Credentials:
     key: str = ""
     token: str = ""
     namespace: str = "default"
+    token_file: str = ""
+    insecure: bool = False
 
     def transport(self, socket_factory: SocketFactory | None = None) -> HttpsTransport:
         """A transport with these credentials."""
@@ -51,6 +58,8 @@ class Credentials:
             certificate=self.certificate or None,
             key=self.key or None,
             token=self.token,
+            token_file=Path(self.token_file) if self.token_file else None,
+            insecure=self.insecure,
             socket_factory=socket_factory,
         )
 
@@ -68,14 +77,40 @@ def load(path: Path, context: str = "") -> Credentials:
     chosen = _named(config, "contexts", "context", context, path)
     cluster = _named(config, "clusters", "cluster", chosen.get("cluster", ""), path)
     user = _named(config, "users", "user", chosen.get("user", ""), path)
+    if "exec" in user or "auth-provider" in user:
+        raise KubeconfigError(
+            f"{path}: user {chosen.get('user')} gets its credentials from a program, which is not supported here"
+        )
+    token_file = user.get("tokenFile") or ""
     return Credentials(
         server=cluster.get("server", ""),
         ca=_material(cluster, "certificate-authority", path),
         certificate=_material(user, "client-certificate", path),
         key=_material(user, "client-key", path),
-        token=user.get("token", ""),
+        # A file with a token counts before a token, as for kubectl.
+        token="" if token_file else user.get("token", ""),
         namespace=chosen.get("namespace") or "default",
+        token_file=str(path.parent / token_file) if token_file else "",
+        insecure=bool(cluster.get("insecure-skip-tls-verify")),
     )
+
+
+def in_cluster() -> Credentials:
+    """The credentials a pod finds inside itself: its ServiceAccount's. Raises KubeconfigError outside of a pod."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port:
+        raise KubeconfigError(
+            "unable to load in-cluster configuration,"
+            " KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined"
+        )
+    token = SERVICE_ACCOUNT / "token"
+    try:
+        ca = (SERVICE_ACCOUNT / "ca.crt").read_text()
+        token.read_text()
+    except OSError as error:
+        raise KubeconfigError(f"unable to load in-cluster configuration: {error}") from None
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    return Credentials(server, ca, token_file=str(token))
 
 
 def write_context(path: Path, name: str, credentials: Credentials, *, current: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The few system calls Python 3.11 does not offer: setns, unshare, mount, umount2, pivot_root, prctl.
+"""The few system calls Python 3.11 does not offer: setns, unshare, mount, umount2, pivot_root, prctl, inotify.
 
 Called by the modules of `netkit.kernel` only. Each raises OSError like `os` does; nothing here decides
 anything.
@@ -28,6 +28,13 @@ MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
+
+IN_NONBLOCK = os.O_NONBLOCK
+IN_CLOEXEC = os.O_CLOEXEC
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
 
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
@@ -99,3 +106,17 @@ def map_to_root(flags: int) -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/thread-self/{name}", "w") as file:
             file.write(text)
+
+
+def inotify_init1(flags: int) -> int:
+    """inotify_init1(2): the descriptor of a new queue of file events."""
+    fd = int(_libc.inotify_init1(flags))
+    _check(fd)
+    return fd
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2): events of `path` that are in `mask` go to the queue `fd`."""
+    number = int(_libc.inotify_add_watch(fd, os.fsencode(path), mask))
+    _check(number, path)
+    return number

@@ -1,21 +1,25 @@
-"""The proxy modes, and the back ends each of them has on one node. Called by whoever starts an agent.
+"""The proxy modes: the back ends each of them has on one node, and what each leaves behind there.
 
-The only module that knows all modes; they do not know each other.
+Called by whoever starts an agent. The only module that knows all modes; they do not know each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from netkit.kernel.iptables import IPTables, Variant
+from netkit.kernel import sysctl
+from netkit.kernel.errors import KernelError
+from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.netns import Namespace
 from netkit.kernel.nft import wire
 from netkit.kernel.nft.driver import NftTable
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.iptables.cleanup import Kept, cleanup_document
 from netkit.proxy.ipvs.backend import IPVSBackend
 from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.requirements import check
@@ -23,6 +27,10 @@ from netkit.proxy.nftables import names
 from netkit.proxy.nftables.backend import NftablesBackend, check_kernel
 from netkit.proxy.node_kernel import NamespaceKernel
 from netkit.proxy.settings import ProxyMode, ProxySettings
+
+log = logging.getLogger(__name__)
+
+_IPV6 = "net.ipv6.conf.all.disable_ipv6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +83,58 @@ def _ipvs(settings: ProxySettings, site: Site, family: Family) -> IPVSBackend:
         drivers.close()
         raise
     return IPVSBackend(site.node_name, settings, drivers)
+
+
+async def supported_families(mode: ProxyMode, site: Site) -> list[Family]:
+    """The families this machine can proxy in `mode`: those its iptables programs and its kernel know."""
+    if mode is ProxyMode.NFTABLES:
+        return [family for family in Family if family is Family.IPV4 or sysctl.present(site.ns, _IPV6)]
+    found = []
+    for family in Family:
+        try:
+            if await site.iptables(family).chain_exists("nat", "POSTROUTING"):
+                found.append(family)
+        except KernelError as error:
+            log.info("%s: no iptables for %s: %s", site.node_name, family, error)
+    return found
+
+
+async def remove_leftovers(site: Site, families: Sequence[Family], beside: ProxyMode | None = None) -> None:
+    """Remove what all modes but `beside` left in the kernel; None: of all modes. Safe to repeat.
+
+    What `beside` is at work with stays as it is. Everything is tried; raises an ExceptionGroup of KernelErrors with
+    what failed.
+    """
+    failed: list[KernelError] = []
+    for mode, clean in _CLEANERS.items():
+        if mode is beside:
+            continue
+        for family in families:
+            try:
+                if await clean(site, family, beside):
+                    log.info("%s %s: rules of mode %s removed", site.node_name, family, mode)
+            except KernelError as error:
+                failed.append(error)
+    if failed:
+        raise ExceptionGroup("encountered an error while tearing down rules", failed)
+
+
+async def _clean_iptables(site: Site, family: Family, beside: ProxyMode | None) -> bool:
+    """Both implementations of iptables are looked at: rules of either act."""
+    found = False
+    for variant in installed_variants(family.version):
+        iptables = IPTables(site.ns, variant, version=family.version, lock_file=site.lock_file)
+        document = cleanup_document(await iptables.save(), _SHARED_CHAINS.get(beside, ()))
+        if document:
+            await iptables.restore(document)
+            found = True
+    return found
+
+
+_SHARED_CHAINS: Mapping[ProxyMode | None, Kept] = {}
+"""Chains of the iptables mode that another mode uses under the same name."""
+
+_CLEANERS: Mapping[ProxyMode, Callable[[Site, Family, ProxyMode | None], Awaitable[bool]]] = {
+    ProxyMode.IPTABLES: _clean_iptables,
+}
+"""How each mode's left-overs are removed, without what the mode in the last argument uses. True: there were some."""

@@ -62,6 +62,10 @@ def proxy_settings(config: KubeProxyConfiguration, node_addresses: Sequence[Addr
         node_address=",".join(map(str, primary)) if _bound(config) is not None else "",
         min_sync_period=section.min_sync_period.seconds,
         sync_period=section.sync_period.seconds,
+        healthz_bind_address=config.healthz_bind_address,
+        metrics_bind_address=config.metrics_bind_address,
+        bind_address_hard_fail=config.bind_address_hard_fail,
+        enable_profiling=config.enable_profiling,
     )
 
 
