@@ -63,9 +63,7 @@ def decide(machine: Machine) -> Decision:
     if not machine.root:
         return Decision(Place.NOWHERE, "needs root, here as in a guest: use sudo")
     if machine.asked:
-        if machine.kernel:
-            return Decision(Place.GUEST, f"in a guest of the kernel {machine.kernel}")
-        return Decision(Place.NOWHERE, "the kernel named does not exist or cannot be executed")
+        return Decision(Place.GUEST, f"in a guest of the kernel {machine.kernel}")
     if machine.ip_vs:
         return Decision(Place.HERE, "on this kernel, which has ip_vs")
     lacking = "needs ip_vs in this kernel (modprobe ip_vs)"
@@ -102,12 +100,15 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("arguments", nargs="*", metavar="-- PYTEST_ARGUMENT")
     args = parser.parse_args(argv)
+    found = shutil.which(args.kernel or KERNEL) or ""
+    if args.kernel and not found:
+        parser.error(f"no kernel {args.kernel}")
     decision = decide(
         Machine(
             root=os.geteuid() == 0,
             ip_vs=not args.kernel and not ip_vs_missing(),
             architecture=platform.machine(),
-            kernel=os.path.abspath(found) if (found := shutil.which(args.kernel or KERNEL)) else "",
+            kernel=os.path.abspath(found) if found else "",
             asked=bool(args.kernel),
         )
     )
@@ -123,7 +124,7 @@ def main(argv: Sequence[str]) -> int:
             return run(
                 Request(
                     command=command,
-                    kernel=os.path.abspath(found or ""),
+                    kernel=os.path.abspath(found),
                     cwd=Path.cwd(),
                     env=environment(os.environ, [f"{_CHOSEN}=guest"], tty=sys.stdout.isatty()),
                     memory=args.mem,

@@ -18,7 +18,6 @@ from uml.lane import Machine, Place, decide, junit_directories
         (Machine(True, True, "aarch64"), Place.HERE, "has ip_vs"),
         (Machine(True, False, "x86_64", "/k"), Place.GUEST, "/k"),
         (Machine(True, True, "x86_64", "/k", asked=True), Place.GUEST, "/k"),
-        (Machine(True, True, "x86_64", "", asked=True), Place.NOWHERE, "does not exist"),
         (Machine(True, False, "x86_64"), Place.NOWHERE, "user-mode-linux"),
         (Machine(False, True, "x86_64", "/k", asked=True), Place.NOWHERE, "sudo"),
         (Machine(True, False, "aarch64"), Place.NOWHERE, "aarch64"),
