@@ -1,0 +1,165 @@
+"""Rows in one mode: its rules are brought into the world's node, connections are made, and what they meet is judged.
+
+Rows that need the same rules, i.e. the same cluster, node and settings, run together after one sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from netkit.proxy.addresses import Family
+from netkit.proxy.agent import node_facts
+from netkit.proxy.backend import Backend
+from netkit.proxy.services import ServicePortName
+from netkit.proxy.settings import ProxySettings
+from netkit.proxy.state import ProxyState
+from rows.format import Cluster, Expectation, Outcome, Row, Table
+from rows.judge import Judgement, enough, judge
+from rows.traffic import Job, Seen, Traffic
+from rows.varieties import Variety
+from rows.world import World
+
+_SILENCE = 0.4
+_PATIENCE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row in one mode. `judgement` None: skipped there."""
+
+    row: Row
+    variety: Variety
+    expected: Expectation
+    judgement: Judgement | None
+    rules: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.judgement is not None and not self.judgement.holds
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that share their rules."""
+
+    cluster: str
+    node: str
+    settings: ProxySettings
+    rows: tuple[Row, ...]
+
+
+def batches(rows: Sequence[Row]) -> list[Batch]:
+    """The rows by what rules they need, in the order of their first row."""
+    found: dict[tuple[str, str, ProxySettings], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.cluster, row.node, row.settings), []).append(row)
+    return [Batch(*key, tuple(group)) for key, group in found.items()]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """The rules of one node as they stand: a state and a back end per family."""
+
+    states: Mapping[Family, ProxyState]
+    backends: Mapping[Family, Backend]
+
+    async def sync(self, *, full: bool = False) -> None:
+        """Write what has changed in the states."""
+        for family, state in self.states.items():
+            changes = state.collect()
+            await self.backends[family].sync(state, None if full else changes)
+            state.mark_synced()
+
+    async def rules(self, row: Row) -> str:
+        """The rules that serve a row's service port, as text."""
+        if row.service is None:
+            return ""
+        name = ServicePortName(*row.service, row.service_port, row.protocol)
+        if self.states[row.family].port(name) is None:
+            return f"no rules: the proxy knows no service port {name}"
+        try:
+            sections = await self.backends[row.family].serving(self.states[row.family], name)
+        except NotImplementedError:
+            return ""
+        return "\n".join(
+            line for section in sections for line in (section.name, *(f"  {entry}" for entry in section.entries))
+        )
+
+
+class Runner:
+    """Runs rows of a table in a world."""
+
+    def __init__(self, table: Table, world: World, traffic: Traffic) -> None:
+        self.table = table
+        self.world = world
+        self.traffic = traffic
+
+    async def run(self, variety: Variety, rows: Sequence[Row] | None = None) -> list[Result]:
+        """All rows (or these) in one mode, in the order of the table."""
+        rows = self.table.rows if rows is None else rows
+        found: dict[str, Result] = {}
+        skipped = [row for row in rows if row.expected[variety.mode.value].skip]
+        for row in skipped:
+            found[row.title] = Result(row, variety, row.expected[variety.mode.value], None)
+        for batch in batches([row for row in rows if row.title not in found]):
+            async with self.proxy(variety, batch) as proxy:
+                for result in await self.measure(variety, batch.rows, proxy):
+                    found[result.row.title] = result
+        return [found[row.title] for row in rows]
+
+    @asynccontextmanager
+    async def proxy(self, variety: Variety, batch: Batch) -> AsyncIterator[Proxy]:
+        """The rules of a batch, on its node, until the end of the block."""
+        cluster = self.table.clusters[batch.cluster]
+        space = self.world.machines[batch.node]
+        self.world.serve_at(batch.node)
+        self.world.settle(batch.node)
+        backends = variety.backends(batch.settings, batch.node, space, self.world.directory)
+        proxy = Proxy({backend.family: state_of(cluster, backend.family) for backend in backends},
+                      {backend.family: backend for backend in backends})  # fmt: skip
+        facts = node_facts(cluster.nodes[batch.node])
+        try:
+            for backend in backends:
+                backend.configure(facts)
+            await proxy.sync(full=True)
+            yield proxy
+        finally:
+            for backend in backends:
+                await backend.cleanup()
+
+    async def measure(self, variety: Variety, rows: Sequence[Row], proxy: Proxy | None = None) -> list[Result]:
+        """Make the connections of rows whose rules stand, and judge."""
+        jobs = [job_of(row, row.expected[variety.mode.value], variety) for row in rows]
+        await asyncio.to_thread(self.traffic.run, jobs)
+        found = []
+        for row, job in zip(rows, jobs, strict=True):
+            expected = row.expected[variety.mode.value]
+            judgement = judge(row, expected, job.seen)
+            rules = await proxy.rules(row) if proxy and not judgement.holds else ""
+            found.append(Result(row, variety, expected, judgement, rules))
+        return found
+
+
+def job_of(row: Row, expected: Expectation, variety: Variety) -> Job:
+    """The connections of a row."""
+    sufficient = functools.partial(enough, expected, rotates=variety.rotates)
+
+    def done(seen: Sequence[Seen]) -> bool:
+        return sufficient(seen)
+
+    patience = _SILENCE if expected.outcome is Outcome.DROP else _PATIENCE
+    return Job(row.origin.machine, row.origin.source, row.targets, row.protocol, done, patience)
+
+
+def state_of(cluster: Cluster, family: Family) -> ProxyState:
+    """A state that has taken in the cluster's objects."""
+    state = ProxyState(family)
+    for item in cluster.of_kind("Service"):
+        state.upsert_service(item)
+    for item in cluster.of_kind("EndpointSlice"):
+        state.upsert_slice(item)
+    return state

@@ -1,0 +1,351 @@
+"""Connections, very many of them, and how each one ended. One thread, one epoll for clients and servers.
+
+Over veth links nearly everything happens within the caller's system calls, so one thread that plays both ends is faster
+than two. Every attempt uses a source port that was not used before: the kernel's translation decides on the first
+packet of a flow and would only be asked once otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, cycle
+
+from netkit.kernel import netns
+from netkit.proxy.addresses import Address
+from netkit.proxy.services import Protocol
+from rows import sctp
+from rows.format import Outcome, Target
+from rows.servers import SCTP, Handler, Servers, family_of, without_header
+from rows.world import World
+
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_ORIGINS_ICMP = (2, 3)
+_PORT_UNREACHABLE = {2: (3, 3), 3: (1, 4)}
+"""Type and code of "port unreachable", by the origin that tells ICMP from ICMPv6."""
+_WINDOW = 8
+_MOST = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How one attempt ended. `endpoint` (`address:port`) answered and saw `peer`; the client was `source`.
+
+    `outcome` None: refused in a way that does not tell who did it (REJECT or nothing there), or see `problem`.
+    """
+
+    target: Target
+    outcome: Outcome | None
+    source: tuple[str, int] = ("", 0)
+    endpoint: str = ""
+    peer: tuple[str, int] = ("", 0)
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if self.outcome is Outcome.ENDPOINTS:
+            return self.endpoint
+        return self.problem or (self.outcome or "refused")
+
+
+@dataclass
+class Job:
+    """Attempts from one machine to some targets in turn. `enough(seen)` says when there have been enough.
+
+    `patience` is in seconds: an attempt without an answer by then is a DROP.
+    """
+
+    machine: str
+    source: Address | None
+    targets: Sequence[Target]
+    protocol: Protocol
+    enough: Callable[[Sequence[Seen]], bool]
+    patience: float
+    window: int = _WINDOW
+    seen: list[Seen] = field(default_factory=list)
+    pending: int = 0
+    started: int = 0
+    limit: Callable[[Sequence[Seen]], int] = lambda seen: 1 << 30
+
+
+class Traffic:
+    """All sockets of a world. Not for two threads at once. Close it, or use it in a `with`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._ports: dict[tuple[str, int, Protocol], Iterator[int]] = {}
+        self._deadlines: list[tuple[float, int, _Attempt]] = []
+        self._attempts = 0
+        self.servers = Servers(world, self.watch, self.unwatch)
+
+    def __enter__(self) -> Traffic:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.servers.close()
+        self._epoll.close()
+
+    def watch(self, fd: int, handler: Handler) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
+
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Do all jobs; those that wait for silence wait together."""
+        waiting = deque(sorted(jobs, key=lambda job: job.patience))
+        while waiting or self._deadlines:
+            for _ in range(len(waiting)):
+                job = waiting.popleft()
+                if job.enough(job.seen):
+                    continue
+                waiting.append(job)
+                room = min(job.window - job.pending, _MOST - self._attempts, job.limit(job.seen) - job.started)
+                for _ in range(room):
+                    self._start(job)
+            self.serve(self._next_deadline(bool(waiting)))
+
+    def serve(self, patience: float) -> None:
+        """Handle what happens next, and attempts whose time is up. Waits for at most `patience` seconds."""
+        for fd, events in self._epoll.poll(max(patience, 0.0), 512):
+            if handler := self._handlers.get(fd):
+                handler(events)
+        now = time.monotonic()
+        while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= now):
+            _, _, attempt = heapq.heappop(self._deadlines)
+            if not attempt.done:
+                attempt.end(Seen(attempt.target, Outcome.DROP, attempt.source))
+
+    def _next_deadline(self, busy: bool) -> float:
+        while self._deadlines and self._deadlines[0][2].done:
+            heapq.heappop(self._deadlines)
+        if not self._deadlines:
+            return 0.0
+        return self._deadlines[0][0] - time.monotonic()
+
+    def _start(self, job: Job) -> None:
+        target = job.targets[job.started % len(job.targets)]
+        job.started += 1
+        job.pending += 1
+        self._attempts += 1
+        kind = {Protocol.TCP: _Stream, Protocol.UDP: _Datagram, Protocol.SCTP: _Association}[job.protocol]
+        attempt = kind(self, job, target)
+        attempt.begin(self._world.machines[job.machine])
+        if not attempt.done:
+            heapq.heappush(self._deadlines, (time.monotonic() + job.patience, id(attempt), attempt))
+
+    def port(self, machine: str, version: int, protocol: Protocol) -> int:
+        """A source port that was not used for long, and that is no node port."""
+        ports = self._ports.setdefault(
+            (machine, version, protocol), cycle(chain(range(10000, 30000), range(33000, 61000)))
+        )
+        return next(ports)
+
+    def ended(self) -> None:
+        self._attempts -= 1
+
+
+class _Attempt:
+    """One connection of a client. Subclasses are the protocols."""
+
+    kind = socket.SOCK_STREAM
+    protocol = Protocol.TCP
+    number = 0
+
+    def __init__(self, traffic: Traffic, job: Job, target: Target) -> None:
+        self.traffic = traffic
+        self.job = job
+        self.target = target
+        self.done = False
+        self.source = ("", 0)
+        self._fd = -1
+
+    def begin(self, space: netns.Namespace) -> None:
+        address, version = self.target.address, self.target.address.version
+        self.sock = netns.socket_in(space, family_of(address), self.kind, self.number)
+        self.sock.setblocking(False)
+        level, option = (
+            (socket.IPPROTO_IP, _IP_RECVERR) if version == 4 else (socket.IPPROTO_IPV6, _IPV6_RECVERR)
+        )
+        self.sock.setsockopt(level, option, 1)
+        try:
+            self._bind(version)
+            self._fd = self.sock.fileno()
+            self.traffic.watch(self._fd, self.event)
+            self.open(str(address))
+        except OSError as error:
+            self.failed(error)
+
+    def _bind(self, version: int) -> None:
+        source = str(self.job.source or ("0.0.0.0" if version == 4 else "::"))
+        while True:
+            self.port = self.traffic.port(self.job.machine, version, self.protocol)
+            try:
+                self.sock.bind((source, self.bound_port()))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return
+
+    def bound_port(self) -> int:
+        return self.port
+
+    def open(self, address: str) -> None:
+        raise NotImplementedError
+
+    def answered(self, data: bytes) -> str | None:
+        """The server's text; None if the packet was none of ours."""
+        return data.decode()
+
+    def event(self, events: int) -> None:
+        try:
+            data = self.sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.failed(error)
+            return
+        self.source = self.sock.getsockname()[0], self.port
+        if not data:
+            self.end(Seen(self.target, Outcome.CLOSED, self.source))
+            return
+        text = self.answered(data)
+        if text is not None:
+            endpoint, peer, port = text.split()
+            self.end(Seen(self.target, Outcome.ENDPOINTS, self.source, endpoint, (peer, int(port))))
+
+    def failed(self, error: OSError) -> None:
+        """An error is a refusal by ICMP, one by RST, a drop that the sender is told, or something unforeseen."""
+        outcome: Outcome | None = None
+        problem = ""
+        icmp = self._icmp()
+        if error.errno == errno.EINPROGRESS:
+            return
+        if error.errno == errno.ECONNRESET:
+            outcome = Outcome.CLOSED
+        elif icmp is not None:
+            outcome, problem = self.refused(*icmp)
+        elif error.errno == errno.ECONNREFUSED:
+            outcome = Outcome.NONE
+        elif error.errno == errno.EPERM:
+            outcome = Outcome.DROP
+        else:
+            problem = f"error {errno.errorcode.get(error.errno or 0, error.errno)}"
+        self.end(Seen(self.target, outcome, self.source, problem=problem))
+
+    def refused(self, origin: int, kind: int, code: int, offender: str) -> tuple[Outcome | None, str]:
+        """What an ICMP error means."""
+        if (kind, code) == _PORT_UNREACHABLE[origin]:
+            return Outcome.REJECT, ""
+        return None, f"ICMP type {kind} code {code} from {offender}"
+
+    def end(self, seen: Seen) -> None:
+        if self.done:
+            return
+        self.done = True
+        self.job.pending -= 1
+        self.traffic.ended()
+        if self._fd >= 0:
+            self.traffic.unwatch(self._fd)
+        self.close()
+        self.job.seen.append(seen)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def _icmp(self) -> tuple[int, int, int, str] | None:
+        """Origin, type, code and sender of the ICMP error in the error queue, which a RST leaves empty."""
+        while True:
+            try:
+                data, ancillary, _, _ = self.sock.recvmsg(512, 512, socket.MSG_ERRQUEUE)
+            except OSError:
+                return None
+            for _, _, found in ancillary:
+                _, origin, kind, code = struct.unpack_from("=IBBB", found)
+                if origin in _ORIGINS_ICMP and self.mine(data):
+                    return origin, kind, code, _offender(found)
+
+    def mine(self, data: bytes) -> bool:
+        return True
+
+
+class _Stream(_Attempt):
+    def open(self, address: str) -> None:
+        self.sock.connect((address, self.target.port))
+
+    def close(self) -> None:
+        """By RST: nothing of it lingers."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+class _Datagram(_Attempt):
+    kind = socket.SOCK_DGRAM
+    protocol = Protocol.UDP
+
+    def open(self, address: str) -> None:
+        self.sock.connect((address, self.target.port))
+        self.sock.send(b"hello")
+
+    def refused(self, origin: int, kind: int, code: int, offender: str) -> tuple[Outcome | None, str]:
+        """A port without a listener is refused in the same words as by REJECT, but by the address itself."""
+        outcome, problem = super().refused(origin, kind, code, offender)
+        return (None if outcome and offender == str(self.target.address) else outcome), problem
+
+
+class _Association(_Attempt):
+    kind = socket.SOCK_RAW
+    protocol = Protocol.SCTP
+    number = SCTP
+
+    def bound_port(self) -> int:
+        return 0
+
+    def open(self, address: str) -> None:
+        self.sock.connect((address, 0))
+        self.sock.send(sctp.init(self.port, self.target.port, 0x10000 + self.port))
+
+    def answered(self, data: bytes) -> str | None:
+        packet = sctp.parse(without_header(data, self.target.address.version))
+        return packet.text if packet is not None and packet.text and packet.destination == self.port else None
+
+    def mine(self, data: bytes) -> bool:
+        return data[:2] == struct.pack("!H", self.port)
+
+    def failed(self, error: OSError) -> None:
+        """A raw socket hears of the errors of all of its kind."""
+        if error.errno == errno.EPERM or error.errno == errno.EINPROGRESS:
+            super().failed(error)
+            return
+        icmp = self._icmp()
+        if icmp is None:
+            return
+        origin, kind, code, offender = icmp
+        # "Protocol unreachable": it reached a machine as it was, and there is no SCTP there.
+        if (origin, kind, code) == (2, 3, 2) or (origin, kind, code) == (3, 4, 1):
+            self.end(Seen(self.target, Outcome.NONE, self.source))
+            return
+        outcome, problem = self.refused(origin, kind, code, offender)
+        self.end(Seen(self.target, outcome, self.source, problem=problem))
+
+
+def _offender(found: bytes) -> str:
+    """Who sent the ICMP error; it stands behind the 16 bytes of the error itself."""
+    family = struct.unpack_from("=H", found, 16)[0]
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, found[20:24])
+    return socket.inet_ntop(socket.AF_INET6, found[24:40])

@@ -1,0 +1,66 @@
+"""The proxy modes a table can run in on this kernel: each mode in each of its variants and layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from netkit.kernel.errors import Unsupported
+from netkit.kernel.iptables import Variant, installed_variants
+from netkit.kernel.netns import Namespace
+from netkit.proxy.addresses import Family
+from netkit.proxy.backend import Backend
+from netkit.proxy.modes import Site, backends
+from netkit.proxy.settings import NftablesLayout, ProxyMode, ProxySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """One way to run a mode. `rotates`: connections go to the endpoints in turn, not at random."""
+
+    name: str
+    mode: ProxyMode
+    variant: Variant | None = None
+    layout: NftablesLayout = NftablesLayout.KUBE_PROXY
+    rotates: bool = False
+
+    def settings(self, settings: ProxySettings) -> ProxySettings:
+        """The settings with this mode in them."""
+        return replace(settings, mode=self.mode, nftables_layout=self.layout)
+
+    def backends(self, settings: ProxySettings, node: str, ns: Namespace, directory: Path) -> list[Backend]:
+        """The back ends of both families on one node. Raises Unsupported."""
+        site = Site(node, ns, lock_file=directory / f"{node}.lock", variant=self.variant)
+        return backends(self.settings(settings), site, list(Family))
+
+    def missing(self, ns: Namespace, directory: Path) -> str:
+        """Why it cannot run here; "" if it can."""
+        if self.variant is not None and self.variant not in installed_variants():
+            return f"iptables-{self.variant} is not installed"
+        try:
+            self.backends(ProxySettings(), "node1", ns, directory)
+        except Unsupported as error:
+            return str(error)
+        except NotImplementedError:
+            return f"there is no mode {self.mode}"
+        return ""
+
+
+VARIETIES: Sequence[Variety] = (
+    Variety("iptables-legacy", ProxyMode.IPTABLES, Variant.LEGACY),
+    Variety("iptables-nft", ProxyMode.IPTABLES, Variant.NFT),
+    Variety("nftables", ProxyMode.NFTABLES),
+    Variety("nftables-compact", ProxyMode.NFTABLES, layout=NftablesLayout.COMPACT),
+    Variety("ipvs", ProxyMode.IPVS, rotates=True),
+    Variety("userspace", ProxyMode.USERSPACE, rotates=True),
+)
+
+
+def chosen(name: str) -> list[Variety]:
+    """The varieties of a mode (`iptables`), or the one of that name (`iptables-nft`); all for "". Raises ValueError."""
+    found = [variety for variety in VARIETIES if name in ("", variety.name, variety.mode.value)]
+    if not found:
+        known = dict.fromkeys(word for variety in VARIETIES for word in (variety.mode.value, variety.name))
+        raise ValueError(f"there is no mode {name}; there are {', '.join(known)}")
+    return found
