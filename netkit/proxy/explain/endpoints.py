@@ -21,7 +21,7 @@ from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, Serv
 class Standing(StrEnum):
     """What is up with one entry of a slice."""
 
-    USED = "used"
+    ELIGIBLE = "eligible"
     NOT_READY = "not ready"
     TERMINATED = "terminating, no longer serving"
     DRAINING = "terminating while others are ready"
@@ -57,8 +57,8 @@ class EndpointFate:
     node_hints: tuple[str, ...] = ()
 
     @property
-    def used(self) -> bool:
-        return self.standing is Standing.USED
+    def eligible(self) -> bool:
+        return self.standing is Standing.ELIGIBLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def fates(candidates: Candidates, slices: Sequence[Object]) -> tuple[EndpointFat
             continue
         for item in slice_.get("endpoints") or ():
             found += _of_entry(candidates, slice_, item, seen)
-    return tuple(sorted(found, key=lambda fate: (not fate.used, _sortable(fate.target), fate.slice)))
+    return tuple(sorted(found, key=lambda fate: (not fate.eligible, _sortable(fate.target), fate.slice)))
 
 
 def _of_entry(
@@ -134,7 +134,7 @@ def _of_entry(
             continue
         seen[endpoint.target] = name(slice_)
         standing, because = _judged(candidates, endpoint)
-        share = candidates.shares if standing is Standing.USED else ""
+        share = candidates.shares if standing is Standing.ELIGIBLE else ""
         result.append(_fate(slice_, item, endpoint.target, standing, because, share))
     return result
 
@@ -165,7 +165,7 @@ def _judged(candidates: Candidates, endpoint: Endpoint) -> tuple[Standing, str]:
     node = candidates.node
     here = bool(endpoint.node) and endpoint.node == node.name
     if endpoint in candidates.used:
-        return Standing.USED, _why_used(endpoint)
+        return Standing.ELIGIBLE, _why_used(endpoint)
     if not endpoint.usable:
         if endpoint.terminating:
             return Standing.TERMINATED, "it shuts down and no longer answers"

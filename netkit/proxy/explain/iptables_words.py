@@ -52,7 +52,9 @@ def _external(rule: Rule, subject: Subject, endpoint: str) -> str:
     local = rule.has("--src-type")
     if rule.target == "KUBE-MARK-MASQ":
         if local:
-            return "the node itself calls: its source will be rewritten to an address that endpoints can answer"
+            return (
+                "the node itself calls: its source will be rewritten to an address that endpoints can answer"
+            )
         return f"externalTrafficPolicy Cluster: source to be rewritten, for answers to come back through {subject.node}"
     if local:
         return "short circuit: the node itself reaches the endpoints of all nodes"
@@ -76,7 +78,7 @@ def _choice(rule: Rule, subject: Subject, endpoint: str) -> str:
     """KUBE-SVC and KUBE-SVL."""
     if rule.target == "KUBE-MARK-MASQ":
         if rule.has("-s") or rule.has("-i"):
-            return f"no pod of the cluster calls: source to be rewritten, for answers to come back through {subject.node}"
+            return f"no pod calls: source to be rewritten, for answers to come back through {subject.node}"
         return "masqueradeAll: the source of every call of the cluster IP will be rewritten"
     named = subject.endpoint(endpoint)
     if rule.has("--rcheck"):
@@ -92,7 +94,7 @@ def _choice(rule: Rule, subject: Subject, endpoint: str) -> str:
 def _endpoint(rule: Rule, subject: Subject, endpoint: str) -> str:
     """KUBE-SEP."""
     if rule.target == "KUBE-MARK-MASQ":
-        return "hairpin: the endpoint calls itself, so its source will be rewritten; it would answer itself otherwise"
+        return "hairpin: the endpoint calls itself; with its own source it would answer itself"
     remembered = ", and the client is remembered" if rule.has("--set") else ""
     return f"the destination becomes {subject.endpoint(endpoint)}{remembered}"
 
@@ -106,7 +108,7 @@ def _without_endpoints(rule: Rule, subject: Subject) -> str:
 
 def _firewall(rule: Rule, subject: Subject) -> str:
     """filter KUBE-PROXY-FIREWALL."""
-    return f"{subject.service}: no source range let the caller in, so the packet still has the balancer's address"
+    return f"{subject.service}: no source range let the caller in, so the packet is still for the balancer"
 
 
 def _forward(rule: Rule, subject: Subject) -> str:

@@ -68,6 +68,7 @@ def reasons(case: Case) -> Iterator[Reason]:
         yield _source(case)
         if (hairpin := _hairpin(case)) is not None:
             yield hairpin
+        yield _answers(case)
     if case.fate.deviation:
         yield Reason("mode", case.standpoint.mode, case.fate.deviation)
 
@@ -94,7 +95,9 @@ def _source_ranges(case: Case) -> Reason:
         if source in network:
             return Reason(about, "passed", f"{source} is in {network}")
     if node_admitted(case.port, case.standpoint.node) and source in case.port.load_balancer_ips:
-        because = f"{case.node} is in a range, and nodes that own the balancer's address {source} call with it"
+        because = (
+            f"{case.node} is in a range, and nodes that own the balancer's address {source} call with it"
+        )
         return Reason(about, "passed", because)
     return Reason(
         about,
@@ -214,6 +217,16 @@ def _why_kept(case: Case) -> str:
     if case.caller is Caller.POD:
         return "externalTrafficPolicy is Local, and endpoints can answer pods"
     return "externalTrafficPolicy is Local: endpoints see their clients"
+
+
+def _answers(case: Case) -> Reason:
+    """The way back."""
+    match case.standpoint.mode:
+        case ProxyMode.USERSPACE:
+            because = "the proxy process passes them on"
+        case _:
+            because = "connection tracking remembers the translation and undoes it; rules are not asked again"
+    return Reason("answers", f"through {case.node}", because)
 
 
 def _hairpin(case: Case) -> Reason | None:

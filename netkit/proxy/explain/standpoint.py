@@ -119,7 +119,9 @@ class Standpoint:
         everywhere = self.mode is not ProxyMode.NFTABLES or self.settings.node_port_addresses
         if everywhere or address in self.node.addresses:
             return ""
-        return "without nodePortAddresses the nftables mode takes NodePorts on the node's primary address only"
+        return (
+            "without nodePortAddresses the nftables mode takes NodePorts on the node's primary address only"
+        )
 
     def _no_loopback(self) -> str:
         if self.mode is not ProxyMode.IPTABLES:

@@ -34,9 +34,9 @@ def lines(found: Explanation, paint: Paint = plain, *, everything: bool = False)
         yield f"Rules on the way through {found.node} ({found.mode}):"
         yield from _steps(found.steps, paint, everything)
     if found.endpoints:
-        used = sum(item.used for item in found.endpoints)
+        used = sum(item.eligible for item in found.endpoints)
         yield ""
-        yield f"Endpoints ({used} of {len(found.endpoints)} used):"
+        yield f"Endpoints ({used} of {len(found.endpoints)} eligible):"
         yield from _endpoints(found.endpoints, paint, everything)
     if found.outcome is not Outcome.IGNORED:
         yield ""
@@ -102,9 +102,9 @@ def _skipped(count: int, paint: Paint) -> str:
 
 
 def _endpoints(endpoints: Sequence[EndpointFate], paint: Paint, everything: bool) -> Iterator[str]:
-    limit = len(endpoints) if everything else max(_SHOWN_ENDPOINTS, 0)
+    limit = len(endpoints) if everything else _SHOWN_ENDPOINTS
     rows = [
-        (item.target, item.node or "-", item.pod or "-", _standing(item), item.used)
+        (item.target, item.node or "-", item.pod or "-", _standing(item), item.eligible)
         for item in endpoints[:limit]
     ]
     widths = [max(len(str(row[column])) for row in rows) for column in range(3)]
@@ -116,7 +116,7 @@ def _endpoints(endpoints: Sequence[EndpointFate], paint: Paint, everything: bool
 
 
 def _standing(item: EndpointFate) -> str:
-    if item.used:
+    if item.eligible:
         return item.share if item.because == "ready" else f"{item.share}, {item.because}"
     return f"no: {item.standing}; {item.because}"
 
