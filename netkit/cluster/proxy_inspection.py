@@ -112,11 +112,13 @@ async def _explain(profile: str, alone: Alone | None, question: Question) -> Ans
                 continue
             standpoint = _standpoint(inspected, family)
             source = _source(found, question, origin, pod, standpoint)
-            state = objects.state(family)
+            state, standing = objects.state(family), await backend.standing()
             for target in wanted:
                 address = called(target, question.to, origin, family)
                 sections = await backend.serving(state, target.name)
-                matter = Matter(target, address, source, standpoint, state, objects.slices, sections)
+                matter = Matter(
+                    target, address, source, standpoint, state, objects.slices, sections, standing
+                )
                 explanations.append(explain(matter))
         if not explanations:
             raise NotExplainable(

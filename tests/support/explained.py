@@ -17,7 +17,7 @@ from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import To, called, find
 from netkit.proxy.iptables.backend import IPTablesBackend
-from netkit.proxy.listing import Section
+from netkit.proxy.listing import Section, listing
 from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
 
@@ -36,24 +36,31 @@ def explained(
     to: To | None = None,
     zone: str = "",
     family: Family = Family.IPV4,
+    nodes: Sequence[Object] = (),
+    addresses: Sequence[str] = (str(ADDRESS), "fd00::2"),
+    lacking: Sequence[str] = (),
     **settings: Any,
 ) -> Explanation:
-    """What is said about the first port that `asks` names, on the node `here` (192.168.0.2, pods in 10.244/16)."""
+    """What is said about the first port that `asks` names, on the node `here` (192.168.0.2, pods in 10.244/16).
+
+    Of `lacking` sections the kernel has nothing.
+    """
     settings = {"cluster_cidr": "10.244.0.0/16,fd00:244::/64", **settings}
     standpoint = Standpoint(
-        NodeView(NODE, zone, (ADDRESS, ip_address("fd00::2"))), family, ProxySettings(**settings)
+        NodeView(NODE, zone, tuple(ip_address(text) for text in addresses)), family, ProxySettings(**settings)
     )
     services = [item for item in objects if item["kind"] == "Service"]
     slices = [item for item in objects if item["kind"] == "EndpointSlice"]
-    target = find(asks, "default", services, ())[0]
+    target = find(asks, "default", services, nodes)[0]
     origin = Origin(origin)
     caller = Source(origin, ip_address(source) if source else SOURCES[origin], node=NODE)
     state = ProxyState(family)
     feed(state, *objects)
     state.collect()
     sections = asyncio.run(serving(standpoint, state, target.name))
+    standing = listing(section for section in sections if section.name not in lacking)
     matter = Matter(
-        target, called(target, to, origin, family), caller, standpoint, state, slices, sections
+        target, called(target, to, origin, family), caller, standpoint, state, slices, sections, standing
     )
     return explain(matter)
 

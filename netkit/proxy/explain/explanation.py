@@ -7,7 +7,7 @@ as JSON. Pure: all that it needs was gathered before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from controlplane.errors import Object
@@ -16,7 +16,7 @@ from netkit.proxy.choice import Choice, Verdict, choose
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.explain.endpoints import Candidates, EndpointFate, fates, slices_of
 from netkit.proxy.explain.errors import NotExplainable
-from netkit.proxy.explain.fate import Fate, fate
+from netkit.proxy.explain.fate import Fate, fate, unruled
 from netkit.proxy.explain.iptables_path import iptables_path
 from netkit.proxy.explain.reasons import Case, Reason, reasons
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
@@ -24,7 +24,7 @@ from netkit.proxy.explain.steps import Packet, Step, Subject
 from netkit.proxy.explain.target import Called, Target
 from netkit.proxy.explain.unhandled import unhandled_address, unhandled_service
 from netkit.proxy.flows import Destination
-from netkit.proxy.listing import Section
+from netkit.proxy.listing import Listing, Section
 from netkit.proxy.services import ServicePort, TrafficPolicy
 from netkit.proxy.settings import ProxyMode
 from netkit.proxy.state import ProxyState
@@ -54,7 +54,8 @@ class Explanation:
 
     `summary` is the verdict in one line. `source_rewritten`: the endpoint sees the node's address instead of the
     caller's (a hairpin connection is rewritten whatever it says, see `reasons`). `steps` are the rules the packet
-    meets in order, `other_rules` those that serve the port besides.
+    meets in order, `other_rules` those that serve the port besides. `missing` counts the steps that the kernel lacks:
+    with some of them missing nobody can tell, and the connection does not count as delivered.
     """
 
     outcome: Outcome
@@ -76,10 +77,11 @@ class Explanation:
     endpoints: tuple[EndpointFate, ...] = ()
     steps: tuple[Step, ...] = ()
     other_rules: tuple[Section, ...] = ()
+    missing: int = 0
 
     @property
     def delivered(self) -> bool:
-        return self.outcome is Outcome.DELIVERED
+        return self.outcome is Outcome.DELIVERED and not self.missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Matter:
     """A question and all that was gathered to answer it.
 
     `state` has collected Services and slices as the proxy sees them; `slices` are those of the Service, whoever's
-    they are. `sections` is what the mode says serves the port (`Backend.serving`).
+    they are. `sections` is what the mode says serves the port (`Backend.serving`), `standing` what the kernel has
+    (None: nobody looked).
     """
 
     target: Target
@@ -97,6 +100,7 @@ class Matter:
     state: ProxyState
     slices: Sequence[Object]
     sections: Sequence[Section] = ()
+    standing: Listing | None = None
 
     @property
     def address(self) -> Address:
@@ -120,21 +124,25 @@ def explain(matter: Matter) -> Explanation:
     merged = matter.state.endpoints(port.name)
     choice = choose(port, merged, matter.standpoint.node)
     found = fate(port, choice, matter.called.destination, matter.source, matter.standpoint)
+    if no_rule := unruled(found, matter.called.destination, matter.address, matter.source, matter.standpoint):
+        return _ignored(matter, no_rule)
     case = Case(port, merged, choice, matter.called.destination, matter.source, matter.standpoint, found)
     endpoints = fates(
         _candidates(matter, port, merged, choice, found), slices_of(matter.target.service, matter.slices)
     )
     steps = _steps(matter, port, endpoints)
     given = tuple(reasons(case))
+    missing = sum(not step.standing for step in steps)
     return _explanation(
         matter,
         _OUTCOMES[found.flow.verdict],
-        _summary(found, given),
+        _summary(found, given) + _lack(missing, matter.standpoint.node.name),
         rewritten=found.flow.masqueraded,
         reasons=given,
         endpoints=endpoints,
         steps=steps,
         other_rules=_others(matter.sections, steps),
+        missing=missing,
     )
 
 
@@ -176,7 +184,13 @@ def _steps(matter: Matter, port: ServicePort, endpoints: Sequence[EndpointFate])
         for_node=standpoint.is_local_address(matter.address),
     )
     subject = Subject(port, standpoint.node.name, _pods(endpoints))
-    return _READERS[standpoint.mode](matter.sections, packet, subject)
+    steps = _READERS[standpoint.mode](matter.sections, packet, subject)
+    return tuple(replace(step, standing=_stands(step, matter.standing)) for step in steps)
+
+
+def _stands(step: Step, standing: Listing | None) -> bool:
+    section = standing.get(step.section) if standing is not None else None
+    return standing is None or (section is not None and step.entry in section.entries)
 
 
 def _pods(endpoints: Sequence[EndpointFate]) -> Mapping[str, str]:
@@ -211,6 +225,13 @@ def _summary(found: Fate, given: Sequence[Reason]) -> str:
     return f"{_OUTCOMES[flow.verdict]}: {because}"
 
 
+def _lack(missing: int, node: str) -> str:
+    if not missing:
+        return ""
+    rules = "1 rule on the way is" if missing == 1 else f"{missing} rules on the way are"
+    return f", but {rules} missing from the kernel of {node}"
+
+
 def _ignored(matter: Matter, because: str) -> Explanation:
     reason = Reason("verdict", "ignored", because)
     summary = f"not handled by the proxy: {because}"
@@ -227,9 +248,12 @@ def _explanation(
     endpoints: tuple[EndpointFate, ...] = (),
     steps: tuple[Step, ...] = (),
     other_rules: tuple[Section, ...] = (),
+    missing: int = 0,
 ) -> Explanation:
     name, standpoint = matter.target.name, matter.standpoint
-    address = matter.called.address or standpoint.primary
+    address = matter.called.address
+    if address is None and matter.called.destination is Destination.NODE_PORT:
+        address = standpoint.primary
     return Explanation(
         outcome=outcome,
         summary=f"{name}: {summary}",
@@ -250,4 +274,5 @@ def _explanation(
         endpoints=endpoints,
         steps=steps,
         other_rules=other_rules,
+        missing=missing,
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netkit.proxy.addresses import Address
 from netkit.proxy.choice import Choice, Verdict
 from netkit.proxy.endpoints import Endpoint
-from netkit.proxy.explain.standpoint import Source, Standpoint
+from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.flows import Caller, Destination, Flow, admitted, answer
 from netkit.proxy.services import ServicePort, TrafficPolicy
 from netkit.proxy.settings import ProxyMode
@@ -54,6 +55,22 @@ def fate(
             deviation="nftables drops unlisted sources also when there is no endpoint (iptables refuses them)",
         )
     return Fate(flow, policy, spared, unlisted=guarded and choice.has_any)
+
+
+def unruled(
+    found: Fate, destination: Destination, address: Address, source: Source, standpoint: Standpoint
+) -> str:
+    """Why no rule carries a verdict out, where kube-proxy has left one away; empty everywhere else."""
+    if standpoint.mode is not ProxyMode.IPTABLES or found.flow.verdict is Verdict.FORWARD or found.unlisted:
+        return ""
+    if source.origin is not Origin.NODE or standpoint.is_local_address(address):
+        return ""
+    if destination not in (Destination.EXTERNAL_IP, Destination.LOAD_BALANCER):
+        return ""
+    return (
+        f"it has no endpoint, and iptables refuses calls to external addresses on the way in or through, not those "
+        f"of the node itself: the packet leaves {standpoint.node.name} for whoever has {address}"
+    )
 
 
 def _ipvs(

@@ -156,8 +156,7 @@ def _is_member(flowing: Flowing, member: str, directions: Sequence[str]) -> bool
         return False
     parts = member.split(",")
     if len(parts) != len(directions):
-        # A port without its direction, or hash:ip,port asked with both written once.
-        directions = ["dst"] * len(parts)
+        return False
     for part, direction in zip(parts, directions, strict=True):
         protocol, colon, number = part.rpartition(":")
         if part.isdigit() or (colon and number.isdigit() and "." not in protocol and ":" not in protocol):

@@ -90,6 +90,7 @@ class Step:
 
     `hook` is where in the kernel, `section` and `entry` are the rule as `netkit proxy rules` shows it, `meaning`
     says why it is there. `certain` is False where chance or memory decides; `endpoint` is set where one is meant.
+    `standing` is False when the rule should be in the kernel and is not.
     """
 
     hook: str
@@ -99,3 +100,4 @@ class Step:
     meaning: str
     certain: bool = True
     endpoint: str = ""
+    standing: bool = True

@@ -43,8 +43,10 @@ _DESTINATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The address a connection is made to. None where the kind of address belongs to no address yet (NodePorts
-    answer on addresses of whichever node is asked).
+    """The address a connection is made to.
+
+    None for NodePorts, which answer on addresses of whichever node is asked, and for Services without cluster IP,
+    which no proxy handles.
     """
 
     destination: Destination
@@ -178,6 +180,9 @@ def called(target: Target, to: To | None, origin: Origin, family: Family) -> Cal
     if target.called is not None:
         return target.called
     wanted = to.destination if to is not None else Destination.CLUSTER_IP
+    cluster_ip = _address_of(target, Destination.CLUSTER_IP, family)
+    if cluster_ip is None and (to is None or wanted is Destination.CLUSTER_IP):
+        return Called(Destination.CLUSTER_IP, None, target.port.get("port", 0))
     if to is None and origin is Origin.OUTSIDE:
         return _first_external(target, family)
     address = _address_of(target, wanted, family)

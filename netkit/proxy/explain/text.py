@@ -55,8 +55,12 @@ def lines(found: Explanation, paint: Paint = plain, *, everything: bool = False)
 
 
 def _question(found: Explanation) -> Iterator[str]:
-    address = host_port(parse_address(found.address), found.number) if found.address else f":{found.number}"
-    yield f"  called  {found.destination} {address}/{found.protocol}"
+    address = (
+        f"{host_port(parse_address(found.address), found.number)}/{found.protocol}"
+        if found.address
+        else "(none)"
+    )
+    yield f"  called  {found.destination} {address}"
     match found.origin:
         case "pod":
             who = (
@@ -90,7 +94,10 @@ def _steps(steps: Sequence[Step], paint: Paint, everything: bool) -> Iterator[st
         where = step.hook if step.hook != hook else ""
         hook = step.hook
         yield f"{index + 1:>3}  {where:<{width}}  {step.section}: {step.meaning}"
-        yield paint("dim", f"     {'':<{width}}      {step.entry}")
+        if step.standing:
+            yield paint("dim", f"     {'':<{width}}      {step.entry}")
+        else:
+            yield paint("bad", f"     {'':<{width}}      missing from the kernel: {step.entry}")
     if len(shown) in skipped:
         yield _skipped(skipped[len(shown)], paint)
 
