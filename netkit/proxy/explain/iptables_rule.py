@@ -6,7 +6,6 @@ Knows the matches that proxies use; a match it does not know counts as undecided
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -72,9 +71,13 @@ _SILENT = (
 )
 
 
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_CHAIN = re.compile(r"^-A \S+ ")
+
+
 def parse_rule(entry: str) -> Rule:
     """A rule with or without its `-A CHAIN`."""
-    words = shlex.split(re.sub(r"^-A \S+ ", "", entry))
+    words = [quoted or word for quoted, word in _WORD.findall(_CHAIN.sub("", entry))]
     conditions: list[Condition] = []
     arguments: dict[str, str] = {}
     target, negated, index = "", False, 0
@@ -85,7 +88,7 @@ def parse_rule(entry: str) -> Rule:
             negated = True
             continue
         values: list[str] = []
-        while index < len(words) and words[index] != "!" and not re.match(r"--?[a-zA-Z]", words[index]):
+        while index < len(words) and words[index] != "!" and not words[index].startswith("-"):
             values.append(words[index])
             index += 1
         if word in ("-j", "-g"):
