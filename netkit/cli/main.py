@@ -16,6 +16,7 @@ from netkit.cli import (
     image_commands,
     machine_commands,
     proxy_commands,
+    proxy_inspection,
 )
 from netkit.cli.output import Format, print_error, print_json
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 cluster_commands.register(app)
 machine_commands.register(app)
 proxy_commands.register(app)
+proxy_inspection.register(proxy_commands.proxy_app)
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")

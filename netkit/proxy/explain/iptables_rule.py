@@ -1,0 +1,182 @@
+"""One rule of iptables, as iptables-save prints it: whether it takes a packet, and where it sends it.
+
+Knows the matches that proxies use; a match it does not know counts as undecided. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from netkit.proxy.addresses import parse_network
+from netkit.proxy.explain.steps import Match, Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An option that rules match by, e.g. `! -s 10.244.0.0/16`."""
+
+    option: str
+    values: tuple[str, ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`target` is a chain or a target; `arguments` are the target's options. `text` is the rule as it was."""
+
+    text: str
+    conditions: tuple[Condition, ...]
+    target: str
+    arguments: Mapping[str, str]
+
+    @cached_property
+    def comment(self) -> str:
+        return self.value("--comment")
+
+    def value(self, option: str) -> str:
+        """The first value of a condition, empty without it."""
+        return next((" ".join(item.values) for item in self.conditions if item.option == option), "")
+
+    def has(self, option: str) -> bool:
+        return any(item.option == option for item in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Flowing:
+    """A packet on its way: what the rules before have done to it. `sets` are the members of ipsets by name."""
+
+    packet: Packet
+    sets: Mapping[str, Sequence[str]]
+    marked: Match = Match.NO
+    translated: bool = False
+
+    def mark(self, sure: bool) -> Flowing:
+        return replace(self, marked=Match.YES if sure else max(self.marked, Match.MAYBE))
+
+
+_SILENT = (
+    "-m",
+    "--comment",
+    "--reap",
+    "--seconds",
+    "--name",
+    "--mode",
+    "--rsource",
+    "--mask",
+    "--set",
+    "--dports",
+)
+
+
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_CHAIN = re.compile(r"^-A \S+ ")
+
+
+def parse_rule(entry: str) -> Rule:
+    """A rule with or without its `-A CHAIN`."""
+    words = [quoted or word for quoted, word in _WORD.findall(_CHAIN.sub("", entry))]
+    conditions: list[Condition] = []
+    arguments: dict[str, str] = {}
+    target, negated, index = "", False, 0
+    while index < len(words):
+        word = words[index]
+        index += 1
+        if word == "!":
+            negated = True
+            continue
+        values: list[str] = []
+        while index < len(words) and words[index] != "!" and not words[index].startswith("-"):
+            values.append(words[index])
+            index += 1
+        if word in ("-j", "-g"):
+            target = values[0]
+        elif target:
+            arguments[word] = " ".join(values)
+        else:
+            conditions.append(Condition(word, tuple(values), negated))
+        negated = False
+    return Rule(entry, tuple(conditions), target, arguments)
+
+
+def takes(rule: Rule, flowing: Flowing) -> Match:
+    """Whether the rule takes the packet."""
+    found = Match.YES
+    for condition in rule.conditions:
+        if condition.option in _SILENT:
+            continue
+        answer = _holds(condition, flowing)
+        if condition.negated:
+            answer = Match(Match.YES - answer)
+        found = min(found, answer)
+        if found is Match.NO:
+            break
+    return found
+
+
+def _holds(condition: Condition, flowing: Flowing) -> Match:
+    """Whether a condition, read without its exclamation mark, holds."""
+    packet = flowing.packet
+    value = condition.values[0] if condition.values else ""
+    match condition.option:
+        case "-s":
+            return _sure(packet.source in parse_network(_with_length(value)))
+        case "-d":
+            return _sure(not flowing.translated and packet.destination in parse_network(_with_length(value)))
+        case "-p":
+            return _sure(value in (packet.protocol.lower(), "all"))
+        case "--dport":
+            return _sure(not flowing.translated and int(value) == packet.port)
+        case "-i":
+            prefix = value.endswith("+")
+            return _sure(packet.interface.startswith(value[:-1]) if prefix else packet.interface == value)
+        case "--src-type":
+            return _sure(packet.from_node)
+        case "--dst-type":
+            return _sure(packet.for_node and not flowing.translated)
+        case "--ctstate" | "--state":
+            states = value.split(",")
+            return _sure("NEW" in states or ("DNAT" in states and flowing.translated))
+        case "--mark":
+            return flowing.marked
+        case "--match-set":
+            return _in_set(flowing, value, condition.values[1])
+        case _:
+            return Match.MAYBE
+
+
+def _in_set(flowing: Flowing, name: str, directions: str) -> Match:
+    """Whether the packet is in an ipset, whose members are written `10.96.0.1,tcp:80,10.0.0.0/8` or `30080`."""
+    members = flowing.sets.get(name, ())
+    return _sure(any(_is_member(flowing, member.split(" ")[0], directions.split(",")) for member in members))
+
+
+def _is_member(flowing: Flowing, member: str, directions: Sequence[str]) -> bool:
+    packet = flowing.packet
+    if flowing.translated:
+        return False
+    parts = member.split(",")
+    if len(parts) != len(directions):
+        return False
+    for part, direction in zip(parts, directions, strict=True):
+        protocol, colon, number = part.rpartition(":")
+        if part.isdigit() or (colon and number.isdigit() and "." not in protocol and ":" not in protocol):
+            if protocol and protocol.lower() != packet.protocol.lower():
+                return False
+            if int(number) != packet.port:
+                return False
+            continue
+        address = packet.source if direction == "src" else packet.destination
+        if address not in parse_network(_with_length(part)):
+            return False
+    return True
+
+
+def _with_length(text: str) -> str:
+    return text if "/" in text else f"{text}/{128 if ':' in text else 32}"
+
+
+def _sure(value: bool) -> Match:
+    return Match.YES if value else Match.NO
