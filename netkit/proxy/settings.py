@@ -69,8 +69,9 @@ class ProxySettings:
     two syncs in the long run; `sync_burst` of them may follow each other at once. Every `sync_period` the
     rules are looked after, every `full_sync_period` they are written in full. `node_address`: this node's
     primary address (one per family, separated by commas); when empty, the Node object's InternalIPs are
-    taken. `service_cidrs` are the ranges of the cluster's ServiceCIDR objects. `healthz_bind_address` and `metrics_bind_address` are where the proxy's own servers listen (empty: no
-    such server); a taken one is tried again, or ends the agent with `bind_address_hard_fail`.
+    taken. `service_cidrs` are the ranges of the cluster's ServiceCIDR objects. `healthz_bind_address` and
+    `metrics_bind_address` are where the proxy's own servers listen (empty: no such server); a taken one is
+    tried again, or ends the agent with `bind_address_hard_fail`.
     """
 
     mode: ProxyMode = ProxyMode.IPTABLES
