@@ -18,7 +18,7 @@ from pathlib import Path
 from controlplane.client import kubeconfig
 from controlplane.client.client import Client
 from controlplane.client.transport import ConnectionFailed
-from controlplane.errors import Object
+from controlplane.errors import NotFound, Object
 from controlplane.meta.objects import labels, name
 from controlplane.resources import catalog
 from netkit import VERSION
@@ -27,7 +27,7 @@ from netkit.cluster.errors import ClusterError
 from netkit.cluster.profile import ClusterFacts, Profile
 from netkit.kernel.netns import HOST, Namespace, open_namespace, socket_in
 from netkit.proxy.addresses import Address, Family, parse_address
-from netkit.proxy.agent import node_facts
+from netkit.proxy.agent import node_facts, service_cidrs
 from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.configuration.apply import proxy_settings
 from netkit.proxy.configuration.decode import decode
@@ -64,6 +64,7 @@ class Objects:
     services: Sequence[Object]
     slices: Sequence[Object]
     nodes: Sequence[Object]
+    ranges: Sequence[Object] = ()
 
     def state(self, family: Family) -> ProxyState:
         """The Services and endpoints as a proxy of the family sees them."""
@@ -133,10 +134,18 @@ class Inspection:
                     (await self.client.list(kind)).items
                     for kind in (catalog.SERVICE, catalog.ENDPOINT_SLICE, catalog.NODE)
                 ]
+                ranges = await self._ranges()
         except (TimeoutError, ConnectionFailed) as error:
             where = f"cluster {self._profile.name}" if self._profile else "the kubeconfig's cluster"
             raise ClusterError(f"the API server of {where} does not answer: {error}") from error
-        return Objects(services, slices, nodes)
+        return Objects(services, slices, nodes, ranges)
+
+    async def _ranges(self) -> Sequence[Object]:
+        """The ServiceCIDRs. A cluster older than Kubernetes 1.33 has none to show."""
+        try:
+            return (await self.client.list(catalog.SERVICE_CIDR)).items
+        except NotFound:
+            return ()
 
     def node_names(self, objects: Objects) -> list[str]:
         """The nodes whose kernels can be looked into, in order."""
@@ -156,7 +165,7 @@ class Inspection:
                 f"there are: {', '.join(names)}" if names else "there are no nodes",
             )
         site = self._site(wanted)
-        facts = node_facts(node)
+        facts = replace(node_facts(node), service_cidrs=service_cidrs(objects.ranges))
         settings = self._settings(wanted, site.ns, facts)
         families = tuple(
             family for family in Family if any(item.version == family.version for item in facts.addresses)

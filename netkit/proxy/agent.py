@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from controlplane.client.client import Client
 from controlplane.client.informer import Informer
 from controlplane.errors import Object
 from controlplane.meta.objects import dig, labels, name, namespace
-from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE
+from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE, SERVICE_CIDR
 from netkit.proxy.addresses import parse_address
 from netkit.proxy.backend import Backend, Follower, NodeFacts, Preparation, Server
 from netkit.proxy.detector import DetectLocalMode
@@ -24,7 +25,7 @@ from netkit.proxy.health.proxy_health import ProxyHealth
 from netkit.proxy.metrics import AgentMetrics, ProxyMetrics
 from netkit.proxy.reports import Reports
 from netkit.proxy.services import NOT_OURS_SELECTOR
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.settings import ProxyMode, ProxySettings
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class ProxyAgent:
         self._services = Informer(client, SERVICE, label_selector=NOT_OURS_SELECTOR)
         self._slices = Informer(client, ENDPOINT_SLICE, label_selector=NOT_OURS_SELECTOR)
         self._nodes = Informer(client, NODE, field_selector=f"metadata.name={node_name}")
+        self._ranges = Informer(client, SERVICE_CIDR)
+        self._facts = NodeFacts()
         self._servers = servers
         self._preparations = preparations
         self._reports = reports or Reports(client, node_name)
@@ -79,6 +82,7 @@ class ProxyAgent:
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)
         self._nodes.on_change(self._node_changed)
+        self._ranges.on_change(self._range_changed)
 
     @property
     def metrics(self) -> Sequence[tuple[str, ProxyMetrics]]:
@@ -92,13 +96,18 @@ class ProxyAgent:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers:
                     group.create_task(server.run(), name=f"proxy {type(server).__name__}")
-                for informer in (self._services, self._slices, self._nodes):
+                for informer in self._informers():
                     group.create_task(informer.run(), name=f"proxy {informer.kind.plural}")
                 await self._everything_listed()
                 for loop in self._families:
                     group.create_task(loop.run(), name=f"proxy {loop.backend.family}")
         finally:
             await self._reports.close()
+
+    def _informers(self) -> tuple[Informer, ...]:
+        """Only the nftables mode has rules for unused addresses; others need not be allowed to see the ranges."""
+        by_all = (self._services, self._slices, self._nodes)
+        return (*by_all, self._ranges) if self._settings.mode is ProxyMode.NFTABLES else by_all
 
     async def prepare(self) -> None:
         """Set up what needs more rights than the rest: `run` does it first, and `--init-only` nothing else."""
@@ -152,17 +161,28 @@ class ProxyAgent:
         if new is None:
             return
         self._reports.node = new
-        facts = node_facts(new)
+        self._configure(replace(node_facts(new), service_cidrs=self._facts.service_cidrs))
+        if self._facts.pod_cidrs:
+            self._pod_range_known.set()
+
+    def _range_changed(self, old: Object | None, new: Object | None) -> None:
+        self._configure(replace(self._facts, service_cidrs=service_cidrs(self._ranges.items())))
+
+    def _configure(self, facts: NodeFacts) -> None:
+        self._facts = facts
         for loop in self._families:
             loop.configure(facts)
-        if facts.pod_cidrs:
-            self._pod_range_known.set()
 
 
 def _key(old: Object | None, new: Object | None) -> tuple[str, str]:
     """Namespace and name of what changed."""
     found = new or old or {}
     return namespace(found), name(found)
+
+
+def service_cidrs(ranges: Iterable[Object]) -> tuple[str, ...]:
+    """The ranges of all ServiceCIDR objects, each once, in the order of their text."""
+    return tuple(sorted({cidr for item in ranges for cidr in dig(item, "spec", "cidrs", default=())}))
 
 
 def node_facts(node: Object) -> NodeFacts:

@@ -18,11 +18,14 @@ from netkit.proxy.state import Changes, ProxyState
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a proxy takes from its own Node object. All empty before the Node is registered."""
+    """What a proxy takes from its own Node object, all empty before the Node is registered; and the ranges of the
+    cluster's ServiceCIDR objects, empty unless the mode asks for them.
+    """
 
     zone: str = ""
     addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
+    service_cidrs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,8 @@ class ProxySettings:
     two syncs in the long run; `sync_burst` of them may follow each other at once. Every `sync_period` the
     rules are looked after, every `full_sync_period` they are written in full. `node_address`: this node's
     primary address (one per family, separated by commas); when empty, the Node object's InternalIPs are
-    taken. `service_cidrs` are the ranges of the cluster's ServiceCIDR objects. `healthz_bind_address` and
-    `metrics_bind_address` are where the proxy's own servers listen (empty: no such server); a taken one is
-    tried again, or ends the agent with `bind_address_hard_fail`.
+    taken. `healthz_bind_address` and `metrics_bind_address` are where the proxy's own servers listen (empty:
+    no such server); a taken one is tried again, or ends the agent with `bind_address_hard_fail`.
     """
 
     mode: ProxyMode = ProxyMode.IPTABLES
@@ -87,7 +86,6 @@ class ProxySettings:
     localhost_node_ports: bool = True
     node_port_addresses: tuple[str, ...] = ()
     node_address: str = ""
-    service_cidrs: tuple[str, ...] = ()
     min_sync_period: float = 1.0
     sync_burst: int = 2
     sync_period: float = 30.0

@@ -81,6 +81,7 @@ class NftablesBackend:
             facts.zone,
             self._settings.node_addresses([str(address) for address in facts.addresses]),
             facts.pod_cidrs if by_node else (),
+            facts.service_cidrs,
         )
         if relevant == self._facts:
             return False
@@ -208,7 +209,7 @@ class NftablesBackend:
             masquerade_all=self._settings.masquerade_all,
             masquerade_bit=self._settings.masquerade_bit,
             node_port_ips=self._node_port_ips(),
-            service_ranges=networks_of(self.family, self._settings.service_cidrs),
+            service_ranges=networks_of(self.family, self._facts.service_cidrs),
         )
         return KubeProxyLayout(self.family, settings)
 

@@ -12,12 +12,15 @@ from support.client_fake import FakeApi
 from support.client_wait import running, until
 from support.proxy import FakeNodeKernel, Object, endpoint, service, slice_of
 
-from controlplane.resources.catalog import ENDPOINT_SLICE, EVENT, NODE, SERVICE
+from controlplane.resources.catalog import ENDPOINT_SLICE, EVENT, NODE, SERVICE, SERVICE_CIDR
 from netkit.kernel.iptables_fake import FakeIPTables
+from netkit.proxy.addresses import Family
 from netkit.proxy.agent import ProxyAgent
+from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.iptables.backend import IPTablesBackend
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.settings import ProxyMode, ProxySettings
+from netkit.proxy.state import ProxyState
 
 QUICK = ProxySettings(cluster_cidr="10.0.0.0/8", min_sync_period=0, sync_period=0.02)
 CALM = ProxySettings(cluster_cidr="10.0.0.0/8", min_sync_period=0)
@@ -301,3 +304,55 @@ async def test_programming_latency_is_measured_from_the_slices_annotation(setup:
         setup.api.edit(ENDPOINT_SLICE, "svc1-a", "ns1", change)
         await until(lambda: metrics.network_programming_duration_seconds.count == 1)
         assert sum(metrics.network_programming_duration_seconds.buckets) == 1
+
+
+class Told:
+    """A back end that notes what it is told of the node, and has no rules."""
+
+    family = Family.IPV4
+
+    def __init__(self) -> None:
+        self.facts: list[NodeFacts] = []
+
+    def configure(self, facts: NodeFacts) -> bool:
+        self.facts.append(facts)
+        return True
+
+    async def sync(self, state: ProxyState, changes: object) -> SyncReport:
+        return SyncReport(wrote=False, full=changes is None)
+
+    async def intact(self) -> bool:
+        return True
+
+    async def disturbed(self) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def cidr(name: str, *cidrs: str) -> Object:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": name},
+        "spec": {"cidrs": list(cidrs)},
+    }
+
+
+async def test_the_nftables_mode_learns_the_ranges_of_services(setup: Setup) -> None:
+    client = setup.api.client()
+    await client.create(SERVICE_CIDR, cidr("kubernetes", "10.96.0.0/12"))
+    told = Told()
+    settings = ProxySettings(mode=ProxyMode.NFTABLES)
+    async with running(ProxyAgent(client, "here", settings, [told]).run()):  # type: ignore[list-item]
+        await until(lambda: told.facts[-1:] == [NodeFacts(service_cidrs=("10.96.0.0/12",))])
+        await setup.add(node(**{"topology.kubernetes.io/zone": "a"}))
+        await until(lambda: told.facts[-1].zone == "a")
+        assert told.facts[-1].service_cidrs == ("10.96.0.0/12",)
+        await client.create(SERVICE_CIDR, cidr("more", "10.200.0.0/16"))
+        await until(lambda: told.facts[-1].service_cidrs == ("10.200.0.0/16", "10.96.0.0/12"))
+        assert told.facts[-1].zone == "a"
+
+
+async def test_other_modes_do_not_ask_for_the_ranges_of_services(setup: Setup) -> None:
+    async with setup.working():
+        assert not [path for _, path in setup.api.calls if "servicecidrs" in path]
