@@ -95,13 +95,14 @@ def doctor(output: OutputOption = Format.TEXT) -> None:
 
     Exits with 1 when something is missing that every cluster needs.
     """
-    from netkit.cluster.doctor import missing
+    from netkit.cluster.doctor import missing, modes
     from netkit.kernel.probe import features
 
     found = features()
     lacking = missing(found)
+    able = modes(found)
     if output is Format.JSON:
-        print_json({"ready": not lacking, "missing": lacking, "features": found})
+        print_json({"ready": not lacking, "missing": lacking, "proxyModes": able, "features": found})
     else:
         ink = Ink(sys.stdout)
         rows = [("yes" if f.present else "no", f.name, f.detail, f.needed_by, f.how_to_get) for f in found]
@@ -113,5 +114,6 @@ def doctor(output: OutputOption = Format.TEXT) -> None:
             if not lacking
             else f"No cluster can run here without: {', '.join(lacking)}."
         )
+        print(f"Modes of kube-proxy that work here: {', '.join(able) or 'none'}.")
     if lacking:
         raise typer.Exit(1)

@@ -17,6 +17,7 @@ from netkit.cli import (
     machine_commands,
     proxy_commands,
     proxy_inspection,
+    proxy_mode_commands,
 )
 from netkit.cli.output import Format, print_error, print_json
 
@@ -33,6 +34,7 @@ cluster_commands.register(app)
 machine_commands.register(app)
 proxy_commands.register(app)
 proxy_inspection.register(proxy_commands.proxy_app)
+proxy_mode_commands.register(app)
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")

@@ -22,6 +22,8 @@ from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 from netkit.cluster.operation_config import OperationConfig, operation
 from netkit.cluster.operation_config import check as check_operation
+from netkit.cluster.proxy_config import proxy
+from netkit.proxy.configuration.document import KubeProxyConfiguration
 
 DEFAULT_NAME: Final = "lab"
 API_VERSION: Final = "kube-netkit/v1alpha1"
@@ -41,20 +43,6 @@ class NetworkConfig:
     mtu: int = 1500
     cluster_domain: str = "cluster.local"
     node_ports: tuple[int, int] = (30000, 32767)
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyConfig:
-    """kube-proxy's options, named as in KubeProxyConfiguration; times in seconds.
-
-    `min_sync_period` is shorter than kube-proxy's second: a small cluster's rules are written in milliseconds, and
-    nobody who watches a lab wants to wait.
-    """
-
-    mode: str = "iptables"
-    masquerade_all: bool = False
-    min_sync_period: float = 0.1
-    sync_period: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +76,16 @@ class AdmissionConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
-    """Everything `up` needs to know. `api_port` 0 = a free port of the loopback."""
+    """Everything `up` needs to know. `api_port` 0 = a free port of the loopback.
+
+    `proxy` lacks what differs from node to node.
+    """
 
     name: str = DEFAULT_NAME
     nodes: int = 3
     api_port: int = 0
     network: NetworkConfig = NetworkConfig()
-    proxy: ProxyConfig = ProxyConfig()
+    proxy: KubeProxyConfiguration = field(default_factory=lambda: proxy(Fields(None, "proxy")))
     node_monitor: NodeMonitorConfig = NodeMonitorConfig()
     admission: AdmissionConfig = AdmissionConfig()
     authorization: AuthorizationConfig = AuthorizationConfig()
@@ -145,7 +136,7 @@ def _read(path: Path) -> object:
 def parse(document: object) -> ClusterConfig:
     """The configuration a parsed document states; every unknown field and wrong type is an error."""
     top = Fields(document)
-    base, network, proxy, monitor = ClusterConfig(), NetworkConfig(), ProxyConfig(), NodeMonitorConfig()
+    base, network, monitor = ClusterConfig(), NetworkConfig(), NodeMonitorConfig()
     top.text("apiVersion", API_VERSION, (API_VERSION,))
     top.text("kind", "Cluster", ("Cluster",))
     net = top.section("network")
@@ -164,14 +155,7 @@ def parse(document: object) -> ClusterConfig:
         node_ports=net.ports("nodePortRange", network.node_ports),
     )
     net.finish()
-    section = top.section("proxy")
-    proxy = ProxyConfig(
-        mode=section.text("mode", proxy.mode, ("iptables",)),
-        masquerade_all=section.flag("masqueradeAll", proxy.masquerade_all),
-        min_sync_period=section.seconds("minSyncPeriod", proxy.min_sync_period),
-        sync_period=section.seconds("syncPeriod", proxy.sync_period),
-    )
-    section.finish()
+    proxied = proxy(top.section("proxy"))
     section = top.section("nodeMonitor")
     monitor = NodeMonitorConfig(
         lease_duration=section.seconds("leaseDuration", monitor.lease_duration),
@@ -198,7 +182,7 @@ def parse(document: object) -> ClusterConfig:
         nodes=top.number("nodes", base.nodes, 1, MAX_NODES),
         api_port=port,
         network=network,
-        proxy=proxy,
+        proxy=proxied,
         node_monitor=monitor,
         admission=admission,
         authorization=authorization,

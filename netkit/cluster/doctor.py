@@ -1,11 +1,16 @@
-"""Which features of a machine a cluster cannot do without. Judges what `kernel.probe` has found."""
+"""Which features of a machine a cluster, and each proxy mode, cannot do without.
+
+Judges what `kernel.probe` has found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from netkit.kernel.probe import Feature
+from netkit.cluster.errors import ClusterError
+from netkit.kernel.probe import Feature, features
+from netkit.proxy.settings import ProxyMode
 
 REQUIRED: Final = frozenset(
     {
@@ -26,6 +31,15 @@ REQUIRED: Final = frozenset(
 )
 ONE_OF: Final = frozenset({"iptables-legacy", "iptables-nft"})
 
+_IPTABLES: Final = frozenset(name for name in REQUIRED if name.startswith("iptables "))
+NEEDED_BY_MODE: Final[Mapping[ProxyMode, frozenset[str]]] = {
+    ProxyMode.IPTABLES: _IPTABLES,
+    ProxyMode.NFTABLES: frozenset({"nf_tables"}),
+    ProxyMode.IPVS: _IPTABLES | {"ip_vs", "ipset"},
+    ProxyMode.USERSPACE: _IPTABLES,
+}
+"""Features by the names of the probe."""
+
 
 def missing(features: Sequence[Feature]) -> tuple[str, ...]:
     """Names of what a cluster needs and this machine lacks; empty when a cluster can run."""
@@ -34,3 +48,19 @@ def missing(features: Sequence[Feature]) -> tuple[str, ...]:
     if absent >= ONE_OF:
         lacking.append(" or ".join(sorted(ONE_OF)))
     return tuple(lacking)
+
+
+def modes(found: Sequence[Feature]) -> tuple[ProxyMode, ...]:
+    """The proxy modes that can work here."""
+    absent = {feature.name for feature in found if not feature.present}
+    return tuple(mode for mode in ProxyMode if not absent & NEEDED_BY_MODE[mode])
+
+
+def require_mode(mode: ProxyMode) -> None:
+    """ClusterError that names what this machine lacks for the proxy mode, and how to get it. Tries only that."""
+    for feature in features(NEEDED_BY_MODE[mode]):
+        if not feature.present:
+            raise ClusterError(
+                f"proxy mode {mode} needs {feature.name}, which this machine lacks: {feature.detail}",
+                f"{feature.how_to_get}; netkit doctor shows which modes can work here",
+            )

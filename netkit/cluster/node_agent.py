@@ -17,18 +17,17 @@ from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
 from netkit import VERSION
 from netkit.cluster.certificates import NodeCertificates
+from netkit.cluster.node_proxy import node_proxy
 from netkit.cluster.plan import KUBELET_PORT, Plan
 from netkit.cluster.profile import Profile
+from netkit.cluster.proxy_choice import ProxyFiles
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace, socket_in
 from netkit.node.agent import NodeAgent
 from netkit.node.settings import KubeletTls, NodeSettings
 from netkit.podnet.agent import PodNetworkAgent
-from netkit.proxy.addresses import Family
-from netkit.proxy.agent import ProxyAgent
-from netkit.proxy.modes import Site, backends
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.modes import Site
 
 
 def runtime_socket(profile: Profile, name: str) -> Path:
@@ -72,15 +71,8 @@ async def _run(
 
     settings = _node_settings(plan, profile, name, ns, certificates)
     node = NodeAgent(settings, kubelet, pods.network, ledger, all_nodes)
-    proxied = ProxySettings(
-        cluster_cidr=str(config.network.pod_subnet),
-        masquerade_all=config.proxy.masquerade_all,
-        node_address=str(plan.nodes[name]),
-        min_sync_period=config.proxy.min_sync_period,
-        sync_period=config.proxy.sync_period,
-    )
     site = Site(name, ns, lock_file)
-    rules = ProxyAgent(proxy, name, proxied, backends(proxied, site, [Family.IPV4]))
+    rules = node_proxy(proxy, site, config, str(plan.nodes[name]), ProxyFiles(state))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(pods.run(), name="pod network")

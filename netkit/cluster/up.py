@@ -29,6 +29,7 @@ from controlplane.resources import catalog
 from controlplane.resources.kind import Kind
 from netkit.cluster.access import ADMIN_STEM, admin_client
 from netkit.cluster.config import ClusterConfig
+from netkit.cluster.doctor import require_mode
 from netkit.cluster.down import remove
 from netkit.cluster.errors import ClusterError, ClusterExists, ConfigError, StartError
 from netkit.cluster.keeper import ACTIVE
@@ -40,6 +41,7 @@ from netkit.fabric.segment import choose_segment
 from netkit.fabric.spec import host_link_name
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.process import fork_recorded
+from netkit.proxy.settings import ProxyMode
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ def up(config: ClusterConfig, kubeconfig_path: Path, report: Report) -> UpResult
     with profile.lock():
         if profile.exists:
             raise _exists(profile)
+        require_mode(ProxyMode(config.proxy.mode))
         segment = _choose_segment(config)
         with _listen(config.api_port) as loopback:
             plan = Plan(config, segment, loopback.getsockname()[1])

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -105,8 +105,12 @@ TRIALS: Final = (
 """Everything tried, in the order shown."""
 
 
-def features() -> list[Feature]:
-    """Try everything and say what is there. Raises KernelError only if no child process can be started."""
+def features(wanted: Collection[str] | None = None) -> list[Feature]:
+    """Try everything (or the features named) and say what is there.
+
+    Raises KernelError only if no child process can be started.
+    """
+    trials = [trial for trial in TRIALS if wanted is None or trial.name in wanted]
     read_end, write_end = os.pipe()
     try:
         pid = os.fork()
@@ -116,7 +120,7 @@ def features() -> list[Feature]:
         raise KernelError("fork of the probe", errno=error.errno or 0) from error
     if pid == 0:
         os.close(read_end)
-        _child(write_end)
+        _child(write_end, trials)
     os.close(write_end)
     try:
         text = _collect(read_end)
@@ -131,7 +135,7 @@ def features() -> list[Feature]:
     # The last one without an answer is the one the child hung or died in.
     return [
         found.get(trial.name) or _feature(trial, present=False, detail="the trial did not end")
-        for trial in TRIALS
+        for trial in trials
     ]
 
 
@@ -147,12 +151,12 @@ def _collect(fd: int) -> str:
     return data[: data.rfind(b"\n") + 1].decode()
 
 
-def _child(write_end: int) -> None:
+def _child(write_end: int, trials: Iterable[_Trial]) -> None:
     """In the child: leave the machine's namespaces, try everything, write a line for each, end."""
     code = 1
     try:
         refusal = _isolate()
-        for trial in TRIALS:
+        for trial in trials:
             feature = _feature(trial, present=False, detail=refusal) if refusal else _try(trial)
             os.write(write_end, json.dumps(asdict(feature)).encode() + b"\n")
         code = 0

@@ -39,7 +39,7 @@ class Flag:
 
 
 _FILE_WINS = "Ignored with --config."
-_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh")
 
 FLAGS: tuple[Flag, ...] = (
     Flag("config", Kind.TEXT, "A file with a KubeProxyConfiguration. It then counts instead of most flags."),
@@ -84,8 +84,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("iptables-min-sync-period", Kind.DURATION, "Least time between two changes of rules (all modes but ipvs)."),
     Flag("ipvs-sync-period", Kind.DURATION, "How often virtual servers are looked after."),
     Flag("ipvs-min-sync-period", Kind.DURATION, "Least time between two changes of virtual servers."),
-    Flag("ipvs-scheduler", Kind.TEXT, f"How a server is chosen: {', '.join(_SCHEDULERS)}.",
-         "ipvs.scheduler", choices=_SCHEDULERS),
+    Flag("ipvs-scheduler", Kind.TEXT, f"How a server is chosen: {', '.join(SCHEDULERS)}.",
+         "ipvs.scheduler", choices=SCHEDULERS),
     Flag("ipvs-exclude-cidrs", Kind.TEXTS, "Ranges whose virtual servers are left alone.", "ipvs.exclude_cidrs"),
     Flag("ipvs-strict-arp", Kind.BOOL, "Set arp_ignore=1 and arp_announce=2.", "ipvs.strict_arp"),
     Flag("ipvs-tcp-timeout", Kind.DURATION, "When idle TCP connections are forgotten, 0: as it is.",

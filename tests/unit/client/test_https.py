@@ -15,6 +15,7 @@ from support.client_wait import running, until
 
 from controlplane import errors
 from controlplane.apiserver.pki import CertificateAuthority
+from controlplane.client import https
 from controlplane.client.client import Client
 from controlplane.client.https import HttpsTransport
 from controlplane.client.informer import Informer
@@ -158,3 +159,29 @@ async def test_informer_survives_a_restart_of_the_server(server: Server) -> None
         await until(lambda: len(informer) == 2)
     await client.close()
     assert server.hits == ["/api/v1/pods"], "one list, then only watches"
+
+
+async def test_a_token_file_is_read_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    client = Client(transport(server, token_file=path))
+    assert (await client.get(POD, "p", "a"))["authorization"] == "Bearer first"
+    path.write_text("second\n")
+    assert (await client.get(POD, "p", "a"))["authorization"] == "Bearer first"
+    monkeypatch.setattr(https, "_TOKEN_SECONDS", -1.0)
+    assert (await client.get(POD, "p", "a"))["authorization"] == "Bearer second"
+    path.unlink()
+    assert (await client.get(POD, "p", "a"))["authorization"] == "Bearer second"
+    await client.close()
+
+
+async def test_without_an_authority_the_machines_own_are_asked(server: Server) -> None:
+    client = Client(HttpsTransport(f"https://127.0.0.1:{server.port}", ca=""))
+    with pytest.raises(ConnectionFailed, match="certificate"):
+        await client.get(POD, "p", "a")
+    await client.close()
+    client = Client(HttpsTransport(f"https://127.0.0.1:{server.port}", ca="", insecure=True))
+    assert (await client.get(POD, "p", "a"))["authorization"] == ""
+    await client.close()

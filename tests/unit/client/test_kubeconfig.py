@@ -107,3 +107,41 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_context(link, "a", OURS)
     assert link.is_symlink()
     assert load(target) == OURS
+
+
+def test_kubeconfigs_of_real_clusters(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    user = {"tokenFile": "var/token", "token": "older"}
+    cluster = {"server": "https://api:6443", "insecure-skip-tls-verify": True}
+    path.write_text(yaml.safe_dump({
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }))  # fmt: skip
+    token = str(tmp_path / "var" / "token")
+    assert load(path) == Credentials("https://api:6443", ca="", token_file=token, insecure=True)
+
+
+def test_a_program_for_credentials_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(OTHERS))
+    with pytest.raises(KubeconfigError, match="user me gets its credentials from a program"):
+        load(path)
+
+
+def test_inside_of_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(
+        KubeconfigError, match="KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined"
+    ):
+        kubeconfig.in_cluster()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    with pytest.raises(KubeconfigError, match="unable to load in-cluster configuration"):
+        kubeconfig.in_cluster()
+    (tmp_path / "ca.crt").write_text("CA")
+    (tmp_path / "token").write_text("T")
+    found = kubeconfig.in_cluster()
+    assert found == Credentials("https://[fd00::1]:443", ca="CA", token_file=str(tmp_path / "token"))

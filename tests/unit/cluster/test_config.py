@@ -57,9 +57,9 @@ def test_every_field_is_read() -> None:
     assert config.network.mtu == 9000
     assert config.network.cluster_domain == "lab.local"
     assert config.network.node_ports == (31000, 31999)
-    assert config.proxy.masquerade_all is True
-    assert config.proxy.min_sync_period == 0.5
-    assert config.proxy.sync_period == 90
+    assert config.proxy.iptables.masquerade_all is True
+    assert config.proxy.ipvs.min_sync_period.seconds == 0.5
+    assert config.proxy.nftables.sync_period.seconds == 90
     assert config.node_monitor.lease_duration == 4
     assert config.node_monitor.eviction_after == 2
 
@@ -76,7 +76,10 @@ def test_every_field_is_read() -> None:
         ([1], "the file: expected a mapping, got a list"),
         ({"network": {"podSubnet": "10.244.0.1/16"}}, "network.podSubnet: 10.244.0.1/16 has host bits set"),
         ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan"),
-        ({"proxy": {"mode": "ipvs2"}}, "proxy.mode: 'ipvs2' is not one of iptables"),
+        (
+            {"proxy": {"mode": "ipvs2"}},
+            "proxy.mode: 'ipvs2' is not one of iptables, nftables, ipvs, userspace",
+        ),
         ({"proxy": {"syncPeriod": "soon"}}, "proxy.syncPeriod: 'soon' is not a duration"),
         (
             {"network": {"nodePortRange": "32767-30000"}},

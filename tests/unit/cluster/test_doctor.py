@@ -1,0 +1,40 @@
+"""Which proxy modes a machine can have, by what the probe found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from netkit.cluster import doctor
+from netkit.cluster.errors import ClusterError
+from netkit.kernel.probe import TRIALS, Feature
+from netkit.proxy.settings import ProxyMode
+
+
+def found(*absent: str) -> list[Feature]:
+    return [Feature(trial.name, trial.name not in absent, "detail", "x", "how") for trial in TRIALS]
+
+
+def test_modes_by_features() -> None:
+    assert doctor.modes(found()) == tuple(ProxyMode)
+    assert doctor.modes(found("ip_vs")) == (ProxyMode.IPTABLES, ProxyMode.NFTABLES, ProxyMode.USERSPACE)
+    assert doctor.modes(found("nf_tables", "ipset")) == (ProxyMode.IPTABLES, ProxyMode.USERSPACE)
+    assert doctor.modes(found("iptables match statistic")) == (ProxyMode.NFTABLES,)
+
+
+def test_what_modes_need_is_tried() -> None:
+    tried = {trial.name for trial in TRIALS}
+    assert all(needed <= tried for needed in doctor.NEEDED_BY_MODE.values())
+
+
+def test_a_mode_that_cannot_be_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def features(wanted: Collection[str]) -> list[Feature]:
+        return [feature for feature in found("ip_vs") if feature.name in wanted]
+
+    monkeypatch.setattr(doctor, "features", features)
+    doctor.require_mode(ProxyMode.IPTABLES)
+    with pytest.raises(ClusterError) as caught:
+        doctor.require_mode(ProxyMode.IPVS)
+    assert caught.value.message == "proxy mode ipvs needs ip_vs, which this machine lacks: detail"
+    assert caught.value.hint.startswith("how; ")
