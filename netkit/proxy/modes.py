@@ -5,27 +5,32 @@ Called by whoever starts an agent. The only module that knows all modes; they do
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from netkit.kernel import sysctl
-from netkit.kernel.errors import KernelError
+from netkit.kernel.errors import KernelError, Unsupported
 from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.netns import Namespace
 from netkit.kernel.nft import wire
 from netkit.kernel.nft.driver import NftTable
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
+from netkit.proxy.iptables import cleanup as iptables_cleanup
 from netkit.proxy.iptables.backend import IPTablesBackend
-from netkit.proxy.iptables.cleanup import Kept, cleanup_document
+from netkit.proxy.iptables.chains import FIREWALL
+from netkit.proxy.ipvs import documents as ipvs_documents
 from netkit.proxy.ipvs.backend import IPVSBackend
 from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.requirements import check
+from netkit.proxy.leftover_rules import NOTHING, Kept
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.backend import NftablesBackend, check_kernel
-from netkit.proxy.node_kernel import NamespaceKernel
+from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel
 from netkit.proxy.settings import ProxyMode, ProxySettings
 
 log = logging.getLogger(__name__)
@@ -99,11 +104,16 @@ async def supported_families(mode: ProxyMode, site: Site) -> list[Family]:
     return found
 
 
-async def remove_leftovers(site: Site, families: Sequence[Family], beside: ProxyMode | None = None) -> None:
+async def remove_leftovers(
+    site: Site,
+    families: Sequence[Family],
+    beside: ProxyMode | None = None,
+    settings: ProxySettings | None = None,
+) -> None:
     """Remove what all modes but `beside` left in the kernel; None: of all modes. Safe to repeat.
 
-    What `beside` is at work with stays as it is. Everything is tried; raises an ExceptionGroup of KernelErrors with
-    what failed.
+    What `beside` is at work with stays as it is, and so do virtual servers that `settings` exclude. Everything is
+    tried; raises an ExceptionGroup of KernelErrors with what failed.
     """
     failed: list[KernelError] = []
     for mode, clean in _CLEANERS.items():
@@ -111,30 +121,77 @@ async def remove_leftovers(site: Site, families: Sequence[Family], beside: Proxy
             continue
         for family in families:
             try:
-                if await clean(site, family, beside):
-                    log.info("%s %s: rules of mode %s removed", site.node_name, family, mode)
+                if await clean(site, family, beside, settings or ProxySettings()):
+                    log.info("%s %s: what mode %s left is removed", site.node_name, family, mode)
+            except ExceptionGroup as group:
+                failed += [error for error in group.exceptions if isinstance(error, KernelError)]
             except KernelError as error:
                 failed.append(error)
     if failed:
         raise ExceptionGroup("encountered an error while tearing down rules", failed)
 
 
-async def _clean_iptables(site: Site, family: Family, beside: ProxyMode | None) -> bool:
-    """Both implementations of iptables are looked at: rules of either act."""
+async def _clean_iptables(
+    site: Site, family: Family, beside: ProxyMode | None, settings: ProxySettings
+) -> bool:
+    """Both implementations of iptables are looked at: rules of either act.
+
+    Packets with loopback addresses were routed for this mode alone, and only its rules keep neighbours from abusing
+    that: it ends first.
+    """
     found = False
     for variant in installed_variants(family.version):
         iptables = IPTables(site.ns, variant, version=family.version, lock_file=site.lock_file)
-        document = cleanup_document(await iptables.save(), _SHARED_CHAINS.get(beside, ()))
+        document = iptables_cleanup.cleanup_document(await iptables.save(), _SHARED.get(beside, NOTHING))
         if document:
+            if f":{FIREWALL} " in document and family is Family.IPV4:
+                await asyncio.to_thread(sysctl.write, site.ns, ROUTE_LOCALNET, 0)
             await iptables.restore(document)
             found = True
     return found
 
 
-_SHARED_CHAINS: Mapping[ProxyMode | None, Kept] = {}
-"""Chains of the iptables mode that another mode uses under the same name."""
+async def _clean_nftables(
+    site: Site, family: Family, beside: ProxyMode | None, settings: ProxySettings
+) -> bool:
+    table = site.nft_table(family)
+    try:
+        if not await asyncio.to_thread(table.has, ()):
+            return False
+    except KernelError as error:
+        if error.is_unsupported or error.errno == errno.EINVAL:
+            return False
+        raise
+    await NftablesBackend(site.node_name, family, settings, table, NamespaceKernel(site.ns)).cleanup()
+    return True
 
-_CLEANERS: Mapping[ProxyMode, Callable[[Site, Family, ProxyMode | None], Awaitable[bool]]] = {
-    ProxyMode.IPTABLES: _clean_iptables,
+
+async def _clean_ipvs(site: Site, family: Family, beside: ProxyMode | None, settings: ProxySettings) -> bool:
+    """A kernel without IPVS has nothing of it."""
+    try:
+        drivers = Drivers.of(site.iptables(family))
+    except Unsupported:
+        return False
+    backend = IPVSBackend(site.node_name, settings, drivers)
+    try:
+        standing = await backend.standing()
+        await backend.cleanup(_SHARED.get(beside, NOTHING))
+    finally:
+        backend.close()
+    return bool(standing)
+
+
+_SHARED: Mapping[ProxyMode | None, Kept] = {
+    ProxyMode.IPTABLES: iptables_cleanup.OURS,
+    ProxyMode.IPVS: ipvs_documents.OURS,
 }
-"""How each mode's left-overs are removed, without what the mode in the last argument uses. True: there were some."""
+"""What the modes that write iptables rules are at work with, under names that others of them use too."""
+
+_Cleaner = Callable[[Site, Family, ProxyMode | None, ProxySettings], Awaitable[bool]]
+
+_CLEANERS: Mapping[ProxyMode, _Cleaner] = {
+    ProxyMode.IPTABLES: _clean_iptables,
+    ProxyMode.NFTABLES: _clean_nftables,
+    ProxyMode.IPVS: _clean_ipvs,
+}
+"""How each mode's left-overs are removed, without what the mode of the third argument uses. True: there were some."""

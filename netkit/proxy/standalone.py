@@ -96,7 +96,8 @@ def run(texts: Mapping[str, Sequence[str]]) -> None:
 async def clean_up(options: Options) -> None:
     """Remove the rules of all modes. Raises an ExceptionGroup of KernelErrors."""
     with _namespace(options) as ns:
-        await remove_leftovers(Site(node_name(options.configuration), ns), list(Family))
+        settings = proxy_settings(options.configuration)
+        await remove_leftovers(Site(node_name(options.configuration), ns), list(Family), settings=settings)
 
 
 async def serve(options: Options, file: bytes | None = None) -> None:
@@ -156,13 +157,13 @@ async def _work(options: Options, ns: Namespace, client: Client) -> None:
         group.create_task(agent.run(), name="proxy agent")
         await agent.synced()
         log.info("%s: all rules stand", node.name)
-        await _take_over(settings.mode, site)
+        await _take_over(settings, site)
 
 
-async def _take_over(mode: ProxyMode, site: Site) -> None:
+async def _take_over(settings: ProxySettings, site: Site) -> None:
     """Our rules stand: those of other modes, which served until now, can go. What stays is no reason to end."""
     try:
-        await remove_leftovers(site, list(Family), mode)
+        await remove_leftovers(site, list(Family), settings.mode, settings)
     except ExceptionGroup as group:
         for error in group.exceptions:
             log.warning("%s: left-overs of another mode stay: %s", site.node_name, error)

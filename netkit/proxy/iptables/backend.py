@@ -18,6 +18,7 @@ from netkit.proxy.iptables.chains import CANARY, CANARY_TABLES
 from netkit.proxy.iptables.cleanup import cleanup_document
 from netkit.proxy.iptables.inspection import listing_of
 from netkit.proxy.iptables.rules import IPTablesSettings
+from netkit.proxy.leftover_rules import NOTHING, Kept
 from netkit.proxy.listing import Listing, Section
 from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel, NodeKernel
 from netkit.proxy.services import ServicePortName
@@ -78,10 +79,10 @@ class IPTablesBackend:
                 return False
         return True
 
-    async def cleanup(self) -> None:
-        """See `Backend`. Safe to repeat, and where nothing of ours is."""
+    async def cleanup(self, keep: Kept = NOTHING) -> None:
+        """See `Backend`. Safe to repeat, and where nothing of ours is. What is in `keep` stays."""
         self._book = None
-        document = cleanup_document(await self._iptables.save())
+        document = cleanup_document(await self._iptables.save(), keep)
         if document:
             await self._iptables.restore(document)
 

@@ -18,7 +18,7 @@ from netkit.proxy.choice import NodeView
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.ipvs.book import Book, Delta, Standing
 from netkit.proxy.ipvs.chains import ChainSettings
-from netkit.proxy.ipvs.documents import restore_document
+from netkit.proxy.ipvs.documents import cleanup_document, restore_document
 from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.leaving import LOOK_SECONDS
 from netkit.proxy.ipvs.node import node_addresses
@@ -26,6 +26,7 @@ from netkit.proxy.ipvs.plan import NodeNetwork
 from netkit.proxy.ipvs.sections import port_sections, standing_listing, wanted_listing
 from netkit.proxy.ipvs.sets import DEVICE
 from netkit.proxy.ipvs.writer import Writer
+from netkit.proxy.leftover_rules import NOTHING, Kept
 from netkit.proxy.listing import Listing, Section
 from netkit.proxy.services import ServicePortName
 from netkit.proxy.settings import ProxySettings
@@ -117,8 +118,9 @@ class IPVSBackend:
             if harm := self._harm(events):
                 return harm
 
-    async def cleanup(self) -> None:
-        """See `Backend`. Virtual servers outside `excludeCIDRs` go, whoever made them, as in kube-proxy.
+    async def cleanup(self, keep: Kept = NOTHING) -> None:
+        """See `Backend`. Virtual servers outside `excludeCIDRs` go, whoever made them, as in kube-proxy. What is in
+        `keep` stays.
 
         kube-ipvs0 goes with its last address, because the other family's are there too. Raises an ExceptionGroup
         of KernelErrors after doing all it can.
@@ -129,7 +131,7 @@ class IPVSBackend:
             saved = ""
             try:
                 saved = await self._drivers.iptables.save()
-                if document := self._writer.cleanup_document(saved):
+                if document := cleanup_document(saved, keep):
                     await self._drivers.iptables.restore(document)
             except KernelError as error:
                 failed.append(error)

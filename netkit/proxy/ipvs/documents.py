@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from netkit.proxy import leftover_rules
 from netkit.proxy.ipvs.book import Delta, Rules
 from netkit.proxy.ipvs.chains import CHAINS, JUMPS, Place, canonical
+from netkit.proxy.leftover_rules import NOTHING, Kept
 
 _OURS = frozenset(CHAINS)
 _JUMPS = frozenset(JUMPS)
+
+OURS = Kept.of(CHAINS, JUMPS)
+"""What the clean-up of other modes, which use some of the names too, spares while this mode is at work."""
 
 
 def restore_document(delta: Delta) -> str:
@@ -27,19 +32,9 @@ def restore_document(delta: Delta) -> str:
     return text
 
 
-def cleanup_document(saved: str) -> str:
+def cleanup_document(saved: str, keep: Kept = NOTHING) -> str:
     """Input of `iptables-restore --noflush` that removes our chains and every rule that leads into one."""
-    text = ""
-    for table, chains in read_tables(saved).items():
-        ours = [chain for chain in chains if (table, chain) in _OURS]
-        if not ours:
-            continue
-        lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in ours)]
-        for chain, rules in chains.items():
-            if chain not in ours:
-                lines += [f"-D {chain} {rule}" for rule in rules if _target(rule) in ours]
-        text += "\n".join([*lines, *(f"-X {chain}" for chain in ours), "COMMIT", ""])
-    return text
+    return leftover_rules.cleanup_document(saved, _OURS.__contains__, keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +76,3 @@ def read_tables(saved: str) -> Mapping[str, Mapping[str, list[str]]]:
 
 def _spelled(place: Place, rules: Iterable[str]) -> Iterable[tuple[Place, str]]:
     return ((place, canonical(rule)) for rule in rules if " -j KUBE-" in f" {rule}")
-
-
-def _target(rule: str) -> str:
-    """The chain a rule jumps to."""
-    words = rule.split()
-    return words[words.index("-j") + 1] if "-j" in words[:-1] else ""

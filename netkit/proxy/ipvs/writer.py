@@ -16,7 +16,7 @@ from netkit.kernel.netlink import Message
 from netkit.proxy.addresses import Address, Family, Network
 from netkit.proxy.ipvs.book import Book, Delta, ServerChange, Standing, StandingServer
 from netkit.proxy.ipvs.chains import JUMPS
-from netkit.proxy.ipvs.documents import cleanup_document, read_saved
+from netkit.proxy.ipvs.documents import read_saved
 from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.leaving import Leaving, waits
 from netkit.proxy.ipvs.node import kernel_settings
@@ -234,10 +234,6 @@ class Writer:
         )
 
     # taking away
-
-    def cleanup_document(self, saved: str) -> str:
-        """Input of iptables-restore that removes all our chains; may be empty."""
-        return cleanup_document(saved)
 
     def remove_all(self) -> list[KernelError]:
         """Remove virtual servers, addresses, the device and the sets; what could not be removed."""
