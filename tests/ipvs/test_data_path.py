@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.ipvs import key, target
+from support.ipvs import key, load_ipv6, target
 from support.kernel import eventually
 from support.proxy import Object, endpoint, feed, service, slice_of, state_of
 from support.proxy_net import CLOSED, LISTED, NODE1, PODS, REFUSED, SILENT, UNLISTED, Net, Reply
@@ -86,8 +86,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     directory: Path = tmp_path_factory.mktemp("net")
-    # Where IPv6 is a module, this loads it; without it its sysctls are not there to be set.
-    socket.socket(socket.AF_INET6).close()
+    load_ipv6()
     with Net.built(directory) as built:
         yield built
 
