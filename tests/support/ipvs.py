@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, cast
@@ -124,3 +125,8 @@ def target(text: str) -> Target:
 def _split(text: str) -> tuple[Address, int]:
     address, _, port = text.rpartition(":")
     return ip_address(address.strip("[]")), int(port)
+
+
+def load_ipv6() -> None:
+    """Where IPv6 is a module this loads it, so that its settings are there and addresses can be given."""
+    socket.socket(socket.AF_INET6).close()
