@@ -15,6 +15,7 @@ from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.settings import ProxyMode, ProxySettings
+from netkit.proxy.userspace.backend import UserspaceBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +41,7 @@ def backends(settings: ProxySettings, site: Site, families: Sequence[Family]) ->
     match settings.mode:
         case ProxyMode.IPTABLES:
             return [IPTablesBackend(site.node_name, settings, site.iptables(family)) for family in families]
+        case ProxyMode.USERSPACE:
+            return [UserspaceBackend(site.node_name, settings, site.iptables(family)) for family in families]
         case mode:
             raise NotImplementedError(mode)
