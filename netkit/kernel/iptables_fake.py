@@ -21,7 +21,20 @@ _BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "raw": ("PREROUTING", "OUTPUT"),
 }
 _TARGETS = frozenset(
-    {"ACCEPT", "DROP", "REJECT", "RETURN", "MARK", "MASQUERADE", "DNAT", "SNAT", "LOG", "NOTRACK", "CT"}
+    {
+        "ACCEPT",
+        "DROP",
+        "REJECT",
+        "RETURN",
+        "MARK",
+        "MASQUERADE",
+        "DNAT",
+        "REDIRECT",
+        "SNAT",
+        "LOG",
+        "NOTRACK",
+        "CT",
+    }
 )
 
 Table = dict[str, list[str]]
@@ -146,8 +159,14 @@ def _apply(table: Table, line: str) -> None:
     command, chain, rule = (*line.split(" ", 2), "")[:3]
     match command:
         case "-A" | "-I":
+            place = len(table[chain]) if command == "-A" else 0
+            if command == "-I" and rule.split(" ", 1)[0].isdigit():
+                number, rule = rule.split(" ", 1)
+                place = int(number) - 1
+                if not 0 <= place <= len(table[chain]):
+                    raise ValueError(f"no place {number} in chain {chain}")
             _check_target(table, rule)
-            table[chain].insert(len(table[chain]) if command == "-A" else 0, rule)
+            table[chain].insert(place, rule)
         case "-D":
             table[chain].remove(rule)
         case "-X":

@@ -32,6 +32,8 @@ from netkit.proxy.nftables import names
 from netkit.proxy.nftables.backend import NftablesBackend, check_kernel
 from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel
 from netkit.proxy.settings import ProxyMode, ProxySettings
+from netkit.proxy.userspace.backend import UserspaceBackend
+from netkit.proxy.userspace.book import removal as userspace_removal
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +77,8 @@ def backends(settings: ProxySettings, site: Site, families: Sequence[Family]) ->
             ]
         case ProxyMode.IPVS:
             return [_ipvs(settings, site, family) for family in families]
-        case mode:
-            raise NotImplementedError(mode)
+        case ProxyMode.USERSPACE:
+            return [UserspaceBackend(site.node_name, settings, site.iptables(family)) for family in families]
 
 
 def _ipvs(settings: ProxySettings, site: Site, family: Family) -> IPVSBackend:
@@ -181,6 +183,20 @@ async def _clean_ipvs(site: Site, family: Family, beside: ProxyMode | None, sett
     return bool(standing)
 
 
+async def _clean_userspace(
+    site: Site, family: Family, beside: ProxyMode | None, settings: ProxySettings
+) -> bool:
+    """Its chains are nobody else's. Both implementations of iptables are looked at."""
+    found = False
+    for variant in installed_variants(family.version):
+        iptables = IPTables(site.ns, variant, version=family.version, lock_file=site.lock_file)
+        document = userspace_removal(await iptables.save())
+        if document:
+            await iptables.restore(document)
+            found = True
+    return found
+
+
 _SHARED: Mapping[ProxyMode | None, Kept] = {
     ProxyMode.IPTABLES: iptables_cleanup.OURS,
     ProxyMode.IPVS: ipvs_documents.OURS,
@@ -193,5 +209,6 @@ _CLEANERS: Mapping[ProxyMode, _Cleaner] = {
     ProxyMode.IPTABLES: _clean_iptables,
     ProxyMode.NFTABLES: _clean_nftables,
     ProxyMode.IPVS: _clean_ipvs,
+    ProxyMode.USERSPACE: _clean_userspace,
 }
 """How each mode's left-overs are removed, without what the mode of the third argument uses. True: there were some."""

@@ -1,0 +1,183 @@
+"""The proxies of all service ports of one family on one node, and the NodePorts that are held for them.
+
+Called by `backend`, which writes the rules that lead here. A proxy keeps its port for as long as its service port
+exists, so that rules change only when addresses do.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from netkit.kernel.errors import KernelError
+from netkit.kernel.limits import allow_open_files
+from netkit.kernel.netns import Namespace
+from netkit.proxy.addresses import Family
+from netkit.proxy.endpoints import Endpoint
+from netkit.proxy.services import Protocol, ServicePort, ServicePortName
+from netkit.proxy.userspace.listening import held_port, proxy_socket
+from netkit.proxy.userspace.roundrobin import RoundRobin
+from netkit.proxy.userspace.tcp import TCPProxy
+from netkit.proxy.userspace.udp import UDPProxy
+
+log = logging.getLogger(__name__)
+
+_OPEN_FILES = 64_000
+"""Two for each connection; Kubernetes' figure."""
+
+
+class Proxies(Interface):
+    """Driver interface of `backend`; `NodeProxies` is the real one."""
+
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
+        """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone`."""
+
+    async def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+        """Proxy `port` to `endpoints`: the port on which the proxy listens, `wanted` if that is free (0: any).
+
+        A port that is proxied already keeps its proxy, and its connections. Raises KernelError.
+        """
+
+    def port_of(self, name: ServicePortName) -> int:
+        """Where the proxy of a service port listens; 0 if it has none."""
+
+    def node_port_held(self, name: ServicePortName) -> bool:
+        """Whether the service port's NodePort, if it has one, is its own and not another program's."""
+
+    def endpoints_of(self, name: ServicePortName) -> tuple[Endpoint, ...]:
+        """The endpoints of a proxied service port, the next one first."""
+
+    def close_others(self, names: Iterable[ServicePortName]) -> None:
+        """End the proxies of all service ports but `names`. TCP connections that are open go on."""
+
+    def close(self, names: Iterable[ServicePortName]) -> None:
+        """End the proxies of `names`. TCP connections that are open go on."""
+
+    async def stop(self) -> None:
+        """End all proxies and all connections."""
+
+
+@dataclass(slots=True)
+class _Held:
+    number: int
+    sock: socket.socket
+
+
+class NodeProxies:
+    """Proxies whose sockets live in the namespace `ns`."""
+
+    def __init__(self, ns: Namespace, family: Family) -> None:
+        self._ns = ns
+        self._family = family
+        self._proxies: dict[ServicePortName, TCPProxy | UDPProxy] = {}
+        self._ending: list[TCPProxy | UDPProxy] = []
+        self._choices: dict[ServicePortName, RoundRobin] = {}
+        self._held: dict[ServicePortName, _Held] = {}
+        self._not_held: set[ServicePortName] = set()
+        self._files_allowed = False
+
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
+        """See `Proxies`."""
+        wanting = []
+        for name in gone:
+            self._release(name)
+            self._not_held.discard(name)
+        for port in ports:
+            held = self._held.get(port.name)
+            if held is None or held.number != port.node_port:
+                self._release(port.name)
+                wanting.append(port)
+        # Only now: two Services may have swapped theirs.
+        for port in wanting:
+            self._hold(port)
+
+    async def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+        """See `Proxies`."""
+        name = port.name
+        proxy = self._proxies.get(name)
+        choice = self._choices.setdefault(name, RoundRobin())
+        choice.configure(port.affinity_seconds)
+        choice.forget_idle(time.monotonic())
+        gone = choice.update(endpoints)
+        if proxy is not None:
+            proxy.endpoints_gone(gone)
+            return proxy.port
+        sock = self._listening(name, wanted)
+        kind = TCPProxy if name.protocol is Protocol.TCP else UDPProxy
+        proxy = kind(name, self._ns, self._family, sock, choice)
+        await proxy.start()
+        self._proxies[name] = proxy
+        log.debug("%s: proxied on %s port %d", name, name.protocol, proxy.port)
+        return proxy.port
+
+    def port_of(self, name: ServicePortName) -> int:
+        """See `Proxies`."""
+        proxy = self._proxies.get(name)
+        return proxy.port if proxy is not None else 0
+
+    def node_port_held(self, name: ServicePortName) -> bool:
+        """See `Proxies`."""
+        return name not in self._not_held
+
+    def endpoints_of(self, name: ServicePortName) -> tuple[Endpoint, ...]:
+        """See `Proxies`."""
+        choice = self._choices.get(name)
+        return choice.endpoints if choice is not None else ()
+
+    def close_others(self, names: Iterable[ServicePortName]) -> None:
+        """See `Proxies`."""
+        self.close(self._choices.keys() - set(names))
+
+    def close(self, names: Iterable[ServicePortName]) -> None:
+        """See `Proxies`."""
+        for name in list(names):
+            self._choices.pop(name, None)
+            self._release(name)
+            self._not_held.discard(name)
+            proxy = self._proxies.pop(name, None)
+            if proxy is not None:
+                proxy.close()
+                self._ending.append(proxy)
+        self._ending = [proxy for proxy in self._ending if proxy.busy]
+
+    async def stop(self) -> None:
+        """See `Proxies`."""
+        self.close(list(self._choices))
+        for proxy in self._ending:
+            await proxy.stop()
+        self._ending.clear()
+
+    def _listening(self, name: ServicePortName, wanted: int) -> socket.socket:
+        if not self._files_allowed:
+            allow_open_files(_OPEN_FILES)
+            self._files_allowed = True
+        if wanted:
+            try:
+                return proxy_socket(self._ns, self._family, name.protocol, wanted)
+            except KernelError as error:
+                log.info("%s: its former proxy port cannot be had again: %s", name, error)
+        return proxy_socket(self._ns, self._family, name.protocol, 0)
+
+    def _hold(self, port: ServicePort) -> None:
+        """Keep other programs from a NodePort, or find out that one has it."""
+        name, known = port.name, port.name in self._not_held
+        self._not_held.discard(name)
+        if not port.node_port:
+            return
+        try:
+            sock = held_port(self._ns, self._family, port.protocol, port.node_port)
+        except KernelError as error:
+            self._not_held.add(name)
+            if not known:
+                log.warning("%s: NodePort %d is not opened: %s", name, port.node_port, error)
+            return
+        self._held[name] = _Held(port.node_port, sock)
+
+    def _release(self, name: ServicePortName) -> None:
+        held = self._held.pop(name, None)
+        if held is not None:
+            held.sock.close()

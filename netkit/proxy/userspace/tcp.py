@@ -1,0 +1,170 @@
+"""Carries TCP connections from clients of a service port to its endpoints.
+
+Made by `proxies`. Works in the running loop; the sockets live in the node's namespace. Both directions of a
+connection end on their own, so that a client may say that it has sent everything and still get its answer; a reset
+of one side resets the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from ipaddress import ip_address
+
+from netkit.kernel import netns
+from netkit.kernel.errors import KernelError
+from netkit.kernel.netns import Namespace
+from netkit.proxy.addresses import Family
+from netkit.proxy.endpoints import Endpoint
+from netkit.proxy.services import ServicePortName
+from netkit.proxy.userspace.listening import family_of, port_of
+from netkit.proxy.userspace.roundrobin import RoundRobin
+
+log = logging.getLogger(__name__)
+
+DIAL_SECONDS = (0.25, 0.5, 1.0, 2.0)
+"""How long each attempt may take; every attempt asks for an endpoint anew (Kubernetes' figures)."""
+
+_BACKLOG = 4096
+_CHUNK = 1 << 16
+_KEEPALIVE_SECONDS = 15
+"""Between probes of silent peers, as Go's net package has it. Else a peer that vanished would stay for ever."""
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class TCPProxy:
+    """The connections of one service port. `listener` is bound; `start` makes it listen."""
+
+    def __init__(
+        self,
+        name: ServicePortName,
+        ns: Namespace,
+        family: Family,
+        listener: socket.socket,
+        choice: RoundRobin,
+    ) -> None:
+        self._name = name
+        self._ns = ns
+        self._family = family
+        self._listener = listener
+        self._choice = choice
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self.port = port_of(listener)
+
+    @property
+    def busy(self) -> bool:
+        """Whether connections are open."""
+        return bool(self._connections)
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        self._server = await asyncio.start_server(self._accepted, sock=self._listener, backlog=_BACKLOG)
+
+    def endpoints_gone(self, gone: frozenset[Endpoint]) -> None:
+        """Connections to endpoints that are no longer chosen go on until they end."""
+
+    def close(self) -> None:
+        """Accept no more connections. Those that are open go on."""
+        if self._server is not None:
+            self._server.close()
+        else:
+            self._listener.close()
+
+    async def stop(self) -> None:
+        """Close, and end all connections."""
+        self.close()
+        connections = list(self._connections)
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close in the loop's next turn
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve((reader, writer)), name=f"proxy {self._name}")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, client: Streams) -> None:
+        """One connection, from its acceptance to its end."""
+        opened = [client]
+        try:
+            _keep_alive(client)
+            endpoint = await self._dial(client)
+            if endpoint is not None:
+                opened.append(endpoint)
+                await _carry(client, endpoint)
+        except* OSError as group:
+            log.debug("%s: connection broken: %s", self._name, group.exceptions[0])
+            for _, writer in opened:
+                _reset(writer)
+        except* asyncio.CancelledError:
+            for _, writer in opened:
+                writer.transport.abort()
+            raise
+        finally:
+            for _, writer in opened:
+                writer.close()
+
+    async def _dial(self, client: Streams) -> Streams | None:
+        """A connection to an endpoint; None if there is none, or none that answers."""
+        address = ip_address(client[1].get_extra_info("peername")[0].partition("%")[0])
+        afresh = False
+        for seconds in DIAL_SECONDS:
+            endpoint = self._choice.choose(address, time.monotonic(), afresh=afresh)
+            if endpoint is None:
+                log.debug("%s: no endpoint for %s", self._name, address)
+                return None
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._connect(endpoint)
+            except (OSError, KernelError) as error:
+                log.debug("%s: %s does not answer: %r", self._name, endpoint.target, error)
+                afresh = True
+        log.warning("%s: no endpoint answers %s", self._name, address)
+        return None
+
+    async def _connect(self, endpoint: Endpoint) -> Streams:
+        sock = netns.socket_in(self._ns, family_of(self._family), socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, (str(endpoint.address), endpoint.port))
+            streams = await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        _keep_alive(streams)
+        return streams
+
+
+async def _carry(client: Streams, endpoint: Streams) -> None:
+    """Copy both ways until both have ended. An ExceptionGroup of OSError if one side breaks off."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_copy(client[0], endpoint[1]))
+        group.create_task(_copy(endpoint[0], client[1]))
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(_CHUNK):
+        sink.write(data)
+        await sink.drain()
+    sink.write_eof()
+
+
+def _keep_alive(streams: Streams) -> None:
+    sock = streams[1].get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Have the peer told that the connection broke instead of that it ended."""
+    if not writer.transport.is_closing():
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
