@@ -15,7 +15,6 @@ from netkit.proxy.addresses import Family
 from netkit.proxy.agent import node_facts
 from netkit.proxy.backend import Backend
 from netkit.proxy.services import ServicePortName
-from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 from rows.format import Cluster, Expectation, Outcome, Row, Table
 from rows.judge import Judgement, enough, judge
@@ -48,13 +47,13 @@ class Batch:
 
     cluster: str
     node: str
-    settings: ProxySettings
+    settings: str
     rows: tuple[Row, ...]
 
 
 def batches(rows: Sequence[Row]) -> list[Batch]:
     """The rows by what rules they need, in the order of their first row."""
-    found: dict[tuple[str, str, ProxySettings], list[Row]] = {}
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.cluster, row.node, row.settings), []).append(row)
     return [Batch(*key, tuple(group)) for key, group in found.items()]
@@ -118,7 +117,8 @@ class Runner:
         space = self.world.machines[batch.node]
         self.world.serve_at(batch.node)
         self.world.settle(batch.node)
-        backends = variety.backends(batch.settings, batch.node, space, self.world.directory)
+        settings = variety.settings(batch.settings, cluster, batch.node)
+        backends = variety.backends(settings, batch.node, space, self.world.directory)
         proxy = Proxy({backend.family: state_of(cluster, backend.family) for backend in backends},
                       {backend.family: backend for backend in backends})  # fmt: skip
         facts = node_facts(cluster.nodes[batch.node])

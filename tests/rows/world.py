@@ -33,10 +33,12 @@ _SETTINGS = {
     "net/ipv6/conf/default/accept_ra": 0,
     "net/ipv4/conf/default/rp_filter": 0,
     "net/ipv4/conf/all/rp_filter": 0,
+    # Refusals must come however many there are. The masks say which kinds are limited: none, one that nobody sends.
     "net/ipv4/icmp_ratelimit": 0,
-    "net/ipv4/icmp_msgs_per_sec": 1_000_000,
+    "net/ipv4/icmp_ratemask": 0,
     "net/ipv6/icmp/ratelimit": 0,
-    # Connections that a test gives up must not fill the table.
+    "net/ipv6/icmp/ratemask": 200,
+    # What the kernel takes for itself must not be what a test asks for.
     "net/ipv4/ip_local_port_range": "61000 65000",
 }
 _NODE_SETTINGS = {
