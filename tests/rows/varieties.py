@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from netkit.kernel.errors import Unsupported
@@ -31,10 +31,7 @@ class Variety:
     def settings(self, text: str, cluster: Cluster, node: str) -> ProxySettings:
         """The settings of a row for this mode on one node of its cluster."""
         addresses = node_facts(cluster.nodes[node]).addresses
-        settings = settings_for(text, self.mode, self.layout, addresses)
-        ranges = [cidr for item in cluster.of_kind("ServiceCIDR") for cidr in item["spec"]["cidrs"]]
-        known = "service_cidrs" in {member.name for member in fields(settings)}
-        return replace(settings, service_cidrs=tuple(ranges)) if ranges and known else settings
+        return settings_for(text, self.mode, self.layout, addresses)
 
     def backends(self, settings: ProxySettings, node: str, ns: Namespace, directory: Path) -> list[Backend]:
         """The back ends of both families on one node. Raises Unsupported."""
