@@ -12,7 +12,6 @@ from controlplane.errors import Object
 from netkit.proxy.addresses import Family, host_port
 from netkit.proxy.flows import Destination
 from netkit.proxy.services import Protocol
-from netkit.proxy.settings import ProxySettings
 
 Address = IPv4Address | IPv6Address
 
@@ -83,13 +82,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One case. `targets` are called in turn."""
+    """One case. `targets` are called in turn. `settings` is a KubeProxyConfiguration without its mode, as JSON."""
 
     cluster: str
     name: str
     covers: str
     node: str
-    settings: ProxySettings
+    settings: str
     origin: Origin
     service: tuple[str, str] | None
     service_port: str

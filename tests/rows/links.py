@@ -33,11 +33,16 @@ def address(owner: Address, index: int, *, chosen: bool = True) -> Message:
 
 
 def route(
-    target: Network | Address, index: int, *, via: Address | None = None, source: Address | None = None
+    target: Network | Address,
+    index: int,
+    *,
+    via: Address | None = None,
+    source: Address | None = None,
+    table: int = MAIN,
 ) -> Message:
     """Lead to `target` through a link."""
     scope = _SCOPE_LINK if via is None and _version(target) == 4 else 0
-    body, what = _route(target, index, scope, _UNICAST, _ONLINK if via is not None else 0)
+    body, what = _route(target, index, scope, _UNICAST, _ONLINK if via is not None else 0, table)
     if via is not None:
         body += _attribute(5, via.packed)
         what += f" via {via} onlink"
@@ -46,9 +51,9 @@ def route(
     return Message(_NEWROUTE, _CREATE | _REPLACE, body, f"ip route replace {what}")
 
 
-def no_route(target: Network | Address, index: int) -> Message:
+def no_route(target: Network | Address, index: int, table: int = MAIN) -> Message:
     """Take back what `route` made; fine where there is none."""
-    body, what = _route(target, index, 255 if _version(target) == 4 else 0, _UNICAST)
+    body, what = _route(target, index, 255 if _version(target) == 4 else 0, _UNICAST, table=table)
     return Message(_DELROUTE, 0, body, f"ip route delete {what}").allowing(3)
 
 
@@ -58,12 +63,12 @@ def local_route(target: Network) -> Message:
     return Message(_NEWROUTE, _CREATE | _REPLACE, body, f"ip route replace local {what} table local")
 
 
-def rule(version: int, priority: int, table: int, *, sent: bool = False) -> Message:
-    """Look routes up in a table: those of all packets, or of those only that this machine sends itself."""
+def rule(version: int, priority: int, table: int, *, interface: str = "") -> Message:
+    """Look routes up in a table: those of all packets, or of those from one interface (lo: what is sent from here)."""
     body, what = _rule(version, priority, table)
-    if sent:
-        body += _attribute(3, b"lo\0")
-        what += " iif lo"
+    if interface:
+        body += _attribute(3, interface.encode() + b"\0")
+        what += f" iif {interface}"
     return Message(_NEWRULE, _CREATE, body, f"ip -{version} rule add {what}")
 
 

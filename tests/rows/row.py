@@ -14,7 +14,7 @@ from netkit.proxy.addresses import Address, Family, addresses_of, host_port, par
 from netkit.proxy.endpoints import SERVICE_NAME_LABEL
 from netkit.proxy.flows import Destination
 from netkit.proxy.services import Protocol
-from rows.configuration import merged, settings_of
+from rows.configuration import checked, merged
 from rows.errors import TableError
 from rows.format import MODES, Cluster, Expectation, Origin, Outcome, Place, Row, Sticky, Target
 from rows.manifests import node_addresses
@@ -99,7 +99,7 @@ def row_of(
         name=row.text("name"),
         covers=", ".join(map(str, covers)) if isinstance(covers, list) else str(covers),
         node=node,
-        settings=settings_of(merged(settings, own), where),
+        settings=checked(merged(settings, own), where),
         origin=origin,
         service=(namespace(service), name(service)) if service is not None else None,
         service_port=port_name,

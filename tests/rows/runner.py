@@ -9,13 +9,12 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netkit.proxy.addresses import Family
-from netkit.proxy.agent import node_facts
-from netkit.proxy.backend import Backend
+from netkit.proxy.agent import node_facts, service_cidrs
+from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.services import ServicePortName
-from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 from rows.format import Cluster, Expectation, Outcome, Row, Table
 from rows.judge import Judgement, enough, judge
@@ -48,13 +47,13 @@ class Batch:
 
     cluster: str
     node: str
-    settings: ProxySettings
+    settings: str
     rows: tuple[Row, ...]
 
 
 def batches(rows: Sequence[Row]) -> list[Batch]:
     """The rows by what rules they need, in the order of their first row."""
-    found: dict[tuple[str, str, ProxySettings], list[Row]] = {}
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.cluster, row.node, row.settings), []).append(row)
     return [Batch(*key, tuple(group)) for key, group in found.items()]
@@ -118,10 +117,11 @@ class Runner:
         space = self.world.machines[batch.node]
         self.world.serve_at(batch.node)
         self.world.settle(batch.node)
-        backends = variety.backends(batch.settings, batch.node, space, self.world.directory)
+        settings = variety.settings(batch.settings, cluster, batch.node)
+        backends = variety.backends(settings, batch.node, space, self.world.directory)
         proxy = Proxy({backend.family: state_of(cluster, backend.family) for backend in backends},
                       {backend.family: backend for backend in backends})  # fmt: skip
-        facts = node_facts(cluster.nodes[batch.node])
+        facts = facts_of(cluster, batch.node)
         try:
             for backend in backends:
                 backend.configure(facts)
@@ -153,6 +153,12 @@ def job_of(row: Row, expected: Expectation, variety: Variety) -> Job:
 
     patience = _SILENCE if expected.outcome is Outcome.DROP else _PATIENCE
     return Job(row.origin.machine, row.origin.source, row.targets, row.protocol, done, patience)
+
+
+def facts_of(cluster: Cluster, node: str) -> NodeFacts:
+    """What a proxy would know of its Node, and of the cluster's ranges."""
+    ranges = service_cidrs(cluster.of_kind("ServiceCIDR"))
+    return replace(node_facts(cluster.nodes[node]), service_cidrs=ranges)
 
 
 def state_of(cluster: Cluster, family: Family) -> ProxyState:

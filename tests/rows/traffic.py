@@ -229,11 +229,12 @@ class _Attempt:
             self.end(Seen(self.target, Outcome.ENDPOINTS, self.source, endpoint, (peer, int(port))))
 
     def failed(self, error: OSError) -> None:
-        """An error is a refusal by ICMP, one by RST, a drop that the sender is told, or something unforeseen."""
+        """An error is a refusal by ICMP, one by RST, or something unforeseen."""
         outcome: Outcome | None = None
         problem = ""
         icmp = self._icmp()
-        if error.errno == errno.EINPROGRESS:
+        # A datagram of the node's own that meets DROP or REJECT fails at once; only REJECT's ICMP is still to come.
+        if error.errno in (errno.EINPROGRESS, errno.EPERM) and icmp is None:
             return
         if error.errno == errno.ECONNRESET:
             outcome = Outcome.CLOSED
@@ -241,8 +242,6 @@ class _Attempt:
             outcome, problem = self.refused(*icmp)
         elif error.errno == errno.ECONNREFUSED:
             outcome = Outcome.NONE
-        elif error.errno == errno.EPERM:
-            outcome = Outcome.DROP
         else:
             problem = f"error {errno.errorcode.get(error.errno or 0, error.errno)}"
         self.end(Seen(self.target, outcome, self.source, problem=problem))
@@ -328,9 +327,6 @@ class _Association(_Attempt):
 
     def failed(self, error: OSError) -> None:
         """A raw socket hears of the errors of all of its kind."""
-        if error.errno == errno.EPERM or error.errno == errno.EINPROGRESS:
-            super().failed(error)
-            return
         icmp = self._icmp()
         if icmp is None:
             return

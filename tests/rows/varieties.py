@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from netkit.kernel.errors import Unsupported
 from netkit.kernel.iptables import Variant, installed_variants
 from netkit.kernel.netns import Namespace
 from netkit.proxy.addresses import Family
+from netkit.proxy.agent import node_facts
 from netkit.proxy.backend import Backend
 from netkit.proxy.modes import Site, backends
 from netkit.proxy.settings import NftablesLayout, ProxyMode, ProxySettings
+from rows.configuration import settings_for
+from rows.format import Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +28,23 @@ class Variety:
     layout: NftablesLayout = NftablesLayout.KUBE_PROXY
     rotates: bool = False
 
-    def settings(self, settings: ProxySettings) -> ProxySettings:
-        """The settings with this mode in them."""
-        return replace(settings, mode=self.mode, nftables_layout=self.layout)
+    def settings(self, text: str, cluster: Cluster, node: str) -> ProxySettings:
+        """The settings of a row for this mode on one node of its cluster."""
+        addresses = node_facts(cluster.nodes[node]).addresses
+        return settings_for(text, self.mode, self.layout, addresses)
 
     def backends(self, settings: ProxySettings, node: str, ns: Namespace, directory: Path) -> list[Backend]:
         """The back ends of both families on one node. Raises Unsupported."""
         site = Site(node, ns, lock_file=directory / f"{node}.lock", variant=self.variant)
-        return backends(self.settings(settings), site, list(Family))
+        return backends(settings, site, list(Family))
 
     def missing(self, ns: Namespace, directory: Path) -> str:
         """Why it cannot run here; "" if it can."""
         if self.variant is not None and self.variant not in installed_variants():
             return f"iptables-{self.variant} is not installed"
         try:
-            self.backends(ProxySettings(), "node1", ns, directory)
+            settings = ProxySettings(mode=self.mode, nftables_layout=self.layout)
+            self.backends(settings, "node1", ns, directory)
         except Unsupported as error:
             return str(error)
         except NotImplementedError:

@@ -1,5 +1,8 @@
 """The network of a table: nodes, their pods, and the machine outside, in namespaces that go with it.
 
+One node has rules at a time. Everybody's packets for Services are led to it, and so is all that the pods of other nodes
+send: an answer to a connection that kept its source would otherwise not come back through the node that translated.
+
 The machine outside is the client that is no node and no pod. It is also the nodes' way out and takes every address for
 its own: a packet to a Service that a node leaves alone ends there and is answered by a RST, so that "nothing happened
 to it" is something that can be seen. Pods have a /32 (/128) and a link of their own, or hang on the bridge `cni0` of
@@ -25,6 +28,7 @@ OUTSIDE = "outside"
 CROWD = (ip_network("198.18.0.0/24"), ip_network("fd00:198:18::/120"))
 """Further addresses of the machine outside, for tests that need many clients."""
 
+_FROM_PODS = 100
 _GATEWAYS = (ip_address("169.254.1.1"), ip_address("fe80::1"))
 _EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _SETTINGS = {
@@ -33,10 +37,12 @@ _SETTINGS = {
     "net/ipv6/conf/default/accept_ra": 0,
     "net/ipv4/conf/default/rp_filter": 0,
     "net/ipv4/conf/all/rp_filter": 0,
+    # Refusals must come however many there are. The masks say which kinds are limited: none, one that nobody sends.
     "net/ipv4/icmp_ratelimit": 0,
-    "net/ipv4/icmp_msgs_per_sec": 1_000_000,
+    "net/ipv4/icmp_ratemask": 0,
     "net/ipv6/icmp/ratelimit": 0,
-    # Connections that a test gives up must not fill the table.
+    "net/ipv6/icmp/ratemask": 200,
+    # What the kernel takes for itself must not be what a test asks for.
     "net/ipv4/ip_local_port_range": "61000 65000",
 }
 _NODE_SETTINGS = {
@@ -97,7 +103,7 @@ class World:
         """Lead everybody's packets for Services to this node; there they meet its rules, or leave it by its way out."""
         if self.services_at == node_name:
             return
-        mac = self._macs[node_name]
+        node, mac = self.node(node_name), self._macs[node_name]
         for machine, index in self._uplinks.items():
             messages = []
             for address in self.plan.service_addresses:
@@ -107,6 +113,12 @@ class World:
                     # As if the address were on the segment, at that node: no gateway that the kernel could refuse.
                     messages.append(links.route(address, index))
                     messages.append(links.neighbour(address, mac, index))
+            for everything in _EVERYTHING if machine != OUTSIDE else ():
+                gateway = _of_version(node.addresses, everything.version)
+                if machine == node_name:
+                    messages.append(links.no_route(everything, index, _FROM_PODS))
+                elif gateway is not None:
+                    messages.append(links.route(everything, index, via=gateway, table=_FROM_PODS))
             self._netlink[machine].apply(*messages)
         self.services_at = node_name
 
@@ -221,10 +233,15 @@ class World:
                     if via is not None:
                         messages.append(links.route(address, index, via=via, source=source))
             for everything in _EVERYTHING:
+                if name != OUTSIDE:
+                    version = everything.version
+                    messages.append(links.rule(version, 10, links.MAIN, interface="lo"))
+                    messages.append(links.rule(version, 11, links.MAIN, interface="eth0"))
+                    messages.append(links.rule(version, 12, _FROM_PODS))
                 if name == OUTSIDE:
                     # What it sends itself follows the routes below, whatever arrives is for itself.
                     messages.append(links.local_route(everything))
-                    messages.append(links.rule(everything.version, 10, links.MAIN, sent=True))
+                    messages.append(links.rule(everything.version, 10, links.MAIN, interface="lo"))
                     messages.append(links.rule(everything.version, 20, links.LOCAL))
                     messages.append(links.no_rule(everything.version, 0, links.LOCAL))
                 elif (gateway := _of_version(self.plan.outside, everything.version)) is not None:
