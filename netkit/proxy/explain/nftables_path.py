@@ -100,6 +100,7 @@ class _Walk:
         self._subject = subject
         self.flowing = Flowing(packet, self._sections)
         self.steps: list[Step] = []
+        self._shown: set[tuple[str, str]] = set()
         self.over = False
 
     def ask(self, name: str, fields: Sequence[str], hook: str) -> _After | None:
@@ -206,7 +207,10 @@ class _Walk:
         sure: bool = True,
         endpoint: str = "",
     ) -> None:
-        self.steps.append(Step(hook, section, entry, action, said, sure, endpoint))
+        """Note a rule, once: several ways may lead to it."""
+        if (section, entry) not in self._shown:
+            self._shown.add((section, entry))
+            self.steps.append(Step(hook, section, entry, action, said, sure, endpoint))
 
 
 def _statement(element: Element) -> Statement:

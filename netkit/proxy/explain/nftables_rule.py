@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from netkit.proxy.addresses import parse_network
+from netkit.proxy.addresses import Address, parse_address, parse_network
 from netkit.proxy.explain.steps import Match, Packet
 from netkit.proxy.listing import Section
 
@@ -190,16 +190,12 @@ def _has(name: str, value: str, flowing: Flowing) -> Match:
             return Match.MAYBE
 
 
-def _within(text: str, address: object) -> bool:
+def _within(text: str, address: Address) -> bool:
     """Whether an address is the one, the prefix or the range (first-last) that `text` stands for."""
     first, dash, last = text.partition("-")
     if dash:
-        low, high = (
-            parse_network(f"{part}/{128 if ':' in part else 32}").network_address for part in (first, last)
-        )
-        return low <= address <= high
-    whole = text if "/" in text else f"{text}/{128 if ':' in text else 32}"
-    return address in parse_network(whole)  # type: ignore[operator]
+        return int(parse_address(first)) <= int(address) <= int(parse_address(last))
+    return address in parse_network(text if "/" in text else f"{text}/{128 if ':' in text else 32}")
 
 
 def _sure(value: bool) -> Match:

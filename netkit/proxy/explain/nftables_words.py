@@ -55,8 +55,9 @@ def _choice(rule: Rule, statement: Statement, subject: Subject, endpoint: str) -
             return f"no pod calls: source to be rewritten, for answers to come back through {subject.node}"
         return "masqueradeAll: the source of every call of the cluster IP will be rewritten"
     if statement.verb == "choose":
-        named = f": {subject.endpoint(endpoint)}" if endpoint else ""
-        return f"one of {statement.argument} endpoints by chance{named}"
+        if endpoint:
+            return f"the only endpoint: {subject.endpoint(endpoint)}"
+        return f"one of {statement.argument} endpoints by chance"
     seconds = subject.port.affinity_seconds
     return (
         f"sessionAffinity ClientIP: a client of the last {seconds} s stays with {subject.endpoint(endpoint)}"
