@@ -10,14 +10,16 @@ from typing import Any
 from support.proxy import FakeNodeKernel, feed
 
 from netkit.kernel.iptables_fake import FakeIPTables
+from netkit.kernel.nft.fake import FakeNftTable
 from netkit.proxy.addresses import Family
-from netkit.proxy.backend import NodeFacts
+from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.choice import NodeView
 from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import To, called, find
 from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.listing import Section, listing
+from netkit.proxy.nftables.backend import NftablesBackend
 from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
 
@@ -67,10 +69,16 @@ def explained(
 
 async def serving(standpoint: Standpoint, state: ProxyState, name: Any) -> Sequence[Section]:
     """What the back end of the standpoint's mode says serves the port."""
-    assert standpoint.mode is ProxyMode.IPTABLES
+    facts = NodeFacts(standpoint.node.zone, standpoint.node.addresses)
+    backend: Backend
+    if standpoint.mode is ProxyMode.NFTABLES:
+        table = FakeNftTable(2 if standpoint.family is Family.IPV4 else 10)
+        backend = NftablesBackend(NODE, standpoint.family, standpoint.settings, table, FakeNodeKernel())
+        backend.configure(facts)
+        return list((await backend.wanted(state)).values())
     iptables: Any = FakeIPTables(version=standpoint.family.version)
     backend = IPTablesBackend(NODE, standpoint.settings, iptables, FakeNodeKernel())
-    backend.configure(NodeFacts(standpoint.node.zone, standpoint.node.addresses))
+    backend.configure(facts)
     return await backend.serving(state, name)
 
 

@@ -18,6 +18,7 @@ from netkit.proxy.explain.endpoints import Candidates, EndpointFate, fates, slic
 from netkit.proxy.explain.errors import NotExplainable
 from netkit.proxy.explain.fate import Fate, fate, unruled
 from netkit.proxy.explain.iptables_path import iptables_path
+from netkit.proxy.explain.nftables_path import nftables_path
 from netkit.proxy.explain.reasons import Case, Reason, reasons
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.steps import Packet, Step, Subject
@@ -45,7 +46,7 @@ _OUTCOMES = {
     Verdict.DROP: Outcome.DROPPED,
 }
 
-_READERS = {ProxyMode.IPTABLES: iptables_path}
+_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path}
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class Walk:
         self._subject = subject
         self.flowing = Flowing(packet, sets)
         self.steps: list[Step] = []
+        self._shown: set[tuple[str, str]] = set()
         self.over = False
 
     def chain(self, name: str, hook: str, *, maybe: bool = False) -> bool:
@@ -104,7 +105,10 @@ class Walk:
         action = _action(rule)
         endpoint = self._endpoint(name.split()[0], rule)
         said = meaning(name, rule, self._subject, endpoint)
-        self.steps.append(Step(hook, name, rule.text, action, said, sure, endpoint))
+        # Several ways may lead to one rule: it is shown once.
+        if (name, rule.text) not in self._shown:
+            self._shown.add((name, rule.text))
+            self.steps.append(Step(hook, name, rule.text, action, said, sure, endpoint))
         match action:
             case Action.LEAD | Action.CHOOSE:
                 return self.chain(f"{name.split()[0]} {rule.target}", hook, maybe=not sure)

@@ -11,7 +11,7 @@ from netkit.proxy.addresses import host_port, parse_address
 from netkit.proxy.explain.endpoints import EndpointFate
 from netkit.proxy.explain.explanation import Explanation, Outcome
 from netkit.proxy.explain.reasons import Reason
-from netkit.proxy.explain.steps import Action, Step
+from netkit.proxy.explain.steps import Step
 
 Paint = Callable[[str, str], str]
 """Lays an ink (`good`, `bad`, `dim`, `bold`) on a text."""
@@ -77,29 +77,27 @@ def _question(found: Explanation) -> Iterator[str]:
 
 
 def _steps(steps: Sequence[Step], paint: Paint, everything: bool) -> Iterator[str]:
-    """Numbered; of many alternatives only the first few."""
-    hook, endpoints = "", 0
-    shown: list[Step] = []
-    skipped: dict[int, int] = {}
+    """Numbered; of many endpoints only the rules of the first few."""
+    first = list(dict.fromkeys(step.endpoint for step in steps if step.endpoint))
+    shown = {"", *(first if everything else first[:_SHOWN_CHOICES])}
+    width = max(len(step.hook) for step in steps)
+    hook, skipped, number = "", 0, 0
     for step in steps:
-        endpoints += step.action is Action.CHOOSE
-        if step.endpoint and endpoints > _SHOWN_CHOICES and not everything:
-            skipped[len(shown)] = skipped.get(len(shown), 0) + 1
+        if step.endpoint not in shown:
+            skipped += 1
             continue
-        shown.append(step)
-    width = max(len(step.hook) for step in shown)
-    for index, step in enumerate(shown):
-        if index in skipped:
-            yield _skipped(skipped[index], paint)
-        where = step.hook if step.hook != hook else ""
-        hook = step.hook
-        yield f"{index + 1:>3}  {where:<{width}}  {step.section}: {step.meaning}"
+        if skipped:
+            yield _skipped(skipped, paint)
+            skipped = 0
+        number += 1
+        where, hook = step.hook if step.hook != hook else "", step.hook
+        yield f"{number:>3}  {where:<{width}}  {step.section}: {step.meaning}"
         if step.standing:
             yield paint("dim", f"     {'':<{width}}      {step.entry}")
         else:
             yield paint("bad", f"     {'':<{width}}      missing from the kernel: {step.entry}")
-    if len(shown) in skipped:
-        yield _skipped(skipped[len(shown)], paint)
+    if skipped:
+        yield _skipped(skipped, paint)
 
 
 def _skipped(count: int, paint: Paint) -> str:

@@ -1,0 +1,109 @@
+"""What each rule and element of the nftables mode is for, in plain words, the Kubernetes object first. Pure."""
+
+from __future__ import annotations
+
+from netkit.proxy.explain.nftables_rule import Comparison, Rule, Statement
+from netkit.proxy.explain.steps import Subject
+
+
+def element_meaning(name: str, statement: Statement, subject: Subject) -> str:
+    """Why a shared map has an element."""
+    service = subject.service
+    match name:
+        case "firewall-ips":
+            return f"{service}: its load balancer address is guarded by source ranges"
+        case "service-ips":
+            return f"{service}: its address leads to {_chain_text(statement.argument)}"
+        case "service-nodeports":
+            return f"{service}: NodePort {subject.port.node_port} leads to {_chain_text(statement.argument)}"
+        case _ if statement.verb == "drop":
+            return f"{service} has no endpoint on {subject.node} and policy Local asks for one: silence"
+        case _:
+            return f"{service} has no usable endpoint anywhere: refused by an ICMP error"
+
+
+def rule_meaning(section: str, rule: Rule, statement: Statement, subject: Subject, endpoint: str = "") -> str:
+    """Why a chain has a rule. `section` is `chain NAME`, `endpoint` what the rule leads to, if to one."""
+    chain = section.removeprefix("chain ")
+    kind = chain.partition("-")[0]
+    match kind:
+        case "service" | "local":
+            return _choice(rule, statement, subject, endpoint)
+        case "external":
+            return _external(rule, statement, subject)
+        case "firewall":
+            return "loadBalancerSourceRanges: who is in none of them is dropped"
+        case "endpoint":
+            return _endpoint(statement, subject, endpoint)
+    return _fixed(chain, rule, statement, subject)
+
+
+def _chain_text(chain: str) -> str:
+    texts = {
+        "service": "the endpoints of all nodes",
+        "local": "the endpoints of this node",
+        "external": "the rules for external addresses",
+    }
+    return texts.get(chain.partition("-")[0], chain)
+
+
+def _choice(rule: Rule, statement: Statement, subject: Subject, endpoint: str) -> str:
+    """service-X and local-X."""
+    if statement.verb == "jump":
+        fields = [part.fields[0] for part in rule.parts if isinstance(part, Comparison)]
+        if any(field.endswith("saddr") or field == "iifname" for field in fields):
+            return f"no pod calls: source to be rewritten, for answers to come back through {subject.node}"
+        return "masqueradeAll: the source of every call of the cluster IP will be rewritten"
+    if statement.verb == "choose":
+        if endpoint:
+            return f"the only endpoint: {subject.endpoint(endpoint)}"
+        return f"one of {statement.argument} endpoints by chance"
+    seconds = subject.port.affinity_seconds
+    return (
+        f"sessionAffinity ClientIP: a client of the last {seconds} s stays with {subject.endpoint(endpoint)}"
+    )
+
+
+def _external(rule: Rule, statement: Statement, subject: Subject) -> str:
+    """external-X."""
+    local = any(isinstance(part, Comparison) and part.fields[0] == "fib saddr type" for part in rule.parts)
+    if statement.verb == "jump":
+        if local:
+            return (
+                "the node itself calls: its source will be rewritten to an address that endpoints can answer"
+            )
+        return f"externalTrafficPolicy Cluster: source to be rewritten, for answers to come back through {subject.node}"
+    if local:
+        return "short circuit: the node itself reaches the endpoints of all nodes"
+    if any(isinstance(part, Comparison) for part in rule.parts):
+        return "short circuit: pods reach the endpoints of all nodes, with their own address"
+    if statement.argument.startswith("local-"):
+        return (
+            f"externalTrafficPolicy Local: only endpoints on {subject.node}, which see the client's address"
+        )
+    return f"externalTrafficPolicy Cluster: {_chain_text(statement.argument)}"
+
+
+def _endpoint(statement: Statement, subject: Subject, endpoint: str) -> str:
+    """endpoint-X."""
+    match statement.verb:
+        case "jump":
+            return "hairpin: the endpoint calls itself; with its own source it would answer itself"
+        case "update" | "add":
+            return "sessionAffinity ClientIP: the client is remembered"
+        case _:
+            return f"the destination becomes {subject.endpoint(endpoint)}"
+
+
+def _fixed(chain: str, rule: Rule, statement: Statement, subject: Subject) -> str:
+    """Chains that are the same for all ports."""
+    match chain, statement.verb:
+        case "masquerading", "return":
+            return "not marked: the source stays as it is"
+        case "masquerading", "mark":
+            return "the mark is taken off, so that a tunnel's packet is not rewritten again"
+        case "masquerading", _:
+            return f"the source becomes {subject.node}'s address on the way out"
+        case "reject-chain", _:
+            return "an ICMP error says so to the caller (connection refused)"
+    return rule.comment or "a rule of the proxy"
