@@ -118,7 +118,8 @@ def test_rules_are_compared_in_one_spelling() -> None:
 
 
 def test_other_tables_and_rules_are_not_named() -> None:
-    saved = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-A - [0:0]\n-A PREROUTING -j ACCEPT\n-A PREROUTING -j KUBE-B\nCOMMIT\n"
+    chains = ":PREROUTING ACCEPT [0:0]\n:KUBE-A - [0:0]\n"
+    saved = f"*nat\n{chains}-A PREROUTING -j ACCEPT\n-A PREROUTING -j KUBE-B\nCOMMIT\n"
     document = cleanup_document(saved, lambda place: place == ("nat", "KUBE-A"))
     assert document == "*nat\n:KUBE-A - [0:0]\n-X KUBE-A\nCOMMIT\n"
     assert cleanup_document(saved, lambda place: place[0] == "filter") == ""
