@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from netkit.kernel.nft.expressions import (
-    ANONYMOUS_SET,
     FIB_DADDR,
     Cmp,
     Code,
@@ -21,7 +20,7 @@ from netkit.kernel.nft.expressions import (
     Payload,
     Verdict,
 )
-from netkit.kernel.nft.objects import Chain, Element, Hook, SetSpec, TableWriter, ranges
+from netkit.kernel.nft.objects import Chain, Element, Hook, SetSpec, TableWriter, ranges, signature
 from netkit.proxy.addresses import Network
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.layout import NftablesSettings
@@ -200,7 +199,14 @@ def range_match(
         elements = [
             Element(address) for address in {network.network_address.packed: None for network in networks}
         ]
-    spec = SetSpec(ANONYMOUS_SET, (pieces.address,), interval=interval, size=len(elements), anonymous=True)
+    spec = SetSpec(
+        names.set_name(chain),
+        (pieces.address,),
+        interval=interval,
+        size=len(elements),
+        anonymous=True,
+        signature=signature(elements),
+    )
     number = names.set_id(chain)
     messages = [writer.add_set(spec, number), *writer.add_elements(spec.name, elements, number)]
-    return messages, (field, Lookup(spec.name, field.reg, inverted=negate, set_id=number))
+    return messages, (field, Lookup(spec.name, field.reg, inverted=negate))

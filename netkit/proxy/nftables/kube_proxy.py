@@ -12,7 +12,6 @@ from typing import Final
 
 from netkit.kernel.nft.datatypes import INET_PROTO, INET_SERVICE, INTEGER
 from netkit.kernel.nft.expressions import (
-    ANONYMOUS_MAP,
     FIB_SADDR,
     Cmp,
     Code,
@@ -29,7 +28,7 @@ from netkit.kernel.nft.expressions import (
     Op,
     Verdict,
 )
-from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter
+from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter, encode_element, signature_of
 from netkit.kernel.nft.template import Template
 from netkit.proxy.addresses import Address, Family, Network
 from netkit.proxy.choice import Choice
@@ -181,14 +180,7 @@ class _PortRendering:
                 text = base.encode()
                 blocks.append(templates.remembered.fill(name, b"affinity-" + text, b"endpoint-" + text))
         self.rules += len(blocks) + 1
-        number = names.set_id(chain).to_bytes(4, "big")
-        targets = templates.choices(bases, number)
-        count = len(bases).to_bytes(4, "big")
-        blocks += (
-            templates.choice_set.fill(count, number),
-            *targets,
-            templates.chosen.fill(name, count, number),
-        )
+        blocks += templates.choice(name, bases)
         self.chains[chain] = b"".join(blocks)
 
     def _endpoint(self, base: str, endpoint: Endpoint) -> None:
@@ -341,32 +333,44 @@ class _Templates:
             ),
             ("chain", "affinity", "address", "port", "protocol"),
         )
-        self.choice_set = Template(
+        self._choice_set = Template(
             lambda v: writer.add_set(
-                _choices(int.from_bytes(v["count"], "big")), int.from_bytes(v["number"], "big")
+                SetSpec(
+                    v["name"].decode(),
+                    (INTEGER,),
+                    verdicts=True,
+                    size=int.from_bytes(v["count"], "big"),
+                    anonymous=True,
+                    signature=v["signature"],
+                ),
+                int.from_bytes(v["number"], "big"),
             ),
-            ("count", "number"),
+            ("name", "count", "signature", "number"),
         )
-        self.chosen = Template(
+        self._choice_rule = Template(
             lambda v: rule(
                 v["chain"],
                 Numgen(int.from_bytes(v["count"], "big")),
-                Lookup(ANONYMOUS_MAP, verdict=True, set_id=int.from_bytes(v["number"], "big")),
+                Lookup(v["name"].decode(), verdict=True),
             ),
-            ("chain", "count", "number"),
+            ("chain", "count", "name"),
         )
 
-    def choices(self, bases: Sequence[str], number: bytes) -> list[bytes]:
-        """The elements of the anonymous map that leads from a random number to an endpoint's chain."""
-        elements = [
-            Element(INTEGER.pack(index), Verdict(Code.GOTO, f"{names.ENDPOINT_PREFIX}{base}"))
+    def choice(self, chain: bytes, bases: Sequence[str]) -> list[bytes]:
+        """The rule that picks one of the endpoints at random, and the anonymous map it needs."""
+        writer, text = self._writer, chain.decode()
+        items = [
+            encode_element(Element(INTEGER.pack(index), Verdict(Code.GOTO, f"{names.ENDPOINT_PREFIX}{base}")))
             for index, base in enumerate(bases)
         ]
-        return self._writer.add_elements(ANONYMOUS_MAP, elements, int.from_bytes(number, "big"))
-
-
-def _choices(count: int) -> SetSpec:
-    return SetSpec(ANONYMOUS_MAP, (INTEGER,), verdicts=True, size=count, anonymous=True)
+        number, name = names.set_id(text), names.set_name(text).encode()
+        count = len(bases).to_bytes(4, "big")
+        signature = signature_of(b"".join(items))
+        return [
+            self._choice_set.fill(name, count, signature, number.to_bytes(4, "big")),
+            *writer.add_encoded(items, number),
+            self._choice_rule.fill(chain, count, name),
+        ]
 
 
 def _network(address: Address) -> Network:
