@@ -365,21 +365,27 @@ def signature_of(encoded: bytes) -> bytes:
     return hashlib.blake2b(encoded, digest_size=8).digest()
 
 
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans (first and last number) in order; those that touch are one."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
+
+
 def ranges(spans: Sequence[tuple[int, int]], length: int) -> list[Element]:
     """Elements of an interval set that holds the given spans of numbers (first and last), `length` bytes each.
 
     Spans that touch are joined, as nft does. An interval begins at a key and ends before the next key marked so.
     """
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
     found: list[Element] = []
-    if joined and joined[0][0] > 0:
+    whole = joined(spans)
+    if whole and whole[0][0] > 0:
         found.append(Element(bytes(length), ends=True))
-    for first, last in joined:
+    for first, last in whole:
         found.append(Element(first.to_bytes(length, "big")))
         if last + 1 < 1 << 8 * length:
             found.append(Element((last + 1).to_bytes(length, "big"), ends=True))

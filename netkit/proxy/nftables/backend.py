@@ -26,12 +26,13 @@ from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.listing import Listing, Section, listing
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.book import RuleBook
+from netkit.proxy.nftables.compact import CompactLayout
 from netkit.proxy.nftables.kube_proxy import KubeProxyLayout
 from netkit.proxy.nftables.layout import Layout, NftablesSettings
 from netkit.proxy.nftables.listing import sections
 from netkit.proxy.node_kernel import NodeKernel
 from netkit.proxy.services import ServicePortName
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.settings import NftablesLayout, ProxySettings
 from netkit.proxy.state import Changes, ProxyState
 
 log = logging.getLogger(__name__)
@@ -210,6 +211,8 @@ class NftablesBackend:
             node_port_ips=self._node_port_ips(),
             service_ranges=networks_of(self.family, self._settings.service_cidrs),
         )
+        if self._settings.nftables_layout is NftablesLayout.COMPACT:
+            return CompactLayout(self.family, settings)
         return KubeProxyLayout(self.family, settings)
 
     def _node_port_ips(self) -> tuple[Address, ...] | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from netkit.kernel.nft.datatypes import FIB_ADDRTYPE
 from netkit.kernel.nft.expressions import (
     FIB_DADDR,
+    FIB_SADDR,
     Cmp,
     Code,
     FibType,
@@ -36,7 +38,9 @@ from netkit.proxy.nftables.pieces import (
 )
 
 TABLE_COMMENT: Final = "rules for kube-proxy"
-LOCAL_TYPE: Final = (2).to_bytes(4, "little")
+_LOCAL: Final = FIB_ADDRTYPE.pack(2)
+FROM_NODE: Final[Rule] = (FibType(FIB_SADDR), Cmp(Op.EQ, _LOCAL))
+"""Match what comes from an address of this node."""
 
 BASE_CHAINS: Final = (
     Chain(names.FILTER_PREROUTING, hook=Hook("filter", "prerouting", -110)),
@@ -112,12 +116,17 @@ class FrameBuilder:
         ):
             self.chain(Chain(name))
 
-    def masquerading(self) -> None:
-        """Mark what shall be masqueraded; masquerade what is marked, without the mark, once the way out is known."""
+    def masquerading(self, *first: Rule) -> None:
+        """Mark what shall be masqueraded; masquerade what is marked, without the mark, once the way out is known.
+
+        `first` are rules that come before.
+        """
         mark = self.settings.mark
         self.chain(Chain(names.MARK_MASQ))
         self.rule(names.MARK_MASQ, set_mark(mark))
         self.chain(Chain(names.MASQUERADING))
+        for rule in first:
+            self.rule(names.MASQUERADING, rule)
         self.rule(names.MASQUERADING, unmarked(mark), (Verdict(Code.RETURN),))
         self.rule(names.MASQUERADING, flip_mark(mark))
         self.rule(names.MASQUERADING, (Masquerade(),))
@@ -149,7 +158,7 @@ class FrameBuilder:
         """Match the addresses that node ports answer on."""
         if self.settings.node_port_ips is not None:
             return (self.pieces.daddr(), in_set(names.NODEPORT_IPS))
-        return (FibType(FIB_DADDR), Cmp(Op.EQ, LOCAL_TYPE), *self.not_loopback())
+        return (FibType(FIB_DADDR), Cmp(Op.EQ, _LOCAL), *self.not_loopback())
 
     def not_loopback(self) -> Rule:
         return self.pieces.inside(self.pieces.daddr(), self.pieces.loopback, negate=True)
