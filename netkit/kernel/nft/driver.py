@@ -54,8 +54,11 @@ class TableDriver(Protocol):
     def commit(self, messages: Sequence[bytes]) -> None:
         """Apply all messages in one transaction, or none of them. Raises KernelError naming the refused object."""
 
-    def read(self) -> Contents | None:
-        """All of the table; None when there is no such table. Elements that rules add themselves are left out."""
+    def read(self, *, all_elements: bool = False) -> Contents | None:
+        """All of the table; None when there is no such table. Elements that rules add themselves are left out.
+
+        Unless `all_elements`, those of anonymous sets that carry a signature are left out as well.
+        """
 
     def has(self, chains: Iterable[str]) -> bool:
         """Whether the table and all these chains are there."""
@@ -84,6 +87,7 @@ class NftTable:
         self._listener: socket.socket | None = None
         self._changes = Changes(family, table)
         self._commits = 0
+        self._buffer = memoryview(bytearray(_READ_BYTES))
 
     # changing
 
@@ -109,7 +113,7 @@ class NftTable:
         done = False
         while True:
             try:
-                data = sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+                data = self._receive(sock, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -131,11 +135,11 @@ class NftTable:
 
     # reading
 
-    def read(self) -> Contents | None:
+    def read(self, *, all_elements: bool = False) -> Contents | None:
         """See `TableDriver`."""
         for _ in range(_DUMP_TRIES):
             try:
-                return self._read()
+                return self._read(all_elements)
             except _Interrupted:
                 continue
         raise KernelError(
@@ -145,7 +149,7 @@ class NftTable:
             "it changed again each time it was read",
         )
 
-    def _read(self) -> Contents | None:
+    def _read(self, all_elements: bool) -> Contents | None:
         name = text_attribute(1, self.table)
         try:
             found = next(self._request(Message.GETTABLE, name))
@@ -167,7 +171,7 @@ class NftTable:
             contents.sets[spec.name] = spec
             contents.elements[spec.name] = []
         for spec in contents.sets.values():
-            if spec.dynamic:
+            if spec.dynamic or (spec.signature and not all_elements):
                 continue
             for body in self._request(
                 Message.GETSETELEM, name + text_attribute(Elements.SET, spec.name), dump=True
@@ -196,7 +200,7 @@ class NftTable:
         sock.send(wire.message(kind, family, body, flags))
         interrupted = False
         while True:
-            data = sock.recv(_READ_BYTES)
+            data = self._receive(sock)
             for answer, answer_flags, _, start, end in wire.messages(data):
                 interrupted |= bool(answer_flags & wire.NLM_F_DUMP_INTR)
                 if answer == wire.NLMSG_DONE:
@@ -209,6 +213,11 @@ class NftTable:
                 yield data[start + 4 : end]
                 if not dump:
                     return
+
+    def _receive(self, sock: socket.socket, flags: int = 0) -> bytes:
+        """One datagram, by way of a buffer that is not made anew for each."""
+        length = sock.recv_into(self._buffer, 0, flags)
+        return bytes(self._buffer[:length])
 
     def _generation(self) -> int:
         """How many transactions this namespace has seen."""

@@ -72,8 +72,6 @@ NAT_RANGE_MAP_IPS, NAT_RANGE_PROTO_SPECIFIED, NAT_RANGE_PROTO_RANDOM_FULLY = 1, 
 _FIB_RESULT_ADDRTYPE: Final = 3
 _NUMGEN_RANDOM: Final = 1
 _LOOKUP_INVERT: Final = 1
-ANONYMOUS_MAP, ANONYMOUS_SET = "__map%d", "__set%d"
-"""Names of sets that belong to one rule; the kernel puts a number in the place of %d."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +199,7 @@ class Lookup:
     """Look the key that begins at `reg` up in a set.
 
     In a map the value goes to `into`, or is the verdict if `verdict`. Not found ends the rule (`inverted`: found
-    does). `set_id` names an anonymous set that is made in the same transaction.
+    does). `set_id` is another way to name an anonymous set that is made in the same transaction, which nft takes.
     """
 
     set_name: str

@@ -46,7 +46,7 @@ class FakeNftTable:
         self.contents = replay.contents
         self.sent.append(sum(map(len, messages)))
 
-    def read(self) -> Contents | None:
+    def read(self, *, all_elements: bool = False) -> Contents | None:
         """A copy of everything."""
         return copy.deepcopy(self.contents)
 

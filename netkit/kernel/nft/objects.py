@@ -6,13 +6,15 @@ meant to be sent, because both have the same form. Pure.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from netkit.kernel.nft import wire
 from netkit.kernel.nft.datatypes import DataType, concat_number, split_number
-from netkit.kernel.nft.expressions import Expression, Verdict, encode, verdict_data, verdict_of
+from netkit.kernel.nft.expressions import Code, Expression, Verdict, encode, verdict_data, verdict_of
+from netkit.kernel.nft.template import Template
 from netkit.kernel.nft.wire import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -29,6 +31,7 @@ from netkit.kernel.nft.wire import (
     u64_attribute,
     u64_of,
     user_data,
+    user_data_of,
 )
 
 _SET_ANONYMOUS, _SET_CONSTANT, _SET_INTERVAL, _SET_MAP, _SET_TIMEOUT, _SET_EVAL, _SET_CONCAT = (
@@ -43,6 +46,8 @@ _SET_ANONYMOUS, _SET_CONSTANT, _SET_INTERVAL, _SET_MAP, _SET_TIMEOUT, _SET_EVAL,
 _VERDICT_TYPE: Final = 0xFFFFFF00
 _VERDICT_BYTES: Final = 16
 _SET_COMMENT: Final = 7
+_SET_SIGNATURE: Final = 110
+"""A kind of user data that nft does not know, and passes over."""
 _HOST_ORDER, _BIG_ORDER = 1, 2
 _INTERVAL_END: Final = 1
 _ACCEPT: Final = 1
@@ -74,7 +79,8 @@ class Chain:
 class SetSpec:
     """A set; with `data` a map to values, with `verdicts` a map to verdicts.
 
-    `timeout` in seconds is what its elements get; `dynamic` says that rules add elements.
+    `timeout` in seconds is what its elements get; `dynamic` says that rules add elements. `signature` stands for
+    the elements of an anonymous set, which never change, so that they need not be read to be compared.
     """
 
     name: str
@@ -88,6 +94,7 @@ class SetSpec:
     size: int = 0
     comment: str = ""
     anonymous: bool = False
+    signature: bytes = b""
 
     @property
     def is_map(self) -> bool:
@@ -218,31 +225,46 @@ class TableWriter:
         """Remove all elements of the set."""
         return message(Message.DELSETELEM, self.family, self._name + text_attribute(Elements.SET, name))
 
+    def add_encoded(self, items: Iterable[bytes], set_id: int) -> list[bytes]:
+        """Add elements that are encoded already to the set of this number, which the transaction makes."""
+        return self._lists(Message.NEWSETELEM, u32_attribute(Elements.SET_ID, set_id), items)
+
     def _elements(self, kind: Message, name: str, elements: Iterable[Element], set_id: int) -> list[bytes]:
-        head = self._name + text_attribute(Elements.SET, name)
-        if set_id:
-            head += u32_attribute(Elements.SET_ID, set_id)
+        # A set of this transaction is found by its number, without asking all others for their names.
+        which = u32_attribute(Elements.SET_ID, set_id) if set_id else text_attribute(Elements.SET, name)
+        return self._lists(kind, which, map(encode_element, elements))
+
+    def _lists(self, kind: Message, which: bytes, items: Iterable[bytes]) -> list[bytes]:
+        """As many messages as the items need."""
+        head = self._name + which
         flags = NLM_F_CREATE if kind is Message.NEWSETELEM else 0
         found: list[bytes] = []
-        items: list[bytes] = []
+        batch: list[bytes] = []
         size = 0
-        for element in elements:
-            item = encode_element(element)
+        for item in items:
             if size + len(item) > _LIST_BYTES:
                 found.append(
-                    message(kind, self.family, head + attribute(Elements.LIST, b"".join(items)), flags)
+                    message(kind, self.family, head + attribute(Elements.LIST, b"".join(batch)), flags)
                 )
-                items, size = [], 0
-            items.append(item)
+                batch, size = [], 0
+            batch.append(item)
             size += len(item)
-        if items:
-            found.append(message(kind, self.family, head + attribute(Elements.LIST, b"".join(items)), flags))
+        if batch:
+            found.append(message(kind, self.family, head + attribute(Elements.LIST, b"".join(batch)), flags))
         return found
 
 
 def encode_element(element: Element) -> bytes:
     """One item of a list of elements."""
     key, data, comment, end, ends = element
+    if isinstance(data, Verdict) and data.code is Code.GOTO and not comment:
+        return _LEADING.fill(key, data.chain.encode())
+    return _encode_element(key, data, comment, end, ends)
+
+
+def _encode_element(
+    key: bytes, data: bytes | Verdict | None, comment: str, end: bytes | None = None, ends: bool = False
+) -> bytes:
     body = attribute(Elements.KEY, attribute(Elements.VALUE, key))
     if ends:
         body += u32_attribute(Elements.FLAGS, _INTERVAL_END)
@@ -254,6 +276,13 @@ def encode_element(element: Element) -> bytes:
     if comment:
         body += attribute(Elements.USERDATA, comment_data(0, comment))
     return attribute(Elements.ITEM, body)
+
+
+_LEADING: Final = Template(
+    lambda values: _encode_element(values["key"], Verdict(Code.GOTO, values["chain"].decode()), ""),
+    ("key", "chain"),
+)
+"""An element that leads to a chain, of which there are thousands."""
 
 
 def chain_of(body: bytes) -> tuple[str, Chain]:
@@ -290,6 +319,7 @@ def set_of(body: bytes) -> SetSpec:
     verdicts = bool(flags & _SET_MAP) and data_number == _VERDICT_TYPE
     if flags & _SET_MAP and not verdicts:
         data = split_number(data_number, u32_of(found[wire.Set.DATA_LEN]))
+    user_data = user_data_of(found.get(wire.Set.USERDATA, b""))
     return SetSpec(
         name=text_of(found[wire.Set.NAME]),
         key=key,
@@ -300,8 +330,9 @@ def set_of(body: bytes) -> SetSpec:
         timeouts=bool(flags & _SET_TIMEOUT),
         timeout=u64_of(found[wire.Set.TIMEOUT]) // 1000 if wire.Set.TIMEOUT in found else 0,
         size=u32_of(size) if size else 0,
-        comment=comment_of(found.get(wire.Set.USERDATA), _SET_COMMENT),
+        comment=text_of(user_data.get(_SET_COMMENT, b"")),
         anonymous=bool(flags & _SET_ANONYMOUS),
+        signature=user_data.get(_SET_SIGNATURE, b""),
     )
 
 
@@ -309,7 +340,7 @@ def elements_of(body: bytes) -> tuple[str, list[Element]]:
     """The set's name and the elements of a NEWSETELEM (or DELSETELEM) message."""
     found = wire.table_of(body)
     items = wire.attributes(found[Elements.LIST]) if Elements.LIST in found else ()
-    return text_of(found[Elements.SET]), [_element(item) for _, item in items]
+    return text_of(found.get(Elements.SET, b"")), [_element(item) for _, item in items]
 
 
 def _element(item: bytes) -> Element:
@@ -324,21 +355,37 @@ def _element(item: bytes) -> Element:
     return Element(key, data, comment_of(found.get(Elements.USERDATA)), end, bool(flags & _INTERVAL_END))
 
 
+def signature(elements: Iterable[Element]) -> bytes:
+    """What `SetSpec.signature` is for these elements."""
+    return signature_of(b"".join(map(encode_element, elements)))
+
+
+def signature_of(encoded: bytes) -> bytes:
+    """The same from elements that are encoded already."""
+    return hashlib.blake2b(encoded, digest_size=8).digest()
+
+
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans (first and last number) in order; those that touch are one."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
+
+
 def ranges(spans: Sequence[tuple[int, int]], length: int) -> list[Element]:
     """Elements of an interval set that holds the given spans of numbers (first and last), `length` bytes each.
 
     Spans that touch are joined, as nft does. An interval begins at a key and ends before the next key marked so.
     """
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
     found: list[Element] = []
-    if joined and joined[0][0] > 0:
+    whole = joined(spans)
+    if whole and whole[0][0] > 0:
         found.append(Element(bytes(length), ends=True))
-    for first, last in joined:
+    for first, last in whole:
         found.append(Element(first.to_bytes(length, "big")))
         if last + 1 < 1 << 8 * length:
             found.append(Element((last + 1).to_bytes(length, "big"), ends=True))
@@ -391,7 +438,9 @@ def _set_user_data(spec: SetSpec) -> bytes:
     if spec.is_map:
         items.append((1, _byte_order(spec.data).to_bytes(4, "little")))
     data = user_data(*items)
-    return data + comment_data(_SET_COMMENT, spec.comment) if spec.comment else data
+    if spec.comment:
+        data += comment_data(_SET_COMMENT, spec.comment)
+    return data + user_data((_SET_SIGNATURE, spec.signature)) if spec.signature else data
 
 
 def _byte_order(kinds: tuple[DataType, ...]) -> int:

@@ -116,7 +116,10 @@ class Replay:
             number = wire.u32_of(wire.table_of(body)[wire.Set.ID])
             if number in self._by_id:
                 raise KernelError(describe(message), errno=errno.EEXIST, stderr="the set's id is taken")
-            spec = replace(spec, name=self._unused_name(contents, spec.name))
+            if "%" in spec.name:
+                spec = replace(spec, name=self._unused_name(contents, spec.name))
+            elif spec.name in contents.sets and not self._rules_gone:
+                raise KernelError(describe(message), errno=errno.ENFILE)
             self._by_id[number] = spec.name
         elif (known := contents.sets.get(spec.name)) is not None:
             if known != spec:
@@ -134,7 +137,7 @@ class Replay:
     def _add_elements(self, contents: Contents, body: bytes, message: bytes) -> None:
         found = wire.table_of(body)
         name, elements = elements_of(body)
-        if wire.Elements.SET_ID in found:
+        if wire.Elements.SET_ID in found and not name:
             name = self._by_id[wire.u32_of(found[wire.Elements.SET_ID])]
         spec = self._set(contents, name, message)
         known = (

@@ -7,6 +7,7 @@ differ. Filling a template costs about a microsecond, encoding its expressions t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Final
 
 Build = Callable[[Mapping[str, bytes]], bytes]
@@ -25,7 +26,7 @@ class Template:
     def __init__(self, build: Build, order: tuple[str, ...]) -> None:
         self._build = build
         self._order = order
-        self._formats: dict[tuple[int, ...], tuple[bytes, tuple[int, ...]]] = {}
+        self._formats: dict[tuple[int, ...], tuple[bytes, Callable[[tuple[bytes, ...]], object]]] = {}
 
     def fill(self, *values: bytes) -> bytes:
         """The messages for these values."""
@@ -33,11 +34,11 @@ class Template:
         found = self._formats.get(lengths)
         if found is None:
             found = self._formats[lengths] = self._compile(lengths)
-        text, places = found
-        return text % tuple([values[place] for place in places])
+        text, arranged = found
+        return text % arranged(values)
 
-    def _compile(self, lengths: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
-        """A format for values of these lengths, and which value goes into each of its holes."""
+    def _compile(self, lengths: tuple[int, ...]) -> tuple[bytes, Callable[[tuple[bytes, ...]], object]]:
+        """A format for values of these lengths, and what puts the values in the order of its holes."""
         plain = [_FILLS[0] * length for length in lengths]
         reference = self._build(dict(zip(self._order, plain, strict=True)))
         holes: list[tuple[int, int]] = []
@@ -56,7 +57,7 @@ class Template:
             places.append(place)
             done = start + lengths[place]
         parts.append(reference[done:].replace(b"%", b"%%"))
-        return b"".join(parts), tuple(places)
+        return b"".join(parts), itemgetter(*places)
 
 
 def _differences(reference: bytes, trial: bytes, length: int) -> list[int]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Final
 
@@ -26,12 +26,13 @@ from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.listing import Listing, Section, listing
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.book import RuleBook
+from netkit.proxy.nftables.compact import CompactLayout
 from netkit.proxy.nftables.kube_proxy import KubeProxyLayout
 from netkit.proxy.nftables.layout import Layout, NftablesSettings
 from netkit.proxy.nftables.listing import sections
 from netkit.proxy.node_kernel import NodeKernel
 from netkit.proxy.services import ServicePortName
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.settings import NftablesLayout, ProxySettings
 from netkit.proxy.state import Changes, ProxyState
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class NftablesBackend:
         if witness is not None and witness.others:
             written += self._commit(book.full(state, self._table.read()))
         self._table.watch()
-        return SyncReport(bool(written), True, {names.TABLE: written}, {names.TABLE: book.rules})
+        return _report(written, book, full=True)
 
     def _partial(self, book: RuleBook, state: ProxyState, changes: Changes) -> SyncReport:
         many = len(changes.updated) + len(changes.removed) > _BULK_CHANGES
@@ -121,14 +122,14 @@ class NftablesBackend:
             written = self._commit(book.partial(state, changes))
         if witness is not None and witness.others:
             return self._full(book, state)
-        return SyncReport(bool(written), False, {names.TABLE: written}, {names.TABLE: book.rules})
+        return _report(written, book, full=False)
 
-    def _commit(self, transactions: Iterable[list[bytes]]) -> int:
-        """Commit one after the other; how many messages that were."""
-        written = 0
+    def _commit(self, transactions: Iterable[list[bytes]]) -> list[int]:
+        """Commit one after the other; how many rules each of them wrote."""
+        written = []
         for transaction in transactions:
             self._table.commit(transaction)
-            written += sum(map(_count, transaction))
+            written.append(sum(map(_rules, transaction)))
         return written
 
     def _delete_expired(self, book: RuleBook) -> None:
@@ -194,7 +195,7 @@ class NftablesBackend:
 
     def _standing(self) -> Listing:
         with self._busy:
-            contents = self._table.read()
+            contents = self._table.read(all_elements=True)
         return listing(sections(contents, self._table.family)) if contents is not None else {}
 
     async def serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
@@ -211,6 +212,8 @@ class NftablesBackend:
             node_port_ips=self._node_port_ips(),
             service_ranges=networks_of(self.family, self._facts.service_cidrs),
         )
+        if self._settings.nftables_layout is NftablesLayout.COMPACT:
+            return CompactLayout(self.family, settings)
         return KubeProxyLayout(self.family, settings)
 
     def _node_port_ips(self) -> tuple[Address, ...] | None:
@@ -239,6 +242,10 @@ def _contents(book: RuleBook, state: ProxyState) -> Contents:
     return replay.contents
 
 
-def _count(block: bytes) -> int:
+def _rules(block: bytes) -> int:
     """How many rules the messages of a block make."""
     return sum(kind & 0xFF == wire.Message.NEWRULE for kind, *_ in wire.messages(block))
+
+
+def _report(written: Sequence[int], book: RuleBook, *, full: bool) -> SyncReport:
+    return SyncReport(bool(written), full, {names.TABLE: sum(written)}, {names.TABLE: book.rules})

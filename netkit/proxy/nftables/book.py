@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from netkit.kernel.nft.objects import Contents, Element
@@ -45,7 +44,6 @@ class RuleBook:
         self._frame = layout.frame()
         self._sources: dict[ServicePortName, _Source] = {}
         self._claims: dict[_Key, list[_Claim]] = {}
-        self._needs: Counter[str] = Counter()
         self.rules = self._frame.rules
 
     # full
@@ -73,7 +71,8 @@ class RuleBook:
             if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(part):
                 yield from tx.all()
                 tx = Transaction(writer)
-            self._move(tx, NOTHING, part, port.order, None)
+            tx.move(NOTHING, part)
+            self._claim_all(part, port.order)
         yield from tx.all()
         yield self._switch()
 
@@ -92,23 +91,15 @@ class RuleBook:
         """Only what differs. Chains are written before the elements that lead to them."""
         tx = Transaction(self.layout.writer)
         wanted = self._repair_frame(tx, standing)
-        needed: set[str] = set()
         for port in state.ports():
             part = self._render(state, port.name)
             self._claim_all(part, port.order)
-            needed.update(self._count_needs(part))
             wanted.update(part.chains)
             wanted.update(part.sets)
             if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(part):
                 yield from tx.all()
                 tx = Transaction(self.layout.writer)
             self._repair_part(tx, part, standing)
-        for need in sorted(needed):
-            part = self.layout.shared(need)
-            self._claim_all(part, _SHARED_ORDER)
-            wanted.update(part.chains)
-            self._repair_part(tx, part, standing)
-            self.rules += part.rules
         yield from tx.all()
         tx = Transaction(self.layout.writer)
         for name, elements in self._wanted_elements().items():
@@ -192,7 +183,8 @@ class RuleBook:
                 yield from self._closed(tx, touched)
                 tx = Transaction(self.layout.writer)
             self._release_all(before, old_order, touched)
-            self._move(tx, before, after, order, touched)
+            tx.move(before, after)
+            self._claim_all(after, order, touched)
         yield from self._closed(tx, touched)
 
     def _closed(self, tx: Transaction, touched: dict[_Key, Element | None]) -> Iterator[list[bytes]]:
@@ -223,7 +215,6 @@ class RuleBook:
     def _forget(self) -> None:
         self._sources.clear()
         self._claims.clear()
-        self._needs.clear()
         self.stale.clear()
         self.rules = self._frame.rules
 
@@ -239,40 +230,6 @@ class RuleBook:
 
     def _part(self, port: ServicePort, endpoints: tuple[Endpoint, ...]) -> Part:
         return self.layout.port(port, choose(port, endpoints, self.layout.settings.node))
-
-    def _move(
-        self,
-        tx: Transaction,
-        before: Part,
-        after: Part,
-        order: _Order,
-        touched: dict[_Key, Element | None] | None,
-    ) -> None:
-        """Have the transaction turn one part into another, with what either needs."""
-        tx.move(before, after)
-        self._claim_all(after, order, touched)
-        for need in self._count_needs(after):
-            part = self.layout.shared(need)
-            tx.move(NOTHING, part)
-            self._claim_all(part, _SHARED_ORDER, touched)
-            self.rules += part.rules
-        for need in before.needs:
-            self._needs[need] -= 1
-            if not self._needs[need]:
-                del self._needs[need]
-                part = self.layout.shared(need)
-                tx.move(part, NOTHING)
-                self._release_all(part, _SHARED_ORDER, touched if touched is not None else {})
-                self.rules -= part.rules
-
-    def _count_needs(self, part: Part) -> list[str]:
-        """Count what the part needs; the needs nobody had before."""
-        fresh = []
-        for need in part.needs:
-            self._needs[need] += 1
-            if self._needs[need] == 1:
-                fresh.append(need)
-        return fresh
 
     def _claim_all(
         self, part: Part, order: _Order, touched: dict[_Key, Element | None] | None = None
@@ -304,6 +261,3 @@ class RuleBook:
         for (name, key), claims in self._claims.items():
             found[name][key] = claims[0][1]
         return found
-
-
-_SHARED_ORDER: _Order = ("", ServicePortName("", "", "", "TCP"))  # type: ignore[arg-type]

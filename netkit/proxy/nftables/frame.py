@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from netkit.kernel.nft.datatypes import FIB_ADDRTYPE
 from netkit.kernel.nft.expressions import (
-    ANONYMOUS_SET,
     FIB_DADDR,
+    FIB_SADDR,
     Cmp,
     Code,
     FibType,
@@ -21,7 +22,7 @@ from netkit.kernel.nft.expressions import (
     Payload,
     Verdict,
 )
-from netkit.kernel.nft.objects import Chain, Element, Hook, SetSpec, TableWriter, ranges
+from netkit.kernel.nft.objects import Chain, Element, Hook, SetSpec, TableWriter, ranges, signature
 from netkit.proxy.addresses import Network
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.layout import NftablesSettings
@@ -37,7 +38,9 @@ from netkit.proxy.nftables.pieces import (
 )
 
 TABLE_COMMENT: Final = "rules for kube-proxy"
-LOCAL_TYPE: Final = (2).to_bytes(4, "little")
+_LOCAL: Final = FIB_ADDRTYPE.pack(2)
+FROM_NODE: Final[Rule] = (FibType(FIB_SADDR), Cmp(Op.EQ, _LOCAL))
+"""Match what comes from an address of this node."""
 
 BASE_CHAINS: Final = (
     Chain(names.FILTER_PREROUTING, hook=Hook("filter", "prerouting", -110)),
@@ -113,12 +116,17 @@ class FrameBuilder:
         ):
             self.chain(Chain(name))
 
-    def masquerading(self) -> None:
-        """Mark what shall be masqueraded; masquerade what is marked, without the mark, once the way out is known."""
+    def masquerading(self, *first: Rule) -> None:
+        """Mark what shall be masqueraded; masquerade what is marked, without the mark, once the way out is known.
+
+        `first` are rules that come before.
+        """
         mark = self.settings.mark
         self.chain(Chain(names.MARK_MASQ))
         self.rule(names.MARK_MASQ, set_mark(mark))
         self.chain(Chain(names.MASQUERADING))
+        for rule in first:
+            self.rule(names.MASQUERADING, rule)
         self.rule(names.MASQUERADING, unmarked(mark), (Verdict(Code.RETURN),))
         self.rule(names.MASQUERADING, flip_mark(mark))
         self.rule(names.MASQUERADING, (Masquerade(),))
@@ -150,7 +158,7 @@ class FrameBuilder:
         """Match the addresses that node ports answer on."""
         if self.settings.node_port_ips is not None:
             return (self.pieces.daddr(), in_set(names.NODEPORT_IPS))
-        return (FibType(FIB_DADDR), Cmp(Op.EQ, LOCAL_TYPE), *self.not_loopback())
+        return (FibType(FIB_DADDR), Cmp(Op.EQ, _LOCAL), *self.not_loopback())
 
     def not_loopback(self) -> Rule:
         return self.pieces.inside(self.pieces.daddr(), self.pieces.loopback, negate=True)
@@ -200,7 +208,14 @@ def range_match(
         elements = [
             Element(address) for address in {network.network_address.packed: None for network in networks}
         ]
-    spec = SetSpec(ANONYMOUS_SET, (pieces.address,), interval=interval, size=len(elements), anonymous=True)
+    spec = SetSpec(
+        names.set_name(chain),
+        (pieces.address,),
+        interval=interval,
+        size=len(elements),
+        anonymous=True,
+        signature=signature(elements),
+    )
     number = names.set_id(chain)
     messages = [writer.add_set(spec, number), *writer.add_elements(spec.name, elements, number)]
-    return messages, (field, Lookup(spec.name, field.reg, inverted=negate, set_id=number))
+    return messages, (field, Lookup(spec.name, field.reg, inverted=negate))

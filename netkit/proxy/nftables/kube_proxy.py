@@ -12,15 +12,12 @@ from typing import Final
 
 from netkit.kernel.nft.datatypes import INET_PROTO, INET_SERVICE, INTEGER
 from netkit.kernel.nft.expressions import (
-    ANONYMOUS_MAP,
-    FIB_SADDR,
     Cmp,
     Code,
     Dnat,
     Dynset,
     DynsetOp,
     Expression,
-    FibType,
     Immediate,
     Lookup,
     Meta,
@@ -29,7 +26,7 @@ from netkit.kernel.nft.expressions import (
     Op,
     Verdict,
 )
-from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter
+from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter, encode_element, signature_of
 from netkit.kernel.nft.template import Template
 from netkit.proxy.addresses import Address, Family, Network
 from netkit.proxy.choice import Choice
@@ -37,8 +34,8 @@ from netkit.proxy.choice import Verdict as Answer
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.flows import node_admitted
 from netkit.proxy.nftables import names
-from netkit.proxy.nftables.frame import LOCAL_TYPE, FrameBuilder, masquerade_if_foreign, range_match
-from netkit.proxy.nftables.layout import NOTHING, Frame, NftablesSettings, Part, Placed
+from netkit.proxy.nftables.frame import FROM_NODE, FrameBuilder, masquerade_if_foreign, range_match
+from netkit.proxy.nftables.layout import Frame, NftablesSettings, Part, Placed
 from netkit.proxy.nftables.pieces import (
     JUMP_MARK_MASQ,
     PROTOCOL_NUMBERS,
@@ -54,7 +51,6 @@ _REJECT: Final = Verdict(Code.GOTO, names.REJECT)
 _DROP: Final = Verdict(Code.DROP)
 _PORT_REGISTER: Final = 4
 """Behind the four that an IPv6 address takes."""
-_FROM_NODE: Final[tuple[Expression, ...]] = (FibType(FIB_SADDR), Cmp(Op.EQ, LOCAL_TYPE))
 
 
 class KubeProxyLayout:
@@ -68,28 +64,34 @@ class KubeProxyLayout:
 
     def frame(self) -> Frame:
         """See `layout.Layout`."""
-        pieces = self.pieces
-        frame = FrameBuilder(self.writer, self.settings, pieces)
+        frame = FrameBuilder(self.writer, self.settings, self.pieces)
         frame.base_chains()
-        frame.masquerading()
+        frame.masquerading(*self._masquerade_first())
         frame.cluster_ips()
-        frame.chain(Chain(names.REJECT, "helper for @no-endpoint-services / @no-endpoint-nodeports"))
-        frame.rule(names.REJECT, (pieces.reject(),))
-        frame.rule(names.FIREWALL_CHECK, (*pieces.called(), verdict_of(names.FIREWALL_IPS)))
-        frame.rule(names.SERVICE_ENDPOINTS_CHECK, (*pieces.called(), verdict_of(names.NO_ENDPOINT_SERVICES)))
-        frame.rule(
-            names.NODEPORT_ENDPOINTS_CHECK,
-            frame.node_port_check(),
-            (*protocol_and_port(), verdict_of(names.NO_ENDPOINT_NODEPORTS)),
-        )
-        frame.rule(names.SERVICES, (*pieces.called(), verdict_of(names.SERVICE_IPS)))
-        frame.rule(
-            names.SERVICES,
-            frame.node_port_match(),
-            (*protocol_and_port(), verdict_of(names.SERVICE_NODEPORTS)),
-        )
+        self._fill(frame)
         sets, elements = frame.node_port_set()
         return Frame(frame.built(), [*self._sets(), *sets], elements, frame.rules)
+
+    def _masquerade_first(self) -> Sequence[Rule]:
+        """Rules that come before those for marked packets."""
+        return ()
+
+    def _fill(self, frame: FrameBuilder) -> None:
+        """The lookups of what the Services ask for."""
+        called, port = self.pieces.called(), protocol_and_port()
+        frame.chain(Chain(names.REJECT, "helper for @no-endpoint-services / @no-endpoint-nodeports"))
+        frame.rule(names.REJECT, (self.pieces.reject(),))
+        frame.rule(names.FIREWALL_CHECK, (*called, verdict_of(names.FIREWALL_IPS)))
+        check = frame.node_port_check()
+        frame.rule(names.SERVICE_ENDPOINTS_CHECK, (*called, verdict_of(names.NO_ENDPOINT_SERVICES)))
+        frame.rule(names.NODEPORT_ENDPOINTS_CHECK, check, (*port, verdict_of(names.NO_ENDPOINT_NODEPORTS)))
+        frame.rule(names.SERVICES, (*called, verdict_of(names.SERVICE_IPS)))
+        self._more_addresses(frame)
+        # An external IP may be an address of the node: what is asked for by port alone comes last.
+        frame.rule(names.SERVICES, frame.node_port_match(), (*port, verdict_of(names.SERVICE_NODEPORTS)))
+
+    def _more_addresses(self, frame: FrameBuilder) -> None:
+        """Further lookups of service addresses, before those of node ports."""
 
     def _sets(self) -> list[SetSpec]:
         by_address = self.pieces.service_key
@@ -127,9 +129,9 @@ class KubeProxyLayout:
         """See `layout.Layout`."""
         return _PortRendering(self, self._templates, port, choice).part()
 
-    def shared(self, need: str) -> Part:
-        """See `layout.Layout`. Here no part is shared."""
-        return NOTHING
+    def firewall(self, port: ServicePort, choice: Choice) -> Part:
+        """Of a port only the source ranges of its load balancer addresses."""
+        return _PortRendering(self, self._templates, port, choice).firewall_part()
 
 
 class _PortRendering:
@@ -166,7 +168,13 @@ class _PortRendering:
             self._firewall()
         for endpoint in choice.reachable:
             self._endpoint(bases[endpoint.target], endpoint)
-        return Part(self.chains, self.sets, list(self._elements()), (), self.rules)
+        return Part(self.chains, self.sets, list(self._elements()), self.rules)
+
+    def firewall_part(self) -> Part:
+        if not self.guarded:
+            return Part()
+        self._firewall()
+        return Part(self.chains, elements=list(self._guards()), rules=self.rules)
 
     # chains
 
@@ -181,14 +189,7 @@ class _PortRendering:
                 text = base.encode()
                 blocks.append(templates.remembered.fill(name, b"affinity-" + text, b"endpoint-" + text))
         self.rules += len(blocks) + 1
-        number = names.set_id(chain).to_bytes(4, "big")
-        targets = templates.choices(bases, number)
-        count = len(bases).to_bytes(4, "big")
-        blocks += (
-            templates.choice_set.fill(count, number),
-            *targets,
-            templates.chosen.fill(name, count, number),
-        )
+        blocks += templates.choice(name, bases)
         self.chains[chain] = b"".join(blocks)
 
     def _endpoint(self, base: str, endpoint: Endpoint) -> None:
@@ -229,8 +230,8 @@ class _PortRendering:
             if detector is not None:
                 rule: Rule = (*pieces.local(detector), to_cluster)
                 blocks.append(add(chain, rule, "short-circuit pod traffic"))
-            blocks.append(add(chain, (*_FROM_NODE, JUMP_MARK_MASQ), "masquerade local traffic"))
-            blocks.append(add(chain, (*_FROM_NODE, to_cluster), "short-circuit local traffic"))
+            blocks.append(add(chain, (*FROM_NODE, JUMP_MARK_MASQ), "masquerade local traffic"))
+            blocks.append(add(chain, (*FROM_NODE, to_cluster), "short-circuit local traffic"))
         if self.external is Answer.FORWARD:
             target = local if self.port.external_local else cluster
             blocks.append(add(chain, (Verdict(Code.GOTO, target),)))
@@ -274,15 +275,18 @@ class _PortRendering:
             if self.external is not Answer.FORWARD:
                 yield names.NO_ENDPOINT_SERVICES, Element(self._key(address), refusal, comment)
         if self.guarded:
-            wall = Verdict(Code.GOTO, names.FIREWALL_PREFIX + self.base)
-            for address in port.load_balancer_ips:
-                yield names.FIREWALL_IPS, Element(self._key(address), wall)
+            yield from self._guards()
         if port.node_port:
             key = node_port_value(port.protocol, port.node_port)
             if self.choice.has_any:
                 yield names.SERVICE_NODEPORTS, Element(key, target)
             if self.external is not Answer.FORWARD:
                 yield names.NO_ENDPOINT_NODEPORTS, Element(key, refusal, comment)
+
+    def _guards(self) -> Iterator[Placed]:
+        wall = Verdict(Code.GOTO, names.FIREWALL_PREFIX + self.base)
+        for address in self.port.load_balancer_ips:
+            yield names.FIREWALL_IPS, Element(self._key(address), wall)
 
     def _key(self, address: Address) -> bytes:
         return self.layout.pieces.service_value(address, self.port.protocol, self.port.port)
@@ -341,32 +345,44 @@ class _Templates:
             ),
             ("chain", "affinity", "address", "port", "protocol"),
         )
-        self.choice_set = Template(
+        self._choice_set = Template(
             lambda v: writer.add_set(
-                _choices(int.from_bytes(v["count"], "big")), int.from_bytes(v["number"], "big")
+                SetSpec(
+                    v["name"].decode(),
+                    (INTEGER,),
+                    verdicts=True,
+                    size=int.from_bytes(v["count"], "big"),
+                    anonymous=True,
+                    signature=v["signature"],
+                ),
+                int.from_bytes(v["number"], "big"),
             ),
-            ("count", "number"),
+            ("name", "count", "signature", "number"),
         )
-        self.chosen = Template(
+        self._choice_rule = Template(
             lambda v: rule(
                 v["chain"],
                 Numgen(int.from_bytes(v["count"], "big")),
-                Lookup(ANONYMOUS_MAP, verdict=True, set_id=int.from_bytes(v["number"], "big")),
+                Lookup(v["name"].decode(), verdict=True),
             ),
-            ("chain", "count", "number"),
+            ("chain", "count", "name"),
         )
 
-    def choices(self, bases: Sequence[str], number: bytes) -> list[bytes]:
-        """The elements of the anonymous map that leads from a random number to an endpoint's chain."""
-        elements = [
-            Element(INTEGER.pack(index), Verdict(Code.GOTO, f"{names.ENDPOINT_PREFIX}{base}"))
+    def choice(self, chain: bytes, bases: Sequence[str]) -> list[bytes]:
+        """The rule that picks one of the endpoints at random, and the anonymous map it needs."""
+        writer, text = self._writer, chain.decode()
+        items = [
+            encode_element(Element(INTEGER.pack(index), Verdict(Code.GOTO, f"{names.ENDPOINT_PREFIX}{base}")))
             for index, base in enumerate(bases)
         ]
-        return self._writer.add_elements(ANONYMOUS_MAP, elements, int.from_bytes(number, "big"))
-
-
-def _choices(count: int) -> SetSpec:
-    return SetSpec(ANONYMOUS_MAP, (INTEGER,), verdicts=True, size=count, anonymous=True)
+        number, name = names.set_id(text), names.set_name(text).encode()
+        count = len(bases).to_bytes(4, "big")
+        signature = signature_of(b"".join(items))
+        return [
+            self._choice_set.fill(name, count, signature, number.to_bytes(4, "big")),
+            *writer.add_encoded(items, number),
+            self._choice_rule.fill(chain, count, name),
+        ]
 
 
 def _network(address: Address) -> Network:

@@ -46,13 +46,12 @@ class Part:
     """Some of the table's contents.
 
     `chains` holds the rules of chains as messages, `sets` what these rules need, `elements` entries of shared sets
-    and maps, which two parts may both claim. `needs` names further parts (see `Layout.shared`), `rules` counts.
+    and maps, which two parts may both claim. `rules` counts.
     """
 
     chains: Mapping[str, bytes] = field(default_factory=dict)
     sets: Mapping[str, SetSpec] = field(default_factory=dict)
     elements: Sequence[Placed] = ()
-    needs: Sequence[str] = ()
     rules: int = 0
 
 
@@ -80,6 +79,3 @@ class Layout(Protocol):
 
     def port(self, port: ServicePort, choice: Choice) -> Part:
         """All that serves one service port."""
-
-    def shared(self, need: str) -> Part:
-        """A part that several service ports may need; it stands as long as one does."""

@@ -78,6 +78,19 @@ def is_service_chain(name: str) -> bool:
     return "/" in name
 
 
+def has_set(chain: str) -> bool:
+    """Whether a service port's chain has an anonymous set: an endpoint's has none."""
+    return not chain.startswith((ENDPOINT_PREFIX, EXTERNAL_PREFIX))
+
+
 def set_id(chain: str) -> int:
-    """The number under which a chain's rules name their anonymous set within a transaction."""
+    """The number by which a transaction's messages name the chain's anonymous set."""
     return zlib.crc32(chain.encode()) or 1
+
+
+def set_name(chain: str) -> str:
+    """The name of the chain's anonymous set, which nobody sees.
+
+    Left to itself the kernel looks for a free number, and reads the names of all sets to find one.
+    """
+    return f"__{hashlib.sha256(chain.encode()).hexdigest()[:12]}"

@@ -1,21 +1,18 @@
 """Whether what stands in the kernel is what a rendering asks for. Pure.
 
 The kernel gives rules back in the form in which they were sent, so bytes are compared first. Where they differ (an
-anonymous set has got a number, an older kernel leaves an attribute out) the expressions are.
+anonymous set of another name, an older kernel that leaves an attribute out) the expressions are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from netkit.kernel.nft import wire
-from netkit.kernel.nft.expressions import ANONYMOUS_MAP, Expression, Lookup, decode
-from netkit.kernel.nft.objects import Contents, Element, Rule, SetSpec, elements_of, rule_of
+from netkit.kernel.nft.expressions import Expression, Lookup, decode
+from netkit.kernel.nft.objects import Contents, Rule, SetSpec, elements_of, rule_of, set_of
 from netkit.kernel.nft.wire import HEADER_BYTES, Message
-
-_ANONYMOUS_MARK = b"%d\0"
-_Meaning = tuple[str, tuple[tuple[Expression, frozenset[Element]], ...]]
 
 
 class Standing:
@@ -23,58 +20,59 @@ class Standing:
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
-        self._anonymous = {name for name, spec in contents.sets.items() if spec.anonymous}
 
     def holds(self, chain: str, block: bytes) -> bool:
         """Whether the chain has exactly the rules that the messages of `block` make."""
         found = self.contents.rules.get(chain)
         if found is None:
             return False
-        rules, elements = _read(block)
+        rules, made = _read(block)
         if len(rules) != len(found):
             return False
-        return all(
-            rule == other or _meaning(rule, elements) == self._meaning(other)
-            for rule, other in zip(rules, found, strict=True)
-        )
+        if not made.sets and rules == found:
+            return True
+        return all(self._same(rule, made, other) for rule, other in zip(rules, found, strict=True))
 
-    def _meaning(self, rule: Rule) -> _Meaning:
-        return _meaning(rule, {name: self.contents.elements[name] for name in self._used(rule)})
+    def _same(self, rule: Rule, made: Contents, other: Rule) -> bool:
+        """Whether a rule means what one means that stands; `made` has the anonymous set of the first."""
+        ours, theirs = decode(rule.expressions), decode(other.expressions)
+        if rule.comment != other.comment or len(ours) != len(theirs):
+            return False
+        return all(self._same_expression(one, made, two) for one, two in zip(ours, theirs, strict=True))
 
-    def _used(self, rule: Rule) -> Iterable[str]:
-        for expression in decode(rule.expressions):
-            if isinstance(expression, Lookup) and expression.set_name in self._anonymous:
-                yield expression.set_name
+    def _same_expression(self, ours: Expression, made: Contents, theirs: Expression) -> bool:
+        if not isinstance(ours, Lookup) or ours.set_name not in made.sets:
+            return ours == theirs
+        if not isinstance(theirs, Lookup) or replace(theirs, set_name=ours.set_name) != ours:
+            return False
+        wanted, found = made.sets[ours.set_name], self.contents.sets.get(theirs.set_name)
+        if found is None or not found.anonymous:
+            return False
+        if found.signature:
+            return found.signature == wanted.signature
+        return set(self.contents.elements[found.name]) == set(made.elements[wanted.name])
 
     def named_sets(self) -> Mapping[str, SetSpec]:
         """The sets that do not belong to a rule."""
-        return {name: spec for name, spec in self.contents.sets.items() if name not in self._anonymous}
+        return {name: spec for name, spec in self.contents.sets.items() if not spec.anonymous}
 
 
-def _meaning(rule: Rule, anonymous: Mapping[str, Iterable[Element]]) -> _Meaning:
-    """The comment, and each expression with the elements of the anonymous set it uses."""
-    found: list[tuple[Expression, frozenset[Element]]] = []
-    for expression in decode(rule.expressions):
-        if isinstance(expression, Lookup) and expression.set_name in anonymous:
-            elements = frozenset(anonymous[expression.set_name])
-            found.append((replace(expression, set_name=ANONYMOUS_MAP, set_id=0), elements))
-        else:
-            found.append((expression, frozenset()))
-    return rule.comment, tuple(found)
-
-
-def _read(block: bytes) -> tuple[list[Rule], dict[str, list[Element]]]:
-    """The rules that a chain's messages make, and the elements of their anonymous sets by name."""
+def _read(block: bytes) -> tuple[list[Rule], Contents]:
+    """The rules that a chain's messages make, and their anonymous set."""
     rules: list[Rule] = []
-    elements: dict[str, list[Element]] = {}
+    made = Contents()
+    last = ""
     offset = 0
     while offset < len(block):
         length, kind = wire.HEADER.unpack_from(block, offset)[:2]
         body = block[offset + HEADER_BYTES : offset + length]
-        if kind & 0xFF == Message.NEWRULE:
-            rules.append(rule_of(body)[1])
-        elif kind & 0xFF == Message.NEWSETELEM:
-            name, found = elements_of(body)
-            elements.setdefault(name, []).extend(found)
+        match kind & 0xFF:
+            case Message.NEWRULE:
+                rules.append(rule_of(body)[1])
+            case Message.NEWSET:
+                spec = set_of(body)
+                made.sets[spec.name], made.elements[spec.name], last = spec, [], spec.name
+            case Message.NEWSETELEM:
+                made.elements[last] += elements_of(body)[1]
         offset += (length + 3) & ~3
-    return rules, elements
+    return rules, made

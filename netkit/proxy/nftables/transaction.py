@@ -109,7 +109,7 @@ class Transaction:
 
 def _set_ids(part: Part) -> set[int]:
     """The numbers of the anonymous sets in a part's chains. Endpoints have none."""
-    return {names.set_id(chain) for chain in part.chains if not chain.startswith(names.ENDPOINT_PREFIX)}
+    return {names.set_id(chain) for chain in part.chains if names.has_set(chain)}
 
 
 _CACHE: dict[tuple[int, str], tuple[Template, Template]] = {}
