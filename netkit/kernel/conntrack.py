@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from netkit.kernel import netns
 from netkit.kernel.errors import KernelError, from_os_error
@@ -44,11 +44,22 @@ _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _NUMBER, _SRC_PORT, _DST_PORT = 1, 2, 3
 _FILTER_ORIG_FLAGS, _FILTER_BY_PROTOCOL = 1, 1 << 3
 
+# A tuple behind its own header: the nest of addresses, then that of protocol number and ports.
+_USUAL_V4 = struct.Struct("!4x 4x4s 4x4s 4x 4xB3x 4xH2x 4xH2x")
+_USUAL_V6 = struct.Struct("!4x 4x16s 4x16s 4x 4xB3x 4xH2x 4xH2x")
+_USUAL = tuple(
+    (
+        _ATTRIBUTE.pack(4 + layout.size, _TUPLE_ORIG | _NESTED),
+        _ATTRIBUTE.pack(4 + layout.size, _TUPLE_REPLY | _NESTED),
+        layout,
+    )
+    for layout in (_USUAL_V4, _USUAL_V6)
+)
+
 _PROTOCOL_NAMES = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
 
 
-@dataclass(frozen=True, slots=True)
-class Direction:
+class Direction(NamedTuple):
     """Where packets of one direction of a connection come from and go to.
 
     Addresses are packed (4 or 16 bytes, as `ip_address.packed`): tables are long, and few of their entries matter.
@@ -69,13 +80,13 @@ class Direction:
 class Entry:
     """One tracked connection: what its first packet asked for, and what answers look like.
 
-    `protocol` is the number of the IP header. The rest is what the kernel needs to find the entry again.
+    `protocol` is the number of the IP header, `message` all that the kernel said, to name the entry by.
     """
 
     protocol: int
     original: Direction
     reply: Direction
-    handle: bytes = field(default=b"", repr=False, compare=False)
+    message: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def version(self) -> int:
@@ -171,18 +182,37 @@ class Conntrack:
 
 
 def decode(body: bytes) -> Entry | None:
-    """The entry of one message; None when it is not about addresses and ports that we know."""
+    """The entry of one message; None when it is not about addresses and ports that we know.
+
+    Both tuples come first and always look the same where there are ports and no zones, which is nearly all there is:
+    those are read in one go.
+    """
+    for first, second, layout in _USUAL:
+        if body.startswith(first) and body.startswith(second, 4 + layout.size):
+            source, destination, number, source_port, destination_port = layout.unpack_from(body, 4)
+            original = Direction(source, destination, source_port, destination_port)
+            source, destination, _, source_port, destination_port = layout.unpack_from(body, layout.size + 8)
+            return Entry(
+                number, original, Direction(source, destination, source_port, destination_port), body
+            )
     attributes = _attributes(body)
     try:
         number, original = _direction(attributes[_TUPLE_ORIG])
         _, reply = _direction(attributes[_TUPLE_REPLY])
     except KeyError:
         return None
-    # Found by where its answers come from, and held against its id, which is made of the original tuple: so a
-    # younger flow of the same client, which today's rules lead elsewhere, is not taken for this one.
-    handle = _attribute(_TUPLE_REPLY | _NESTED, attributes[_TUPLE_REPLY])
-    handle += b"".join(_attribute(kind, attributes[kind]) for kind in (_ZONE, _ID) if kind in attributes)
-    return Entry(number, original, reply, handle)
+    return Entry(number, original, reply, body)
+
+
+def _naming(entry: Entry) -> bytes:
+    """The attributes by which the kernel finds exactly this entry.
+
+    It is looked up by where its answers come from, and held against its id, which is made of the original tuple: so
+    a younger flow of the same client, which today's rules lead elsewhere, is not taken for this one.
+    """
+    attributes = _attributes(entry.message)
+    name = _attribute(_TUPLE_REPLY | _NESTED, attributes[_TUPLE_REPLY])
+    return name + b"".join(_attribute(kind, attributes[kind]) for kind in (_ZONE, _ID) if kind in attributes)
 
 
 def _direction(data: bytes) -> tuple[int, Direction]:
@@ -206,7 +236,7 @@ def _delete_batch(netlink: socket.socket, batch: Sequence[Entry]) -> dict[int, i
     parts = []
     for number, entry in enumerate(batch):
         family = socket.AF_INET if entry.version == 4 else socket.AF_INET6
-        body = _FAMILY.pack(family, 0, 0) + entry.handle
+        body = _FAMILY.pack(family, 0, 0) + _naming(entry)
         flags = _REQUEST | (_ACK if number == len(batch) - 1 else 0)
         parts.append(_HEADER.pack(_HEADER.size + len(body), _DELETE, flags, number, 0) + body)
     netlink.send(b"".join(parts))

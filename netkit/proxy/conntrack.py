@@ -83,22 +83,24 @@ class UDPServices:
         """
         if entry.protocol != UDP:
             return Judgement(False, "not UDP")
-        called = entry.original
-        backends = self.by_address.get((called.destination, called.destination_port))
-        if backends is None:
-            backends = self.by_node_port.get(called.destination_port)
+        backends = self._called(entry)
         if backends is None:
             return Judgement(False, "not addressed to a UDP service port")
         answering = (entry.reply.source, entry.reply.source_port)
         if answering in backends.places:
             return Judgement(False, "leads to an endpoint", backends.port)
-        if answering == (called.destination, called.destination_port):
+        if answering == (entry.original.destination, entry.original.destination_port):
             return Judgement(True, "never translated: made before there was a rule for it", backends.port)
         return Judgement(True, "leads to what is no endpoint any more", backends.port)
 
     def stale(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Those that have to go."""
-        return [entry for entry in entries if self.judge(entry).stale]
+        """Those that have to go. Most entries of a table are about no Service, and passed over quickly."""
+        return [entry for entry in entries if self._called(entry) is not None and self.judge(entry).stale]
+
+    def _called(self, entry: Entry) -> _Backends | None:
+        called = entry.original
+        backends = self.by_address.get((called.destination, called.destination_port))
+        return backends or self.by_node_port.get(called.destination_port)
 
 
 def concerns_udp(changes: Changes) -> bool:

@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.client_fake import FakeApi
+from support.client_wait import running, until
 from support.proxy import endpoint, feed, service, slice_of
 from support.proxy_net import NODE1, POD_PORT, PODS, Net
 
+from controlplane.resources.catalog import ENDPOINT_SLICE, SERVICE
 from netkit.kernel import netns
 from netkit.kernel.conntrack import Conntrack, Entry
+from netkit.kernel.conntrack_settings import ConntrackSettings
 from netkit.kernel.iptables import IPTables, installed_variants
 from netkit.proxy.addresses import Family
+from netkit.proxy.assembly import assemble
 from netkit.proxy.backend import Synced
 from netkit.proxy.conntrack_cleaner import ConntrackCleaner
 from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.metrics import ProxyMetrics
+from netkit.proxy.modes import Site
 from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 
@@ -145,3 +151,24 @@ async def test_all_other_flows_stay(bench: Bench, client: Client) -> None:
     finally:
         for flow in flows:
             flow.close()
+
+
+async def test_a_whole_proxy_cleans(bench: Bench, client: Client) -> None:
+    """The cleaner has its place among what follows a sync, and the settings are made before the first one."""
+    api = FakeApi()
+    site = Site("node1", bench.net.node, bench.net.directory / "xtables.lock")
+    settings = ProxySettings(cluster_cidr="10.244.0.0/16", min_sync_period=0)
+    slices = slice_of("ns1/dns", endpoint(PODS["a1"][1]), ports=POD_PORTS)
+    await api.client().create(SERVICE, DNS, "ns1")
+    await api.client().create(ENDPOINT_SLICE, slices, "ns1")
+    agent = assemble(api.client(), "node1", settings, site, [Family.IPV4])
+    async with running(agent.run()):
+        async with asyncio.timeout(30):
+            await agent.synced()
+        assert ConntrackSettings(bench.net.node).read("tcp_timeout_close_wait") == 3600
+        assert await asyncio.to_thread(client.ask, CLUSTER_IP, 53) == "a1"
+        other = endpoint(PODS["b1"][1])
+        api.edit(ENDPOINT_SLICE, "dns-a", "ns1", lambda obj: obj.update(endpoints=[other]))
+        ((_, metrics),) = agent.metrics
+        await until(lambda: metrics.conntrack_reconciler_deleted_entries_total == 1)
+        assert await asyncio.to_thread(client.ask, CLUSTER_IP, 53) == "b1"

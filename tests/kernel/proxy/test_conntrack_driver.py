@@ -98,13 +98,20 @@ def test_entries_that_went_by_themselves_are_no_failure_and_not_counted(space: N
     assert conntrack.delete(found) == 0
 
 
-def test_a_newer_entry_of_the_same_addresses_stays(space: Namespace) -> None:
+@pytest.mark.parametrize(
+    "younger",
+    [
+        ("10.96.0.10 53", "10.244.0.6 8053"),  # to the same address, led elsewhere
+        ("10.96.0.11 53", "10.244.0.5 8053"),  # to another address, led to the same place
+    ],
+)
+def test_a_newer_entry_of_the_same_client_stays(space: Namespace, younger: tuple[str, str]) -> None:
     """It was made after the dump, by the rules of now."""
     add(space, "udp", "10.0.0.1 1000", "10.96.0.10 53", "10.244.0.5 8053")
     conntrack = Conntrack(space)
     old = conntrack.dump(4, UDP)
     run(["conntrack", "-F"], ns=space, check=True)
-    add(space, "udp", "10.0.0.1 1000", "10.96.0.10 53", "10.244.0.6 8053")
+    add(space, "udp", "10.0.0.1 1000", *younger)
     assert conntrack.delete(old) == 0
     assert len(conntrack.dump(4, UDP)) == 1
 

@@ -88,6 +88,13 @@ def test_a_refused_dump_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed.value.is_permission
 
 
+def test_a_kernel_that_ignores_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Conntrack, "_socket", lambda *_: FakeSocket(message(NEW, HEADED) + message(DONE, b"\0" * 4))
+    )
+    assert Conntrack(HOST).dump(4, 6) == []
+
+
 def test_entries_without_addresses_are_passed_over() -> None:
     assert decode(ORIGINAL) is None
     assert decode(BODY) == WANTED
