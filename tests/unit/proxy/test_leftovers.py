@@ -57,9 +57,8 @@ class Both:
         return {line for line in lines if re.match(r"-A (?!KUBE-).* -j KUBE-", line)}
 
     async def foreign(self) -> list[str]:
-        return [
-            line for line in (await self.rules.save()).splitlines() if "KUBE" not in line and line[0] in "-:"
-        ]
+        lines = (await self.rules.save()).splitlines()
+        return [line for line in lines if "KUBE" not in line and (line[0] == "-" or "SOMEBODY" in line)]
 
 
 async def test_from_iptables_to_ipvs() -> None:
@@ -118,8 +117,7 @@ def test_rules_are_compared_in_one_spelling() -> None:
 
 
 def test_other_tables_and_rules_are_not_named() -> None:
-    chains = ":PREROUTING ACCEPT [0:0]\n:KUBE-A - [0:0]\n"
-    saved = f"*nat\n{chains}-A PREROUTING -j ACCEPT\n-A PREROUTING -j KUBE-B\nCOMMIT\n"
+    saved = "*nat\n:INPUT ACCEPT [0:0]\n:KUBE-A - [0:0]\n-A INPUT -j ACCEPT\n-A INPUT -j KUBE-B\nCOMMIT\n"
     document = cleanup_document(saved, lambda place: place == ("nat", "KUBE-A"))
     assert document == "*nat\n:KUBE-A - [0:0]\n-X KUBE-A\nCOMMIT\n"
     assert cleanup_document(saved, lambda place: place[0] == "filter") == ""
