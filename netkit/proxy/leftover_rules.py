@@ -66,8 +66,13 @@ def cleanup_document(saved: str, is_ours: Callable[[Place], bool], keep: Kept = 
 
 
 def _is_to_go(place: Place, rule: str, is_ours: Callable[[Place], bool], keep: Kept) -> bool:
-    """Whether the rule leads from somebody else's chain into one of ours, and nobody needs it."""
+    """Whether the rule leads from somebody else's chain into one of ours, and nobody needs it.
+
+    Chains of the other mode that lead into a chain which stays are its own business.
+    """
     target = _TARGET.search(rule)
-    if target is None or is_ours(place) or place in keep.chains or not is_ours((place[0], target[1])):
+    if target is None or is_ours(place) or not is_ours((place[0], target[1])):
         return False
-    return (place, spelled(rule)) not in keep.jumps
+    if (place[0], target[1]) not in keep.chains:
+        return True
+    return not place[1].startswith("KUBE-") and (place, spelled(rule)) not in keep.jumps

@@ -167,6 +167,8 @@ async def _take_over(settings: ProxySettings, site: Site) -> None:
     except ExceptionGroup as group:
         for error in group.exceptions:
             log.warning("%s: left-overs of another mode stay: %s", site.node_name, error)
+    else:
+        log.info("%s: only rules of mode %s are left", site.node_name, settings.mode)
 
 
 async def _wait_for_node(client: Client, name: str) -> Node:

@@ -55,7 +55,7 @@ class Traffic:
         async with asyncio.timeout(60):
             while any(now[way] < before[way] + number for now, before in ((self.made, made), (self.answers, answers))
                       for way in before):  # fmt: skip
-                assert self.failures == []
+                assert self.failures == [], self.failures
                 await asyncio.sleep(0.01)
 
 

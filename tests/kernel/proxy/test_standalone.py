@@ -165,6 +165,33 @@ async def test_cleanup_leaves_what_is_not_ours(api: Served, space: Namespace, ac
         assert await running.ended() == 0, "cleaning up twice is fine"
 
 
+async def nft_tables(space: Namespace) -> str:
+    return run(["nft", "list", "tables"], ns=space, timeout=20, check=True).stdout.decode()
+
+
+async def test_another_mode_takes_over_and_leaves_nothing(
+    api: Served, space: Namespace, access: Path
+) -> None:
+    await create(api, "/api/v1/nodes", NODE)
+    await add_service(api)
+    for mode in ("iptables", "nftables", "iptables"):
+        async with proxy(*alone(space, access, "--proxy-mode", mode)) as running:
+            await running.logged("all rules stand")
+            running.process.send_signal(signal.SIGTERM)
+            # The signal may come before the old rules are gone: a start in the same mode has to finish that.
+            assert await running.ended() == 0
+        async with proxy(*alone(space, access, "--proxy-mode", mode)) as running:
+            await running.logged("alone: only rules of mode")
+            running.process.send_signal(signal.SIGTERM)
+            assert await running.ended() == 0
+        assert ("KUBE-SERVICES" in await rules(space)) == (mode == "iptables")
+        assert ("table ip kube-proxy" in await nft_tables(space)) == (mode == "nftables")
+    async with proxy("--cleanup", "--netns", space.name) as running:
+        assert await running.ended() == 0
+    assert "KUBE" not in await rules(space)
+    assert await nft_tables(space) == ""
+
+
 async def test_a_changed_file_ends_it(api: Served, space: Namespace, access: Path, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     text = f"""
