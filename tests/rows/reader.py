@@ -23,7 +23,7 @@ OUTSIDE = (parse_address("192.168.0.100"), parse_address("fd00:192:168::100"))
 """The client outside, on the nodes' segment."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as kubectl reads it: times stay text, and a key that stands twice is a fault."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

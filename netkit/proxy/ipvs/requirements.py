@@ -41,7 +41,7 @@ def check(drivers: Drivers, scheduler: str) -> None:
     if DEVICE not in drivers.node.addresses():
         drivers.node.make_device()
         drivers.node.remove_device()
-    drivers.sets.apply(set_create(_TRIAL_SET, SetType.HASH_IP_PORT))
+    drivers.sets.apply(set_create(_TRIAL_SET, SetType.HASH_IP_PORT, drivers.iptables.version))
     try:
         for module, match in _MATCHES.items():
             said = drivers.iptables.refusal(f"*filter\n-A INPUT {match} -j DROP\nCOMMIT\n")
