@@ -18,6 +18,7 @@ from netkit.proxy.explain.endpoints import Candidates, EndpointFate, fates, slic
 from netkit.proxy.explain.errors import NotExplainable
 from netkit.proxy.explain.fate import Fate, fate, unruled
 from netkit.proxy.explain.iptables_path import iptables_path
+from netkit.proxy.explain.ipvs_path import ipvs_path
 from netkit.proxy.explain.nftables_path import nftables_path
 from netkit.proxy.explain.reasons import Case, Reason, reasons
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
@@ -46,7 +47,7 @@ _OUTCOMES = {
     Verdict.DROP: Outcome.DROPPED,
 }
 
-_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path}
+_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path, ProxyMode.IPVS: ipvs_path}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +175,36 @@ def _share(standpoint: Standpoint, count: int) -> str:
 
 
 def _steps(matter: Matter, port: ServicePort, endpoints: Sequence[EndpointFate]) -> tuple[Step, ...]:
-    standpoint, source = matter.standpoint, matter.source
-    packet = Packet(
-        source=source.address,
-        destination=matter.address,
-        port=matter.called.port,
-        protocol=port.protocol,
-        interface=standpoint.interface(source),
-        from_node=standpoint.is_local_address(source.address),
-        for_node=standpoint.is_local_address(matter.address),
-    )
+    standpoint = matter.standpoint
+    packet = _packet(matter, port)
     subject = Subject(port, standpoint.node.name, _pods(endpoints))
     steps = _READERS[standpoint.mode](matter.sections, packet, subject)
     return tuple(replace(step, standing=_stands(step, matter.standing)) for step in steps)
 
 
+def _packet(matter: Matter, port: ServicePort) -> Packet:
+    """The first packet. IPVS needs the service's addresses on the node, which then calls them from themselves."""
+    standpoint, source, address = matter.standpoint, matter.source, matter.address
+    owned = standpoint.mode is ProxyMode.IPVS and matter.called.destination is not Destination.NODE_PORT
+    interface = standpoint.interface(source)
+    return Packet(
+        source=address
+        if owned and not interface and source.address == standpoint.primary
+        else source.address,
+        destination=address,
+        port=matter.called.port,
+        protocol=port.protocol,
+        interface=interface,
+        from_node=standpoint.is_local_address(source.address),
+        for_node=owned or standpoint.is_local_address(address),
+    )
+
+
 def _stands(step: Step, standing: Listing | None) -> bool:
-    section = standing.get(step.section) if standing is not None else None
-    return standing is None or (section is not None and step.entry in section.entries)
+    if standing is None:
+        return True
+    section = standing.get(step.section)
+    return section is not None and (not step.entry or step.entry in section.entries)
 
 
 def _pods(endpoints: Sequence[EndpointFate]) -> Mapping[str, str]:
