@@ -118,9 +118,10 @@ def explain(matter: Matter) -> Explanation:
     """The answer. Raises NotExplainable when a NodePort has no address to be called at."""
     port = matter.state.port(matter.target.name)
     if port is None:
-        because = unhandled_service(matter.target.service, matter.standpoint.family)
-        return _ignored(matter, because)
-    because = unhandled_address(port, matter.called, matter.address, matter.standpoint, matter.state.ports())
+        return _unhandled(matter)
+    because = unhandled_address(
+        port, matter.called, matter.address, matter.source, matter.standpoint, matter.state.ports()
+    )
     if because:
         return _ignored(matter, because)
     merged = matter.state.endpoints(port.name)
@@ -244,6 +245,16 @@ def _lack(missing: int, node: str) -> str:
         return ""
     rules = "1 rule on the way is" if missing == 1 else f"{missing} rules on the way are"
     return f", but {rules} missing from the kernel of {node}"
+
+
+def _unhandled(matter: Matter) -> Explanation:
+    """The proxy does not know the Service; but nftables looks after all addresses that Services could have."""
+    because = unhandled_service(matter.target.service, matter.standpoint.family)
+    if matter.called.address is None or not matter.standpoint.drops_unused(matter.called.address):
+        return _ignored(matter, because)
+    because += "; nftables drops what is for a cluster IP that no Service has"
+    summary = f"dropped: not handled by the proxy: {because}"
+    return _explanation(matter, Outcome.DROPPED, summary, reasons=(Reason("verdict", "dropped", because),))
 
 
 def _ignored(matter: Matter, because: str) -> Explanation:
