@@ -183,7 +183,7 @@ def _standpoint(inspected: Inspected, family: Family) -> Standpoint:
     addresses = settings.node_addresses([str(address) for address in facts.addresses])
     local = tuple(item.address.ip for item in rtnl_read.addresses(inspected.site.ns))
     view = NodeView(inspected.node, facts.zone, addresses)
-    return Standpoint(view, family, settings, local, facts.pod_cidrs)
+    return Standpoint(view, family, settings, local, facts.pod_cidrs, facts.service_cidrs)
 
 
 def _source(

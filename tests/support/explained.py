@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
+from support.ipvs import World
 from support.proxy import FakeNodeKernel, feed
 
 from netkit.kernel.iptables_fake import FakeIPTables
@@ -76,6 +77,11 @@ async def serving(standpoint: Standpoint, state: ProxyState, name: Any) -> Seque
         backend = NftablesBackend(NODE, standpoint.family, standpoint.settings, table, FakeNodeKernel())
         backend.configure(facts)
         return list((await backend.wanted(state)).values())
+    if standpoint.mode is ProxyMode.IPVS:
+        world = World(standpoint.settings, standpoint.family)
+        world.node.make_device()
+        world.backend.configure(facts)
+        return await world.backend.serving(state, name)
     iptables: Any = FakeIPTables(version=standpoint.family.version)
     backend = IPTablesBackend(NODE, standpoint.settings, iptables, FakeNodeKernel())
     backend.configure(facts)

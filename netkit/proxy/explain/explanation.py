@@ -18,6 +18,7 @@ from netkit.proxy.explain.endpoints import Candidates, EndpointFate, fates, slic
 from netkit.proxy.explain.errors import NotExplainable
 from netkit.proxy.explain.fate import Fate, fate, unruled
 from netkit.proxy.explain.iptables_path import iptables_path
+from netkit.proxy.explain.ipvs_path import ipvs_path
 from netkit.proxy.explain.nftables_path import nftables_path
 from netkit.proxy.explain.reasons import Case, Reason, reasons
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
@@ -46,7 +47,7 @@ _OUTCOMES = {
     Verdict.DROP: Outcome.DROPPED,
 }
 
-_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path}
+_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path, ProxyMode.IPVS: ipvs_path}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,10 @@ def explain(matter: Matter) -> Explanation:
     """The answer. Raises NotExplainable when a NodePort has no address to be called at."""
     port = matter.state.port(matter.target.name)
     if port is None:
-        because = unhandled_service(matter.target.service, matter.standpoint.family)
-        return _ignored(matter, because)
-    because = unhandled_address(port, matter.called, matter.address, matter.standpoint, matter.state.ports())
+        return _unhandled(matter)
+    because = unhandled_address(
+        port, matter.called, matter.address, matter.source, matter.standpoint, matter.state.ports()
+    )
     if because:
         return _ignored(matter, because)
     merged = matter.state.endpoints(port.name)
@@ -174,24 +176,36 @@ def _share(standpoint: Standpoint, count: int) -> str:
 
 
 def _steps(matter: Matter, port: ServicePort, endpoints: Sequence[EndpointFate]) -> tuple[Step, ...]:
-    standpoint, source = matter.standpoint, matter.source
-    packet = Packet(
-        source=source.address,
-        destination=matter.address,
-        port=matter.called.port,
-        protocol=port.protocol,
-        interface=standpoint.interface(source),
-        from_node=standpoint.is_local_address(source.address),
-        for_node=standpoint.is_local_address(matter.address),
-    )
+    standpoint = matter.standpoint
+    packet = _packet(matter, port)
     subject = Subject(port, standpoint.node.name, _pods(endpoints))
     steps = _READERS[standpoint.mode](matter.sections, packet, subject)
     return tuple(replace(step, standing=_stands(step, matter.standing)) for step in steps)
 
 
+def _packet(matter: Matter, port: ServicePort) -> Packet:
+    """The first packet. IPVS needs the service's addresses on the node, which then calls them from themselves."""
+    standpoint, source, address = matter.standpoint, matter.source, matter.address
+    owned = standpoint.mode is ProxyMode.IPVS and matter.called.destination is not Destination.NODE_PORT
+    interface = standpoint.interface(source)
+    return Packet(
+        source=address
+        if owned and not interface and source.address == standpoint.primary
+        else source.address,
+        destination=address,
+        port=matter.called.port,
+        protocol=port.protocol,
+        interface=interface,
+        from_node=standpoint.is_local_address(source.address),
+        for_node=owned or standpoint.is_local_address(address),
+    )
+
+
 def _stands(step: Step, standing: Listing | None) -> bool:
-    section = standing.get(step.section) if standing is not None else None
-    return standing is None or (section is not None and step.entry in section.entries)
+    if standing is None:
+        return True
+    section = standing.get(step.section)
+    return section is not None and (not step.entry or step.entry in section.entries)
 
 
 def _pods(endpoints: Sequence[EndpointFate]) -> Mapping[str, str]:
@@ -231,6 +245,16 @@ def _lack(missing: int, node: str) -> str:
         return ""
     rules = "1 rule on the way is" if missing == 1 else f"{missing} rules on the way are"
     return f", but {rules} missing from the kernel of {node}"
+
+
+def _unhandled(matter: Matter) -> Explanation:
+    """The proxy does not know the Service; but nftables looks after all addresses that Services could have."""
+    because = unhandled_service(matter.target.service, matter.standpoint.family)
+    if matter.called.address is None or not matter.standpoint.drops_unused(matter.called.address):
+        return _ignored(matter, because)
+    because += "; nftables drops what is for a cluster IP that no Service has"
+    summary = f"dropped: not handled by the proxy: {because}"
+    return _explanation(matter, Outcome.DROPPED, summary, reasons=(Reason("verdict", "dropped", because),))
 
 
 def _ignored(matter: Matter, because: str) -> Explanation:

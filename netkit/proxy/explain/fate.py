@@ -77,11 +77,14 @@ def _ipvs(
     port: ServicePort, choice: Choice, destination: Destination, source: Source, standpoint: Standpoint
 ) -> Fate:
     """One virtual server per address: its list is the same for all callers."""
+    caller = standpoint.caller(source)
     if destination is Destination.CLUSTER_IP:
-        local, caller = port.internal_local, standpoint.caller(source)
-        masqueraded = standpoint.settings.masquerade_all or (
-            standpoint.detector is not None and caller is not Caller.POD
-        )
+        local = port.internal_local
+        foreign = caller is not Caller.POD
+        if standpoint.detector is None:
+            # The node owns the address and calls it from itself; other callers cannot be told apart.
+            foreign = source.origin is Origin.NODE
+        masqueraded = standpoint.settings.masquerade_all or foreign
     else:
         local, masqueraded = port.external_local, not port.external_local
         if destination is Destination.LOAD_BALANCER and not admitted(port, source.address, standpoint.node):
@@ -98,8 +101,10 @@ def _ipvs(
         )
     if local and not deviation and destination is not Destination.CLUSTER_IP:
         deviation = "ipvs has one list per address, so callers inside the cluster get the local one as well"
-        if standpoint.caller(source) is Caller.OUTSIDE:
+        if caller is Caller.OUTSIDE:
             deviation = ""
+    if policy is not TrafficPolicy.LOCAL and local and not masqueraded and caller is Caller.OUTSIDE:
+        deviation += "; their answers do not come back through here, so callers outside may wait in vain"
     return Fate(Flow(Verdict.FORWARD, endpoints, masqueraded), policy, deviation=deviation)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from netkit.proxy.explain.iptables_rule import Flowing, Rule, parse_rule, takes
@@ -28,7 +28,6 @@ _FINAL = (
     Action.REFUSE,
     Action.DROP,
     Action.ACCEPT,
-    Action.RETURN,
 )
 
 
@@ -70,17 +69,24 @@ def _filter_chains(packet: Packet, translated: bool) -> Sequence[tuple[str, str]
     return [*output, *arriving] if packet.for_node else output
 
 
-class Walk:
-    """Follows jumps and returns; `over` once the packet's fate is sealed, `steps` what it met."""
+Words = Callable[[str, Rule, Subject, str], str]
+"""Tells what a rule is for, from the section's name, the rule, what it serves, and the endpoint it leads to."""
 
-    def __init__(self, sections: Sequence[Section], packet: Packet, subject: Subject) -> None:
+
+class Walk:
+    """Follows jumps and returns; `over` once the packet was thrown away, `steps` what it met."""
+
+    def __init__(
+        self, sections: Sequence[Section], packet: Packet, subject: Subject, words: Words = meaning
+    ) -> None:
         self._sections = {section.name: section for section in sections}
-        sets = {
-            section.name.split()[-1]: section.entries
-            for section in sections
-            if section.name.split()[0] in ("set", "ipset")
-        }
         self._subject = subject
+        self._words = words
+        sets = {
+            section.name.removeprefix("set "): section.entries
+            for section in sections
+            if section.name.startswith("set ")
+        }
         self.flowing = Flowing(packet, sets)
         self.steps: list[Step] = []
         self._shown: set[tuple[str, str]] = set()
@@ -94,21 +100,24 @@ class Walk:
             if found is Match.NO:
                 continue
             ended = self._apply(name, rule, hook, sure=found is Match.YES and not maybe)
-            if ended and found is Match.YES:
-                return True
+            if found is Match.YES and (ended or rule.target == "RETURN"):
+                return ended
             # Who comes to the next rule was not taken by this one.
-            maybe = maybe or ended
+            maybe = maybe or ended or rule.target == "RETURN"
         return False
 
+    def note(self, step: Step) -> None:
+        """Show a step, once: several ways may lead to one rule."""
+        if (step.section, step.entry) not in self._shown:
+            self._shown.add((step.section, step.entry))
+            self.steps.append(step)
+
     def _apply(self, name: str, rule: Rule, hook: str, *, sure: bool) -> bool:
-        """Note a rule that takes the packet and do what it does. True if its chain is left for good."""
+        """Note a rule that takes the packet and do what it does. True if no packet comes back from it."""
         action = _action(rule)
         endpoint = self._endpoint(name.split()[0], rule)
-        said = meaning(name, rule, self._subject, endpoint)
-        # Several ways may lead to one rule: it is shown once.
-        if (name, rule.text) not in self._shown:
-            self._shown.add((name, rule.text))
-            self.steps.append(Step(hook, name, rule.text, action, said, sure, endpoint))
+        said = self._words(name, rule, self._subject, endpoint)
+        self.note(Step(hook, name, rule.text, action, said, sure, endpoint))
         match action:
             case Action.LEAD | Action.CHOOSE:
                 return self.chain(f"{name.split()[0]} {rule.target}", hook, maybe=not sure)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from netkit.proxy.addresses import parse_network
+from netkit.proxy.addresses import Address, parse_network
 from netkit.proxy.explain.steps import Match, Packet
 
 
@@ -46,12 +46,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Flowing:
-    """A packet on its way: what the rules before have done to it. `sets` are the members of ipsets by name."""
+    """A packet on its way: what the rules before have done to it. `sets` are the members of ipsets by name.
+
+    Once `translated` it goes to one of `targets`, as far as these are of interest.
+    """
 
     packet: Packet
     sets: Mapping[str, Sequence[str]]
     marked: Match = Match.NO
     translated: bool = False
+    targets: tuple[tuple[Address, int], ...] = ()
 
     def mark(self, sure: bool) -> Flowing:
         return replace(self, marked=Match.YES if sure else max(self.marked, Match.MAYBE))
@@ -141,6 +145,10 @@ def _holds(condition: Condition, flowing: Flowing) -> Match:
             return _sure("NEW" in states or ("DNAT" in states and flowing.translated))
         case "--mark":
             return flowing.marked
+        case "--vaddr":
+            return _sure(packet.destination in parse_network(_with_length(value)))
+        case "--vport":
+            return _sure(int(value) == packet.port)
         case "--match-set":
             return _in_set(flowing, value, condition.values[1])
         case _:
@@ -149,27 +157,31 @@ def _holds(condition: Condition, flowing: Flowing) -> Match:
 
 def _in_set(flowing: Flowing, name: str, directions: str) -> Match:
     """Whether the packet is in an ipset, whose members are written `10.96.0.1,tcp:80,10.0.0.0/8` or `30080`."""
-    members = flowing.sets.get(name, ())
-    return _sure(any(_is_member(flowing, member.split(" ")[0], directions.split(",")) for member in members))
-
-
-def _is_member(flowing: Flowing, member: str, directions: Sequence[str]) -> bool:
+    members = [member.split(" ")[0].split(",") for member in flowing.sets.get(name, ())]
     packet = flowing.packet
-    if flowing.translated:
+    goals = flowing.targets if flowing.translated else ((packet.destination, packet.port),)
+    hits = [
+        any(_is_member(packet, goal, member, directions.split(",")) for member in members) for goal in goals
+    ]
+    if any(hits):
+        return Match.YES if all(hits) else Match.MAYBE
+    return Match.NO
+
+
+def _is_member(
+    packet: Packet, goal: tuple[Address, int], member: Sequence[str], directions: Sequence[str]
+) -> bool:
+    """Whether a packet that goes to `goal` is one member of a set."""
+    if len(member) != len(directions):
         return False
-    parts = member.split(",")
-    if len(parts) != len(directions):
-        return False
-    for part, direction in zip(parts, directions, strict=True):
+    for part, direction in zip(member, directions, strict=True):
         protocol, colon, number = part.rpartition(":")
-        if part.isdigit() or (colon and number.isdigit() and "." not in protocol and ":" not in protocol):
+        if part.isdigit() or (colon and number.isdigit() and protocol.isalpha()):
             if protocol and protocol.lower() != packet.protocol.lower():
                 return False
-            if int(number) != packet.port:
+            if int(number) != goal[1]:
                 return False
-            continue
-        address = packet.source if direction == "src" else packet.destination
-        if address not in parse_network(_with_length(part)):
+        elif (packet.source if direction == "src" else goal[0]) not in parse_network(_with_length(part)):
             return False
     return True
 

@@ -201,6 +201,8 @@ def _why_rewritten(case: Case) -> str:
     if case.internal:
         if case.standpoint.settings.masquerade_all:
             return "masqueradeAll is on"
+        if case.standpoint.detector is None:
+            return "the node has the address it calls, so it calls from it, and the endpoint could not answer"
         return f"the caller is no pod of the cluster, so answers must come back through {case.node}"
     if case.fate.short_circuit:
         return "the node calls one of its external addresses; the endpoint must answer to an address it can reach"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from netkit.proxy.addresses import Address, Family, Network
+from netkit.proxy.addresses import Address, Family, Network, networks_of
 from netkit.proxy.choice import NodeView
 from netkit.proxy.detector import Detector, InterfaceDetector, SourceDetector
 from netkit.proxy.flows import Caller, FlowSettings
@@ -26,21 +26,16 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who calls. `name` is the pod's or the node's (empty: any of the kind), `node` where a pod runs."""
+    """Who calls. `name` is the pod's or the node's (empty: any of the kind), `node` where a pod runs.
+
+    `interface` is the one by which its packets come in, empty if that is not known.
+    """
 
     origin: Origin
     address: Address
     name: str = ""
     node: str = ""
-
-    def __str__(self) -> str:
-        match self.origin:
-            case Origin.POD:
-                return f"pod {self.name} ({self.address})" if self.name else f"a pod ({self.address})"
-            case Origin.NODE:
-                return f"node {self.name} itself ({self.address})"
-            case Origin.OUTSIDE:
-                return f"outside ({self.address})"
+    interface: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class Standpoint:
     """The proxy of one family on one node.
 
     `local_addresses` are all addresses of the node's kernel (empty: not known, the Node's own are taken);
-    `pod_ranges` what the Node says of its pods.
+    `pod_ranges` what the Node says of its pods; `service_ranges` those that cluster IPs are taken from.
     """
 
     node: NodeView
@@ -56,6 +51,7 @@ class Standpoint:
     settings: ProxySettings
     local_addresses: tuple[Address, ...] = ()
     pod_ranges: tuple[str, ...] = ()
+    service_ranges: tuple[str, ...] = ()
     detector: Detector | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -96,10 +92,10 @@ class Standpoint:
     def interface(self, source: Source) -> str:
         """The interface the packet comes in by, as far as a detector may ask; empty for the node's own packets.
 
-        Pods of this node come in by the interface the detector was told; what else comes in does not.
+        If nobody knows better, pods of this node come in by the interface the detector was told, and others do not.
         """
-        if source.origin is Origin.NODE:
-            return ""
+        if source.origin is Origin.NODE or source.interface:
+            return source.interface
         here = source.origin is Origin.POD and source.node in ("", self.node.name)
         return self.detector.name if here and isinstance(self.detector, InterfaceDetector) else "eth0"
 
@@ -131,6 +127,11 @@ class Standpoint:
         if not self.settings.localhost_node_ports:
             return "iptables.localhostNodePorts is off"
         return ""
+
+    def drops_unused(self, address: Address) -> bool:
+        """Whether packets to a cluster IP that nobody serves are dropped; only nftables cares for them."""
+        ranges = networks_of(self.family, self.service_ranges)
+        return self.mode is ProxyMode.NFTABLES and any(address in network for network in ranges)
 
 
 def detector_text(detector: Detector | None) -> str:

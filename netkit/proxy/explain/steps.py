@@ -88,9 +88,10 @@ class Subject:
 class Step:
     """One rule or entry that the packet meets and that takes it (or may).
 
-    `hook` is where in the kernel, `section` and `entry` are the rule as `netkit proxy rules` shows it, `meaning`
-    says why it is there. `certain` is False where chance or memory decides; `endpoint` is set where one is meant.
-    `standing` is False when the rule should be in the kernel and is not.
+    `hook` is where in the kernel, `section` and `entry` are the rule as `netkit proxy rules` shows it (`entry` empty:
+    it is the section's being there that counts), `meaning` says why it is there. `certain` is False where chance or
+    memory decides; `endpoint` is set where one is meant. `standing` is False when the rule should be in the kernel
+    and is not.
     """
 
     hook: str

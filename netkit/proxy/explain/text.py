@@ -92,10 +92,12 @@ def _steps(steps: Sequence[Step], paint: Paint, everything: bool) -> Iterator[st
         number += 1
         where, hook = step.hook if step.hook != hook else "", step.hook
         yield f"{number:>3}  {where:<{width}}  {step.section}: {step.meaning}"
-        if step.standing:
+        if step.standing and step.entry:
             yield paint("dim", f"     {'':<{width}}      {step.entry}")
-        else:
-            yield paint("bad", f"     {'':<{width}}      missing from the kernel: {step.entry}")
+        elif not step.standing:
+            yield paint(
+                "bad", f"     {'':<{width}}      missing from the kernel: {step.entry or step.section}"
+            )
     if skipped:
         yield _skipped(skipped, paint)
 

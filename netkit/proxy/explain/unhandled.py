@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from controlplane.errors import Object
 from controlplane.meta.objects import labels
 from netkit.proxy.addresses import Address, Family
-from netkit.proxy.explain.standpoint import Standpoint
+from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import Called
 from netkit.proxy.flows import Destination
 from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, ServicePort
@@ -33,13 +33,20 @@ def unhandled_service(service: Object, family: Family) -> str:
 
 
 def unhandled_address(
-    port: ServicePort, called: Called, address: Address, standpoint: Standpoint, ports: Iterable[ServicePort]
+    port: ServicePort,
+    called: Called,
+    address: Address,
+    source: Source,
+    standpoint: Standpoint,
+    ports: Iterable[ServicePort],
 ) -> str:
     """Why packets to one address of a handled port are not this port's to take; empty when they are.
 
     `ports` are all ports of the cluster: two Services may claim the same external address.
     """
     match called.destination:
+        case Destination.NODE_PORT if address.is_loopback and source.origin is not Origin.NODE:
+            return f"{address} is the caller's own loopback: its packets never come to {standpoint.node.name}"
         case Destination.NODE_PORT:
             return standpoint.answers_node_ports(address)
         case Destination.LOAD_BALANCER if address not in port.load_balancer_ips:
