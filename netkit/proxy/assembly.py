@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controlplane.client.client import Client
+from controlplane.client.events import NORMAL
 from netkit.kernel.conntrack import Conntrack
 from netkit.kernel.conntrack_settings import ConntrackSettings
 from netkit.proxy.addresses import Address, Family
@@ -68,12 +69,27 @@ def assemble(
         settings,
         backends(settings, site, families),
         followers,
-        servers=[services, *_status_servers(settings, site, health, counts, reports, configuration or {})],
+        servers=[
+            Start(reports),
+            services,
+            *_status_servers(settings, site, health, counts, reports, configuration or {}),
+        ],
         preparations=[sysctls],
         reports=reports,
         health=health,
         counts=counts,
     )
+
+
+class Start:
+    """Says on the Node that its proxy has started, as kube-proxy does: with a reason, and no more words."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+
+    async def run(self) -> None:
+        """See `Server`."""
+        self._reports.on_node("Starting", "", NORMAL)
 
 
 def _status_servers(
