@@ -44,6 +44,7 @@ class _Serving:
     """A proxy at work."""
 
     choice: Choice
+    agent: ProxyAgent
     task: asyncio.Task[None]
 
 
@@ -76,6 +77,7 @@ class NodeProxy:
                         await _first_of(serving, watch.changed())
             finally:
                 await _stop(serving)
+                _release(serving)
 
     def _wanted(self) -> Choice:
         return self._files.choice() or self._first
@@ -121,6 +123,7 @@ class NodeProxy:
         except (KernelError, ExceptionGroup) as error:
             return await self._back(serving, before, str(error))
         await self._clean(choice)
+        _release(before)
         self._report(choice, State.SERVING, choice, seconds=time.monotonic() - began)
         return serving
 
@@ -131,6 +134,8 @@ class NodeProxy:
             "%s: mode %s does not work: %s; back to %s", self._site.node_name, choice.shown, why, old.shown
         )
         await _stop(failed)
+        _release(failed)
+        _release(before)
         agent = self._make(old)
         serving = _start(old, agent)
         await _first_of(serving, agent.synced())
@@ -198,7 +203,7 @@ def _same(one: Choice, other: Choice) -> bool:
 
 
 def _start(choice: Choice, agent: ProxyAgent) -> _Serving:
-    return _Serving(choice, asyncio.create_task(agent.run(), name=f"proxy {choice.mode}"))
+    return _Serving(choice, agent, asyncio.create_task(agent.run(), name=f"proxy {choice.mode}"))
 
 
 async def _stop(serving: _Serving | None) -> None:
@@ -208,6 +213,12 @@ async def _stop(serving: _Serving | None) -> None:
         await asyncio.wait((serving.task,))
         if not serving.task.cancelled():
             serving.task.exception()
+
+
+def _release(serving: _Serving | None) -> None:
+    """Let go of what a stopped proxy holds, after its rules have gone or because the process ends."""
+    if serving is not None:
+        serving.agent.release()
 
 
 async def _first_of(serving: _Serving | None, *events: Coroutine[Any, Any, None]) -> int:

@@ -129,6 +129,11 @@ class ProxyAgent:
         for loop in self._families:
             await loop.backend.cleanup()
 
+    def release(self) -> None:
+        """Close what the back ends hold open in this process; for when `run` has ended and nobody runs it again."""
+        for loop in self._families:
+            loop.backend.release()
+
     async def _everything_listed(self) -> None:
         await self._services.synced()
         await self._slices.synced()

@@ -80,6 +80,12 @@ class Backend(Protocol):
     async def cleanup(self) -> None:
         """Remove everything of ours from the kernel. Safe to repeat, and where nothing of ours is."""
 
+    def release(self) -> None:
+        """Close what this process holds open for the mode, as another one has taken over or the process ends.
+
+        Rules stay. Connections that lead through this process go on for as long as it lives.
+        """
+
     async def wanted(self, state: ProxyState) -> Listing:
         """What a full sync of `state`, which has collected, would leave in the kernel. Changes nothing."""
 

@@ -179,7 +179,7 @@ async def _clean_ipvs(site: Site, family: Family, beside: ProxyMode | None, sett
         standing = await backend.standing()
         await backend.cleanup(_SHARED.get(beside, NOTHING))
     finally:
-        backend.close()
+        backend.release()
     return bool(standing)
 
 

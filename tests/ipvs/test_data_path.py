@@ -106,7 +106,7 @@ def reals_of(cluster: Cluster) -> dict[Target, RealServer]:
 async def taken_away(cluster: Cluster) -> None:
     """Remove everything, and look that nothing is left."""
     await cluster.backend.cleanup()
-    cluster.backend.close()
+    cluster.backend.release()
     node = cluster.net.node
     text = run(
         ["sh", "-c", "ipvsadm -Sn; ipset list -n; iptables-legacy-save | grep KUBE; ip link show kube-ipvs0"],
@@ -205,7 +205,7 @@ async def test_a_full_sync_adopts_what_stands(cluster: Cluster) -> None:
     again.state = cluster.state
     assert not (await again.backend.sync(again.state, None)).wrote
     assert await again.backend.intact()
-    again.backend.close()
+    again.backend.release()
 
 
 @pytest.mark.parametrize(

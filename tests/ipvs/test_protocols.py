@@ -168,7 +168,7 @@ async def backends(place: Place) -> AsyncIterator[dict[Family, IPVSBackend]]:
     yield made
     for backend in made.values():
         await backend.cleanup()
-        backend.close()
+        backend.release()
     rules = "(iptables-legacy-save; ip6tables-legacy-save) | grep KUBE"
     command = f"ipvsadm -Sn; ipset list -n; {rules}; ip link show kube-ipvs0"
     assert run(["sh", "-c", command], ns=place.spaces["node"]).stdout == b""

@@ -86,6 +86,9 @@ class IPTablesBackend:
         if document:
             await self._iptables.restore(document)
 
+    def release(self) -> None:
+        """See `Backend`. Nothing is held."""
+
     async def disturbed(self) -> str:
         """See `Backend`. The kernel tells nobody of changed iptables rules; the canary is all there is."""
         await asyncio.Event().wait()

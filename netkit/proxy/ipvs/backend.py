@@ -159,8 +159,8 @@ class IPVSBackend:
             leaving = await asyncio.to_thread(self._writer.leaving_of, book, keys)
             return tuple(port_sections(book, plan, leaving))
 
-    def close(self) -> None:
-        """Close the sockets. The kernel goes on."""
+    def release(self) -> None:
+        """See `Backend`."""
         self._drivers.close()
 
     async def _full(self, state: ProxyState) -> SyncReport:

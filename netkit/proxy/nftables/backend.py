@@ -176,6 +176,9 @@ class NftablesBackend:
             if self._table.has(()):
                 self._table.commit([self._layout().writer.delete_table()])
 
+    def release(self) -> None:
+        """See `Backend`. The driver's sockets close with it."""
+
     async def wanted(self, state: ProxyState) -> Listing:
         """See `Backend`. Emptied chains that wait for their deletion are part of it."""
         return await asyncio.to_thread(self._wanted, state)

@@ -102,6 +102,10 @@ class UserspaceBackend:
             await self._iptables.restore(document)
         self._proxies.close_others(())
 
+    def release(self) -> None:
+        """See `Backend`. Nobody is accepted any more, and NodePorts are given back."""
+        self._proxies.close_others(())
+
     async def stop(self) -> None:
         """End all proxies and connections. The rules stay, and lead nowhere until a proxy is back."""
         await self._proxies.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -34,11 +35,13 @@ SETTINGS = ProxySettings(
     cluster_cidr="10.244.0.0/16", node_address=NODE1, node_port_addresses=(f"{NODE1}/32",), min_sync_period=0.01,
     conntrack=ConntrackSettings(max_per_core=0),
 )  # fmt: skip
-IPTABLES, NFTABLES, COMPACT = (
+IPTABLES, NFTABLES, USERSPACE, COMPACT = (
     Choice(ProxyMode.IPTABLES),
     Choice(ProxyMode.NFTABLES),
+    Choice(ProxyMode.USERSPACE),
     Choice(ProxyMode.NFTABLES, NftablesLayout.COMPACT),
 )
+_OF_USERSPACE = re.compile(r"KUBE-(PORTALS|NODEPORT-)")
 _asked = itertools.count()
 
 
@@ -77,9 +80,13 @@ class Node:
 
     async def left_of(self, mode: ProxyMode) -> str:
         """What of a mode's rules there is in the kernel."""
-        if mode is ProxyMode.IPTABLES:
-            texts = [await IPTables(self.site.ns, variant).save() for variant in installed_variants()]
-            return "".join(line for line in "\n".join(texts).splitlines(keepends=True) if "KUBE" in line)
+        if mode is not ProxyMode.NFTABLES:
+            lines = []
+            for variant in installed_variants():
+                lines += (await IPTables(self.site.ns, variant).save()).splitlines()
+            ours = [line for line in lines if "KUBE" in line]
+            userspace = mode is ProxyMode.USERSPACE
+            return "\n".join(line for line in ours if bool(_OF_USERSPACE.search(line)) == userspace)
         return run(["nft", "list", "tables"], ns=self.site.ns, check=True, timeout=20).stdout.decode()
 
 
@@ -123,6 +130,8 @@ def ways(net: Net) -> list[Way]:
         [NFTABLES, IPTABLES, NFTABLES],
         [NFTABLES, COMPACT, NFTABLES],
         [COMPACT, IPTABLES, COMPACT],
+        [IPTABLES, USERSPACE, IPTABLES],
+        [NFTABLES, USERSPACE, NFTABLES],
     ],
     ids=lambda course: " to ".join(choice.shown for choice in course),
 )
