@@ -258,7 +258,7 @@ def encode_element(element: Element) -> bytes:
     """One item of a list of elements."""
     key, data, comment, end, ends = element
     if isinstance(data, Verdict) and data.code is Code.GOTO and not comment:
-        return _LEADING.fill(key, data.chain.encode())
+        return encode_leading(key, data.chain.encode())
     return _encode_element(key, data, comment, end, ends)
 
 
@@ -282,7 +282,8 @@ _LEADING: Final = Template(
     lambda values: _encode_element(values["key"], Verdict(Code.GOTO, values["chain"].decode()), ""),
     ("key", "chain"),
 )
-"""An element that leads to a chain, of which there are thousands."""
+encode_leading = _LEADING.fill
+"""`encode_element` for an element that goes to a chain, of which there are thousands: from key and chain."""
 
 
 def chain_of(body: bytes) -> tuple[str, Chain]:

@@ -29,7 +29,7 @@ from netkit.proxy.nftables.book import RuleBook
 from netkit.proxy.nftables.compact import CompactLayout
 from netkit.proxy.nftables.kube_proxy import KubeProxyLayout
 from netkit.proxy.nftables.layout import Layout, NftablesSettings
-from netkit.proxy.nftables.listing import sections
+from netkit.proxy.nftables.listing import path, sections
 from netkit.proxy.node_kernel import NodeKernel
 from netkit.proxy.services import ServicePortName
 from netkit.proxy.settings import NftablesLayout, ProxySettings
@@ -185,7 +185,7 @@ class NftablesBackend:
 
     def _wanted(self, state: ProxyState) -> Listing:
         layout = self._layout()
-        contents = _contents(RuleBook(layout), state)
+        contents = _replayed(RuleBook(layout).full(state, None))
         found = dict(listing(sections(contents, layout.writer.family)))
         book = self._book
         for chain in book.stale if book is not None else ():
@@ -202,8 +202,15 @@ class NftablesBackend:
         return listing(sections(contents, self._table.family)) if contents is not None else {}
 
     async def serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
-        """See `Backend`."""
-        raise NotImplementedError
+        """See `Backend`: from the first hook to the last, each chain followed by the sets and chains it leads to."""
+        return await asyncio.to_thread(self._serving, state, name)
+
+    def _serving(self, state: ProxyState, name: ServicePortName) -> tuple[Section, ...]:
+        if state.port(name) is None:
+            return ()
+        layout = self._layout()
+        contents = _replayed(RuleBook(layout).alone(state, name))
+        return tuple(path(contents, layout.writer.family))
 
     def _layout(self) -> Layout:
         """The layout for the settings, the Node and the kernel as they are now."""
@@ -236,10 +243,10 @@ class NftablesBackend:
         return tuple(sorted(found, key=str))
 
 
-def _contents(book: RuleBook, state: ProxyState) -> Contents:
-    """What a full sync of the state would make of an empty kernel."""
+def _replayed(transactions: Iterable[list[bytes]]) -> Contents:
+    """What the transactions would make of an empty kernel."""
     replay = Replay()
-    for transaction in book.full(state, None):
+    for transaction in transactions:
         replay.apply(transaction)
     assert replay.contents is not None
     return replay.contents

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from netkit.kernel.nft.objects import Contents, Element
+from netkit.proxy.addresses import Address
 from netkit.proxy.choice import choose
 from netkit.proxy.endpoints import Endpoint
+from netkit.proxy.nftables import names
 from netkit.proxy.nftables.frame import TABLE_COMMENT
 from netkit.proxy.nftables.layout import NOTHING, Layout, Part
 from netkit.proxy.nftables.standing import Standing
-from netkit.proxy.nftables.transaction import Transaction
+from netkit.proxy.nftables.transaction import Load, Transaction
 from netkit.proxy.services import ServicePort, ServicePortName
 from netkit.proxy.state import Changes, ProxyState
 
 PORTS_PER_TRANSACTION = 100
-"""Anonymous sets make the kernel walk the open transaction: many small ones are faster than a large one."""
+PORTS_PER_LOAD = 500
 
 STALE_SECONDS = 1.0
 """For how long an emptied chain is kept: kernels before 6.2 forget only after a while that a map led to it."""
@@ -49,31 +51,63 @@ class RuleBook:
     # full
 
     def full(self, state: ProxyState, contents: Contents | None) -> Iterator[list[bytes]]:
-        """All transactions that bring a table with these contents (None: no table) to the state; maybe none."""
+        """All transactions that bring a table with these contents (None: no table) to the state; maybe none.
+
+        They are rendered while they are taken.
+        """
         self._forget()
         standing = None if contents is None or self._unusable(contents) else Standing(contents)
         if standing is not None:
             yield from self._repair(state, standing)
             return
-        writer = self.layout.writer
-        first = [writer.add_table(TABLE_COMMENT)]
         if contents is not None:
-            first = [writer.delete_table(), *first]
+            yield [self.layout.writer.delete_table()]
+        yield from self._load(state, state.ports())
+
+    def alone(self, state: ProxyState, name: ServicePortName) -> Iterator[list[bytes]]:
+        """The transactions that would load an empty kernel with one port, less what belongs to other ports.
+
+        That is: addresses and node ports which an older Service claims as well.
+        """
+        self._forget()
+        port = state.port(name)
+        assert port is not None
+        mine = {(where, element.key) for where, element in self._part(port, state.endpoints(name)).elements}
+        rivals = [other for other in state.ports() if other.order < port.order and _may_clash(other, port)]
+        lost = {
+            (where, element.key)
+            for other in rivals
+            for where, element in self._part(other, state.endpoints(other.name)).elements
+        }
+        yield from self._load(
+            state, [port], without=mine & lost - {(names.CLUSTER_IPS, port.cluster_ip.packed)}
+        )
+
+    def _load(
+        self, state: ProxyState, ports: Iterable[ServicePort], without: Collection[_Key] = ()
+    ) -> Iterator[list[bytes]]:
+        """Fill an empty kernel. Nothing leads to the chains from a hook before the last transaction, so the kernel
+        has no paths to check while they come in.
+        """
+        writer = self.layout.writer
         inner = [(chain, rules) for chain, rules in self._frame.chains if chain.hook is None]
-        first += [writer.add_set(spec) for spec in self._frame.sets]
-        first += [writer.add_chain(chain) for chain, _ in inner]
-        first += [rules for _, rules in inner if rules]
-        yield first
-        # Nothing leads here from a hook yet, so the kernel has no paths to check while the chains come in.
-        tx = Transaction(self.layout.writer)
-        for port in state.ports():
+        yield [
+            writer.add_table(TABLE_COMMENT),
+            *(writer.add_set(spec) for spec in self._frame.sets),
+            *(writer.add_chain(chain) for chain, _ in inner),
+            *(rules for _, rules in inner if rules),
+        ]
+        load = Load(writer)
+        for port in ports:
             part = self._render(state, port.name)
-            if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(part):
-                yield from tx.all()
-                tx = Transaction(writer)
-            tx.move(NOTHING, part)
             self._claim_all(part, port.order)
-        yield from tx.all()
+            load.add(part)
+            if load.ports >= PORTS_PER_LOAD:
+                yield from load.transactions()
+                load = Load(writer)
+        yield from load.transactions()
+        for key in without:
+            del self._claims[key]
         yield self._switch()
 
     def _switch(self) -> list[bytes]:
@@ -261,3 +295,16 @@ class RuleBook:
         for (name, key), claims in self._claims.items():
             found[name][key] = claims[0][1]
         return found
+
+
+def _may_clash(one: ServicePort, other: ServicePort) -> bool:
+    """Whether two ports may claim the same address or node port."""
+    if one.protocol is not other.protocol:
+        return False
+    if one.node_port and one.node_port == other.node_port:
+        return True
+    return one.port == other.port and not _addresses(one).isdisjoint(_addresses(other))
+
+
+def _addresses(port: ServicePort) -> set[Address]:
+    return {port.cluster_ip, *port.external_ips, *port.load_balancer_ips}

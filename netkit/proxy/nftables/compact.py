@@ -191,7 +191,7 @@ class CompactLayout(KubeProxyLayout):
             return super().port(port, choice)
         walls = self.firewall(port, choice)
         elements = [*walls.elements, *_PortElements(self, port, choice).all()]
-        return Part(walls.chains, elements=elements, rules=walls.rules)
+        return Part(walls.chains, {}, elements, walls.anonymous, walls.rules)
 
 
 class _PortElements:

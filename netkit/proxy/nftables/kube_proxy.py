@@ -7,6 +7,7 @@ thousands of messages comes from templates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
 
@@ -26,7 +27,7 @@ from netkit.kernel.nft.expressions import (
     Op,
     Verdict,
 )
-from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter, encode_element, signature_of
+from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter, encode_leading, signature_of
 from netkit.kernel.nft.template import Template
 from netkit.proxy.addresses import Address, Family, Network
 from netkit.proxy.choice import Choice
@@ -151,6 +152,7 @@ class _PortRendering:
         self.guarded = bool(port.load_balancer_ips and port.source_ranges)
         self.chains: dict[str, bytes] = {}
         self.sets: dict[str, SetSpec] = {}
+        self.anonymous: dict[int, str] = {}
         self.rules = 0
 
     def part(self) -> Part:
@@ -168,13 +170,13 @@ class _PortRendering:
             self._firewall()
         for endpoint in choice.reachable:
             self._endpoint(bases[endpoint.target], endpoint)
-        return Part(self.chains, self.sets, list(self._elements()), self.rules)
+        return Part(self.chains, self.sets, list(self._elements()), self.anonymous, self.rules)
 
     def firewall_part(self) -> Part:
         if not self.guarded:
             return Part()
         self._firewall()
-        return Part(self.chains, elements=list(self._guards()), rules=self.rules)
+        return Part(self.chains, {}, list(self._guards()), self.anonymous, self.rules)
 
     # chains
 
@@ -189,7 +191,9 @@ class _PortRendering:
                 text = base.encode()
                 blocks.append(templates.remembered.fill(name, b"affinity-" + text, b"endpoint-" + text))
         self.rules += len(blocks) + 1
-        blocks += templates.choice(name, bases)
+        number = names.set_id(chain)
+        self.anonymous[number] = chain
+        blocks += templates.choice(name, bases, number)
         self.chains[chain] = b"".join(blocks)
 
     def _endpoint(self, base: str, endpoint: Endpoint) -> None:
@@ -248,6 +252,8 @@ class _PortRendering:
         messages, rule = range_match(
             layout.writer, layout.pieces.saddr(), sources, chain, negate=True, pieces=layout.pieces
         )
+        if messages:
+            self.anonymous[names.set_id(chain)] = chain
         self.chains[chain] = b"".join((*messages, layout.writer.add_rule(chain, (*rule, _DROP))))
         self.rules += 1
 
@@ -368,14 +374,14 @@ class _Templates:
             ("chain", "count", "name"),
         )
 
-    def choice(self, chain: bytes, bases: Sequence[str]) -> list[bytes]:
+    def choice(self, chain: bytes, bases: Sequence[str], number: int) -> list[bytes]:
         """The rule that picks one of the endpoints at random, and the anonymous map it needs."""
         writer, text = self._writer, chain.decode()
         items = [
-            encode_element(Element(INTEGER.pack(index), Verdict(Code.GOTO, f"{names.ENDPOINT_PREFIX}{base}")))
-            for index, base in enumerate(bases)
+            encode_leading(index, b"endpoint-" + base.encode())
+            for index, base in zip(_indexes(len(bases)), bases, strict=True)
         ]
-        number, name = names.set_id(text), names.set_name(text).encode()
+        name = names.set_name(text).encode()
         count = len(bases).to_bytes(4, "big")
         signature = signature_of(b"".join(items))
         return [
@@ -383,6 +389,12 @@ class _Templates:
             *writer.add_encoded(items, number),
             self._choice_rule.fill(chain, count, name),
         ]
+
+
+@lru_cache(maxsize=1024)
+def _indexes(count: int) -> tuple[bytes, ...]:
+    """The keys of the first numbers."""
+    return tuple(map(INTEGER.pack, range(count)))
 
 
 def _network(address: Address) -> Network:

@@ -46,12 +46,14 @@ class Part:
     """Some of the table's contents.
 
     `chains` holds the rules of chains as messages, `sets` what these rules need, `elements` entries of shared sets
-    and maps, which two parts may both claim. `rules` counts.
+    and maps, which two parts may both claim. `anonymous` are the chains that have an anonymous set, by the set's
+    number in a transaction. `rules` counts.
     """
 
     chains: Mapping[str, bytes] = field(default_factory=dict)
     sets: Mapping[str, SetSpec] = field(default_factory=dict)
     elements: Sequence[Placed] = ()
+    anonymous: Mapping[int, str] = field(default_factory=dict)
     rules: int = 0
 
 

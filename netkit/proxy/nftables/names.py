@@ -78,11 +78,6 @@ def is_service_chain(name: str) -> bool:
     return "/" in name
 
 
-def has_set(chain: str) -> bool:
-    """Whether a service port's chain has an anonymous set: an endpoint's has none."""
-    return not chain.startswith((ENDPOINT_PREFIX, EXTERNAL_PREFIX))
-
-
 def set_id(chain: str) -> int:
     """The number by which a transaction's messages name the chain's anonymous set."""
     return zlib.crc32(chain.encode()) or 1

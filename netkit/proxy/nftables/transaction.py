@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter
 from netkit.kernel.nft.template import Template
-from netkit.proxy.nftables import names
-from netkit.proxy.nftables.layout import Part
+from netkit.proxy.nftables.layout import NOTHING, Part
 
 
 class Transaction:
@@ -34,12 +33,20 @@ class Transaction:
 
     def takes(self, part: Part) -> bool:
         """Whether the part's anonymous sets have numbers that no other of this transaction has."""
-        return self._set_ids.isdisjoint(_set_ids(part))
+        return self._set_ids.isdisjoint(part.anonymous)
 
     def move(self, before: Part, after: Part) -> None:
         """Turn one part's chains and sets into another's. Their elements are the caller's business."""
         add, flush = self._templates
-        self._set_ids |= _set_ids(after)
+        self._set_ids.update(after.anonymous)
+        if before is NOTHING:
+            names = [chain.encode() for chain in after.chains]
+            self._new_chains += map(add.fill, names)
+            self.made += after.chains
+            self._rules += after.chains.values()
+            self._sets += map(self._writer.add_set, after.sets.values())
+            self.ports += bool(names)
+            return
         resized = {
             name for name, spec in after.sets.items() if name in before.sets and before.sets[name] != spec
         }
@@ -107,9 +114,53 @@ class Transaction:
             yield found
 
 
-def _set_ids(part: Part) -> set[int]:
-    """The numbers of the anonymous sets in a part's chains. Endpoints have none."""
-    return {names.set_id(chain) for chain in part.chains if names.has_set(chain)}
+SETS_PER_TRANSACTION = 100
+"""Anonymous sets make the kernel walk the open transaction: many small ones are faster than a large one."""
+
+
+class Load:
+    """Parts that come into a table where nothing is yet: all chains first, and those with anonymous sets in a few
+    transactions of their own, which are short for that reason.
+    """
+
+    def __init__(self, writer: TableWriter) -> None:
+        self._writer = writer
+        self._add = _templates(writer)[0]
+        self._chains: list[bytes] = []
+        self._sets: list[bytes] = []
+        self._rules: list[bytes] = []
+        self._with_sets: list[tuple[int, bytes]] = []
+        self.ports = 0
+
+    def add(self, part: Part) -> None:
+        fill = self._add.fill
+        with_set = {chain: number for number, chain in part.anonymous.items()}
+        for chain, rules in part.chains.items():
+            self._chains.append(fill(chain.encode()))
+            number = with_set.get(chain)
+            if number is None:
+                self._rules.append(rules)
+            else:
+                self._with_sets.append((number, rules))
+        for spec in part.sets.values():
+            self._sets.append(self._writer.add_set(spec))
+        self.ports += 1
+
+    def transactions(self) -> Iterator[list[bytes]]:
+        """What was added, in the order in which it can be committed."""
+        first = [*self._chains, *self._sets, *self._rules]
+        if first:
+            yield first
+        numbers: set[int] = set()
+        batch: list[bytes] = []
+        for number, rules in self._with_sets:
+            if len(batch) >= SETS_PER_TRANSACTION or number in numbers:
+                yield batch
+                numbers, batch = set(), []
+            numbers.add(number)
+            batch.append(rules)
+        if batch:
+            yield batch
 
 
 _CACHE: dict[tuple[int, str], tuple[Template, Template]] = {}
