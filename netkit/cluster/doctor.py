@@ -35,7 +35,7 @@ _IPTABLES: Final = frozenset(name for name in REQUIRED if name.startswith("iptab
 NEEDED_BY_MODE: Final[Mapping[ProxyMode, frozenset[str]]] = {
     ProxyMode.IPTABLES: _IPTABLES,
     ProxyMode.NFTABLES: frozenset({"nf_tables"}),
-    ProxyMode.IPVS: _IPTABLES | {"ip_vs", "ipset"},
+    ProxyMode.IPVS: _IPTABLES | {"ip_vs", "ip_vs_rr", "ipset", "iptables match set", "link dummy"},
     ProxyMode.USERSPACE: _IPTABLES,
 }
 """Features by the names of the probe."""

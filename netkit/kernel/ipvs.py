@@ -35,7 +35,6 @@ from netkit.kernel.netlink import (
     attributes,
     nested,
     text,
-    u16,
     u32,
 )
 from netkit.kernel.netns import Namespace
@@ -55,6 +54,10 @@ _D_ADDRESS, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INA
 _PERSISTENT: Final = 1
 _MASQUERADING: Final = 0
 _COMMAND = struct.Struct("=BBH")
+# Several attributes at once: length and kind of each, then its contents.
+_KEY_HEAD = struct.Struct("=HHHxxHHHxx")
+_PLACE = struct.Struct("=HH16sHH2sxx")
+_DESTINATION = struct.Struct("=HHIHHIHHIHHI")
 
 HOW_TO_GET: Final = (
     "modprobe ip_vs (Ubuntu: install linux-modules-extra first), boot a kernel built with CONFIG_IP_VS, "
@@ -169,7 +172,7 @@ def real_set(key: ServerKey, target: Target, weight: int) -> Message:
 
 def real_delete(key: ServerKey, target: Target) -> Message:
     """Take a real server away; fine when it is gone. Its connections end at their next packet."""
-    contents = attribute(_D_ADDRESS, _packed(target.address)) + _port(_D_PORT, target.port)
+    contents = _place(_D_ADDRESS, target.address, _D_PORT, target.port)
     message = _message(
         DEL_DEST,
         nested(SERVICE, _key(key)) + nested(DEST, contents),
@@ -196,12 +199,10 @@ def _message(command: int, contents: bytes, what: str) -> Message:
 
 
 def _key(key: ServerKey) -> bytes:
+    """Address family, protocol, address and port."""
     family = socket.AF_INET if key.address.version == 4 else socket.AF_INET6
-    return (
-        u16(_AF, family)
-        + u16(_PROTOCOL, key.transport)
-        + attribute(_ADDRESS, _packed(key.address))
-        + _port(_PORT, key.port)
+    return _KEY_HEAD.pack(6, _AF, family, 6, _PROTOCOL, key.transport) + _place(
+        _ADDRESS, key.address, _PORT, key.port
     )
 
 
@@ -215,14 +216,15 @@ def _whole(server: VirtualServer) -> bytes:
 
 
 def _destination(target: Target, weight: int) -> bytes:
-    return (
-        attribute(_D_ADDRESS, _packed(target.address))
-        + _port(_D_PORT, target.port)
-        + u32(_D_METHOD, _MASQUERADING)
-        + u32(_D_WEIGHT, weight)
-        + u32(_D_UPPER, 0)
-        + u32(_D_LOWER, 0)
+    return _place(_D_ADDRESS, target.address, _D_PORT, target.port) + _DESTINATION.pack(
+        8, _D_METHOD, _MASQUERADING, 8, _D_WEIGHT, weight, 8, _D_UPPER, 0, 8, _D_LOWER, 0
     )
+
+
+def _place(address_kind: int, address: Address, port_kind: int, port: int) -> bytes:
+    """The attributes of an address and a port."""
+    port_bytes = port.to_bytes(2, "big")
+    return _PLACE.pack(20, address_kind, address.packed, 6, port_kind, port_bytes)
 
 
 def decoded(message: Message) -> tuple[int, Attributes]:
@@ -258,16 +260,8 @@ def real_server_in(found: Attributes, version: int) -> RealServer:
     return RealServer(target, *numbers)
 
 
-def _packed(address: Address) -> bytes:
-    return address.packed.ljust(16, b"\0")
-
-
 def _unpacked(data: bytes, version: int) -> Address:
     return IPv4Address(data[:4]) if version == 4 else IPv6Address(data)
-
-
-def _port(kind: int, port: int) -> bytes:
-    return attribute(kind, struct.pack("!H", port))
 
 
 def number_in(found: Attributes, kind: int) -> int:

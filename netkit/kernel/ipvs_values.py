@@ -6,7 +6,7 @@ Shared by the driver `ipvs`, its fake and everybody who wants servers. Pure.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -31,6 +31,11 @@ _FLAG_NAMES: Final = {
     "sh": {SOURCE_HASH_FALLBACK: "sh-fallback", SOURCE_HASH_PORT: "sh-port"},
     "mh": {SOURCE_HASH_FALLBACK: "mh-fallback", SOURCE_HASH_PORT: "mh-port"},
 }
+_OPTIONS: Final = {
+    socket.IPPROTO_TCP: "-t",
+    socket.IPPROTO_UDP: "-u",
+    socket.IPPROTO_SCTP: "--sctp-service",
+}
 _SCHEDULER_FLAG_BITS: Final = {0x0008: "flag-1", 0x0010: "flag-2", 0x0020: "flag-3"}
 
 
@@ -49,15 +54,19 @@ class ServerKey:
     address: Address
     port: int
     transport: Transport
+    text: str = field(init=False, compare=False, repr=False, default="")
+    """Address and port: `10.96.0.1:80`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", host_port(self.address, self.port))
 
     @property
     def option(self) -> str:
         """The server as ipvsadm's options name it: `-t 10.96.0.1:80`."""
-        letter = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}[self.transport]
-        return f"{letter} {host_port(self.address, self.port)}"
+        return f"{_OPTIONS[self.transport]} {self.text}"
 
     def __str__(self) -> str:
-        return f"{host_port(self.address, self.port)}/{self.transport.name}"
+        return f"{self.text}/{self.transport.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +98,13 @@ class Target:
 
     address: Address
     port: int
+    text: str = field(init=False, compare=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", host_port(self.address, self.port))
 
     def __str__(self) -> str:
-        return host_port(self.address, self.port)
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from netkit.kernel import netns
 from netkit.kernel.errors import KernelError
@@ -133,7 +133,7 @@ class NetlinkSocket:
         if hasattr(self, "_socket"):
             self._socket.close()
 
-    def __enter__(self) -> NetlinkSocket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -22,6 +22,9 @@ from typing import Final
 
 from netkit.kernel import rtnl, syscalls
 from netkit.kernel.errors import KernelError, Unsupported
+from netkit.kernel.ipset import IPSet, SetType, set_create
+from netkit.kernel.ipvs import IPVS, server_add
+from netkit.kernel.ipvs_values import ServerKey, Transport, VirtualServer
 from netkit.kernel.netns import Namespace
 from netkit.kernel.process import Completed, run
 from netkit.kernel.rtnl import Message, Rtnl
@@ -94,14 +97,28 @@ def nftables() -> str:
 
 
 def ipset() -> str:
-    """Make the sets that kube-proxy's IPVS mode uses."""
-    kinds = ("hash:ip,port", "hash:ip,port,ip", "hash:ip,port,net", "bitmap:port")
-    lines = [
-        f"create probe{i} {kind}" + (" range 0-65535" if kind.startswith("bitmap") else "")
-        for i, kind in enumerate(kinds)
-    ]
-    _command(["ipset", "restore"], "\n".join(lines) + "\n")
-    return _command(["ipset", "--version"]).stdout.decode().split("\n")[0].strip()
+    """Ask for the types of sets that kube-proxy's IPVS mode uses."""
+    with _namespace() as here, IPSet(here) as sets:
+        sets.headers()
+        missing = [kind.module for kind in SetType if not sets.has_type(kind)]
+    if missing:
+        raise Unsupported("ipset", stderr=f"the kernel has no {', '.join(missing)}")
+    return ""
+
+
+def set_match() -> str:
+    """Add a rule that matches a set."""
+    with _namespace() as here, IPSet(here) as sets:
+        sets.apply(set_create("probe", SetType.HASH_IP_PORT))
+    return iptables_rule("-m set --match-set probe dst,dst -j ACCEPT")
+
+
+def ipvs_scheduler(scheduler: str) -> str:
+    """Make a virtual server with the scheduler."""
+    with _namespace() as here, IPVS(here) as balancer:
+        key = ServerKey(IPv4Address("192.0.2.1"), 80, Transport.TCP)
+        balancer.apply(server_add(VirtualServer(key, scheduler)))
+    return ""
 
 
 def generic_netlink(family: str) -> str:
@@ -217,6 +234,10 @@ def _command(argv: Sequence[str], text: str = "") -> Completed:
 
 def _here() -> Rtnl:
     """Netlink of the namespace the calling thread is in."""
-    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    with Namespace("probe", fd) as here:
+    with _namespace() as here:
         return Rtnl(here)
+
+
+def _namespace() -> Namespace:
+    """The namespace the calling thread is in."""
+    return Namespace("probe", os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))

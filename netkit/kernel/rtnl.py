@@ -63,9 +63,6 @@ class Rtnl(NetlinkSocket):
         index: int = struct.unpack_from("=i", answer, 4)[0]
         return index
 
-    def __enter__(self) -> Rtnl:
-        return self
-
 
 def mac_of(address: IPv4Address, prefix: str = "0a:58") -> str:
     """The hardware address CNI plug-ins give to an IPv4 address: 0a:58 and its four bytes."""

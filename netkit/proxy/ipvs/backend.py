@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from netkit.kernel.address_events import AddressEvent, EventsLost
 from netkit.kernel.errors import KernelError
@@ -33,6 +34,8 @@ from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import Changes, ProxyState
 
 log = logging.getLogger(__name__)
+
+_PRIMARY: Final = "primary"
 
 
 class IPVSBackend:
@@ -216,9 +219,14 @@ class IPVSBackend:
     def _read_network(self) -> NodeNetwork:
         """The node's addresses and those of them on which NodePorts answer. Blocks."""
         local = node_addresses(self._drivers.node.addresses(), self.family.version)
+        return NodeNetwork(local, tuple(sorted(self._node_port_ips(local), key=str)))
+
+    def _node_port_ips(self, local: frozenset[Address]) -> Iterable[Address]:
+        """Those of the node's addresses on which NodePorts answer; all of them if nothing is configured."""
+        if self._settings.node_port_addresses == (_PRIMARY,):
+            return local & set(self._facts.addresses)
         ranges = self._settings.node_port_ranges(self.family)
-        chosen = [address for address in local if not ranges or any(address in network for network in ranges)]
-        return NodeNetwork(local, tuple(sorted(chosen, key=str)))
+        return (address for address in local if not ranges or any(address in network for network in ranges))
 
     def _kernel_options(self) -> tuple[bool, Timeouts]:
         options = self._settings.ipvs

@@ -152,6 +152,46 @@ async def test_who_is_wanted_again_gets_his_weight_back() -> None:
     assert await sync(world, state) == ["ipvsadm -e -t 172.30.0.41:80 -r 10.244.2.2:80 -m -w 1"]
 
 
+async def test_who_leaves_twice_gets_weight_0_twice() -> None:
+    state = state_of(SVC, slice_of("ns1/svc1", "10.244.2.1", "10.244.2.2"))
+    world = await started(state)
+    world.servers.connect(key("172.30.0.41:80"), target("10.244.2.2:80"), active=1)
+    for _ in range(2):
+        feed(state, slice_of("ns1/svc1", "10.244.2.1"))
+        assert await sync(world, state) == ["ipvsadm -e -t 172.30.0.41:80 -r 10.244.2.2:80 -m -w 0"]
+        feed(state, slice_of("ns1/svc1", "10.244.2.1", "10.244.2.2"))
+        assert await sync(world, state) == ["ipvsadm -e -t 172.30.0.41:80 -r 10.244.2.2:80 -m -w 1"]
+
+
+async def test_a_change_that_changes_nothing_writes_nothing() -> None:
+    state = state_of(SVC, slice_of("ns1/svc1", "10.244.2.1", "10.244.2.2"))
+    world = await started(state)
+    feed(state, slice_of("ns1/svc1", endpoint("10.244.2.1", "there"), "10.244.2.2"))
+    report = await world.backend.sync(state, state.collect())
+    assert (report.wrote, report.full) == (False, False)
+    assert world.take() == []
+
+
+@pytest.mark.parametrize(
+    ("configured", "answering"),
+    [
+        ((), {"192.168.0.2", "10.9.9.9"}),
+        (("0.0.0.0/0",), {"192.168.0.2", "10.9.9.9"}),
+        (("fd00::/8",), {"192.168.0.2", "10.9.9.9"}),
+        (("10.0.0.0/8",), {"10.9.9.9"}),
+        (("127.0.0.0/8",), set()),
+        (("primary",), {"192.168.0.2"}),
+    ],
+)
+async def test_where_node_ports_answer(configured: tuple[str, ...], answering: set[str]) -> None:
+    world = World(ProxySettings(node_port_addresses=configured, node_address="192.168.0.2"))
+    world.node.devices["eth1"] = {ip_address("10.9.9.9"), ip_address("169.254.3.3")}
+    await started(state_of(FULL, FULL_SLICE), world)
+    found = {str(one.address) for one in world.servers.known if one.port == 30001}
+    assert found == answering
+    assert (world.sets.contents["KUBE-NODE-PORT-TCP"] == {"30001"}) == bool(answering)
+
+
 async def test_who_leaves_goes_when_his_last_connection_has_ended() -> None:
     state = state_of(SVC, slice_of("ns1/svc1", "10.244.2.1", "10.244.2.2"))
     world = await started(state, World(look_seconds=0.01))
