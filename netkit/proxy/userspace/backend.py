@@ -35,6 +35,9 @@ from netkit.proxy.userspace.rules import render_port
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 100
+"""Proxies started before the loop may do something else."""
+
 _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
 
 
@@ -152,10 +155,12 @@ class UserspaceBackend:
     ) -> None:
         """Proxy all of `ports`; raises the first error when all have been tried."""
         failed: list[KernelError] = []
-        for port in ports:
+        for count, port in enumerate(ports):
+            if count % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             wanted = former.get((port.name.text, port.protocol), 0)
             try:
-                await self._proxies.open(port, _ready(state, port.name), wanted)
+                self._proxies.open(port, _ready(state, port.name), wanted)
             except KernelError as error:
                 failed.append(error)
         if failed:
@@ -189,7 +194,7 @@ class UserspaceBackend:
         return RuleBook.of(found)
 
     async def _read(self) -> Standing:
-        return read_standing(await self._iptables.save())
+        return await asyncio.to_thread(read_standing, await self._iptables.save())
 
     async def _host_address(self, *, afresh: bool = False) -> Address:
         """The node's address of this family; if it has said none, the first it has that is no loopback address."""

@@ -36,7 +36,7 @@ class Proxies(Interface):
     def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
         """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone`."""
 
-    async def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
         """Proxy `port` to `endpoints`: the port on which the proxy listens, `wanted` if that is free (0: any).
 
         A port that is proxied already keeps its proxy, and its connections. Raises KernelError.
@@ -95,7 +95,7 @@ class NodeProxies:
         for port in wanting:
             self._hold(port)
 
-    async def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
         """See `Proxies`."""
         name = port.name
         proxy = self._proxies.get(name)
@@ -109,7 +109,7 @@ class NodeProxies:
         sock = self._listening(name, wanted)
         kind = TCPProxy if name.protocol is Protocol.TCP else UDPProxy
         proxy = kind(name, self._ns, self._family, sock, choice)
-        await proxy.start()
+        proxy.start()
         self._proxies[name] = proxy
         log.debug("%s: proxied on %s port %d", name, name.protocol, proxy.port)
         return proxy.port
