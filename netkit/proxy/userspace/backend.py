@@ -30,7 +30,7 @@ from netkit.proxy.userspace.book import (
     removal,
     standing_proxy_ports,
 )
-from netkit.proxy.userspace.proxies import NodeProxies, Proxies
+from netkit.proxy.userspace.proxies import Proxies, proxies_at
 from netkit.proxy.userspace.rules import render_port
 
 log = logging.getLogger(__name__)
@@ -57,11 +57,16 @@ class UserspaceBackend:
         self._settings = settings
         self._iptables = iptables
         self._kernel = kernel or NamespaceKernel(iptables.ns)
-        self._proxies = proxies or NodeProxies(iptables.ns, self.family)
+        self._given_proxies = proxies
         self._addresses = settings.node_addresses(())
         self._host: Address | None = None
         self._book: RuleBook | None = None
         self._skipped: set[ServicePortName] = set()
+
+    @property
+    def _proxies(self) -> Proxies:
+        """Those of the namespace, which an earlier back end of this process may have left at work."""
+        return self._given_proxies or proxies_at(self._iptables.ns, self.family)
 
     def configure(self, facts: NodeFacts) -> bool:
         """See `Backend`. Only the node's own address matters: what the node itself sends is directed there."""
@@ -100,10 +105,7 @@ class UserspaceBackend:
     async def cleanup(self) -> None:
         """See `Backend`. TCP connections that are open go on for as long as this process lives."""
         self._book = None
-        document = removal(await self._iptables.save())
-        if document:
-            await self._iptables.restore(document)
-        self._proxies.close_others(())
+        await remove(self._iptables, self._proxies)
 
     async def stop(self) -> None:
         """End all proxies and connections. The rules stay, and lead nowhere until a proxy is back."""
@@ -220,6 +222,18 @@ class UserspaceBackend:
             self._skipped.add(port.name)
             log.warning("%s: SCTP is not proxied in userspace mode; the port is left out", port.name)
         return False
+
+
+async def remove(iptables: IPTables, proxies: Proxies) -> bool:
+    """Remove all rules of this mode, and then end its proxies, as far as this process has them.
+
+    TCP connections that are open go on. True if there were rules.
+    """
+    document = removal(await iptables.save())
+    if document:
+        await iptables.restore(document)
+    proxies.close_others(())
+    return bool(document)
 
 
 def _ready(state: ProxyState, name: ServicePortName) -> tuple[Endpoint, ...]:
