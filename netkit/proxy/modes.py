@@ -33,7 +33,8 @@ from netkit.proxy.nftables.backend import NftablesBackend, check_kernel
 from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel
 from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.userspace.backend import UserspaceBackend
-from netkit.proxy.userspace.book import removal as userspace_removal
+from netkit.proxy.userspace.backend import remove as remove_userspace
+from netkit.proxy.userspace.proxies import proxies_at
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +191,7 @@ async def _clean_userspace(
     found = False
     for variant in installed_variants(family.version):
         iptables = IPTables(site.ns, variant, version=family.version, lock_file=site.lock_file)
-        document = userspace_removal(await iptables.save())
-        if document:
-            await iptables.restore(document)
-            found = True
+        found |= await remove_userspace(iptables, proxies_at(site.ns, family))
     return found
 
 

@@ -30,10 +30,13 @@ from netkit.proxy.userspace.book import (
     removal,
     standing_proxy_ports,
 )
-from netkit.proxy.userspace.proxies import NodeProxies, Proxies
+from netkit.proxy.userspace.proxies import Proxies, proxies_at
 from netkit.proxy.userspace.rules import render_port
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = 100
+"""Proxies started before the loop may do something else."""
 
 _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
 
@@ -54,11 +57,16 @@ class UserspaceBackend:
         self._settings = settings
         self._iptables = iptables
         self._kernel = kernel or NamespaceKernel(iptables.ns)
-        self._proxies = proxies or NodeProxies(iptables.ns, self.family)
+        self._given_proxies = proxies
         self._addresses = settings.node_addresses(())
         self._host: Address | None = None
         self._book: RuleBook | None = None
         self._skipped: set[ServicePortName] = set()
+
+    @property
+    def _proxies(self) -> Proxies:
+        """Those of the namespace, which an earlier back end of this process may have left at work."""
+        return self._given_proxies or proxies_at(self._iptables.ns, self.family)
 
     def configure(self, facts: NodeFacts) -> bool:
         """See `Backend`. Only the node's own address matters: what the node itself sends is directed there."""
@@ -97,10 +105,7 @@ class UserspaceBackend:
     async def cleanup(self) -> None:
         """See `Backend`. TCP connections that are open go on for as long as this process lives."""
         self._book = None
-        document = removal(await self._iptables.save())
-        if document:
-            await self._iptables.restore(document)
-        self._proxies.close_others(())
+        await remove(self._iptables, self._proxies)
 
     def release(self) -> None:
         """See `Backend`. Nobody is accepted any more, and NodePorts are given back."""
@@ -156,10 +161,12 @@ class UserspaceBackend:
     ) -> None:
         """Proxy all of `ports`; raises the first error when all have been tried."""
         failed: list[KernelError] = []
-        for port in ports:
+        for count, port in enumerate(ports):
+            if count % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             wanted = former.get((port.name.text, port.protocol), 0)
             try:
-                await self._proxies.open(port, _ready(state, port.name), wanted)
+                self._proxies.open(port, _ready(state, port.name), wanted)
             except KernelError as error:
                 failed.append(error)
         if failed:
@@ -193,7 +200,7 @@ class UserspaceBackend:
         return RuleBook.of(found)
 
     async def _read(self) -> Standing:
-        return read_standing(await self._iptables.save())
+        return await asyncio.to_thread(read_standing, await self._iptables.save())
 
     async def _host_address(self, *, afresh: bool = False) -> Address:
         """The node's address of this family; if it has said none, the first it has that is no loopback address."""
@@ -219,6 +226,18 @@ class UserspaceBackend:
             self._skipped.add(port.name)
             log.warning("%s: SCTP is not proxied in userspace mode; the port is left out", port.name)
         return False
+
+
+async def remove(iptables: IPTables, proxies: Proxies) -> bool:
+    """Remove all rules of this mode, and then end its proxies, as far as this process has them.
+
+    TCP connections that are open go on. True if there were rules.
+    """
+    document = removal(await iptables.save())
+    if document:
+        await iptables.restore(document)
+    proxies.close_others(())
+    return bool(document)
 
 
 def _ready(state: ProxyState, name: ServicePortName) -> tuple[Endpoint, ...]:

@@ -61,8 +61,10 @@ class RuleBook:
     def of(cls, placed: Mapping[ServicePortName, Placed]) -> RuleBook:
         """A book of these service ports."""
         book = cls()
-        for name, rules in placed.items():
-            book._put(name, rules)
+        book._placed = dict(placed)
+        book._order = sorted(rules.order for rules in placed.values())
+        for rules in placed.values():
+            book._add_to_totals(rules, 1)
         return book
 
     def change(self, changes: Mapping[ServicePortName, Placed | None]) -> Document | None:

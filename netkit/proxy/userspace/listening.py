@@ -59,8 +59,6 @@ def port_of(sock: socket.socket) -> int:
 def _socket(ns: Namespace, family: Family, protocol: Protocol) -> socket.socket:
     sock = netns.socket_in(ns, family_of(family), _KINDS[protocol])
     sock.setblocking(False)
-    if protocol is Protocol.TCP:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family is Family.IPV6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return sock
@@ -69,6 +67,9 @@ def _socket(ns: Namespace, family: Family, protocol: Protocol) -> socket.socket:
 def _bound(
     sock: socket.socket, ns: Namespace, family: Family, protocol: Protocol, port: int
 ) -> socket.socket:
+    # With it the kernel looks for a free port in half of its range only, and for ever longer as that fills.
+    if protocol is Protocol.TCP and port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(("::" if family is Family.IPV6 else "0.0.0.0", port))
     except OSError as error:

@@ -1,17 +1,21 @@
 """The proxies of all service ports of one family on one node, and the NodePorts that are held for them.
 
 Called by `backend`, which writes the rules that lead here. A proxy keeps its port for as long as its service port
-exists, so that rules change only when addresses do.
+exists, so that rules change only when addresses do. Proxies belong to the process, not to a back end, as rules belong
+to the kernel: they go on when an agent stops, serve until another mode has taken over, and are taken over themselves by
+the next back end of the same namespace.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol as Interface
+from weakref import WeakKeyDictionary
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.limits import allow_open_files
@@ -36,7 +40,7 @@ class Proxies(Interface):
     def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
         """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone`."""
 
-    async def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
         """Proxy `port` to `endpoints`: the port on which the proxy listens, `wanted` if that is free (0: any).
 
         A port that is proxied already keeps its proxy, and its connections. Raises KernelError.
@@ -68,7 +72,7 @@ class _Held:
 
 
 class NodeProxies:
-    """Proxies whose sockets live in the namespace `ns`."""
+    """Proxies whose sockets live in the namespace `ns`. To be had from `proxies_at`."""
 
     def __init__(self, ns: Namespace, family: Family) -> None:
         self._ns = ns
@@ -95,7 +99,7 @@ class NodeProxies:
         for port in wanting:
             self._hold(port)
 
-    async def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
         """See `Proxies`."""
         name = port.name
         proxy = self._proxies.get(name)
@@ -109,7 +113,7 @@ class NodeProxies:
         sock = self._listening(name, wanted)
         kind = TCPProxy if name.protocol is Protocol.TCP else UDPProxy
         proxy = kind(name, self._ns, self._family, sock, choice)
-        await proxy.start()
+        proxy.start()
         self._proxies[name] = proxy
         log.debug("%s: proxied on %s port %d", name, name.protocol, proxy.port)
         return proxy.port
@@ -150,6 +154,7 @@ class NodeProxies:
         for proxy in self._ending:
             await proxy.stop()
         self._ending.clear()
+        _here().pop((self._ns.inode, self._family), None)
 
     def _listening(self, name: ServicePortName, wanted: int) -> socket.socket:
         if not self._files_allowed:
@@ -181,3 +186,21 @@ class NodeProxies:
         held = self._held.pop(name, None)
         if held is not None:
             held.sock.close()
+
+
+_PerLoop = dict[tuple[int, Family], NodeProxies]
+_ALL: WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = WeakKeyDictionary()
+"""The proxies at work in each loop, by the inode of their namespace and by family."""
+
+
+def proxies_at(ns: Namespace, family: Family) -> NodeProxies:
+    """The proxies of one family in a namespace, as far as the running loop has them: always the same ones."""
+    key = (ns.inode, family)
+    found = _here().get(key)
+    if found is None:
+        found = _here()[key] = NodeProxies(ns, family)
+    return found
+
+
+def _here() -> _PerLoop:
+    return _ALL.setdefault(asyncio.get_running_loop(), {})

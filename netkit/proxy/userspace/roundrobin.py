@@ -7,7 +7,7 @@ Sans I/O: told clients and times, it answers with endpoints. Used by the proxies
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from netkit.proxy.addresses import Address
@@ -27,8 +27,8 @@ class RoundRobin:
     begin with the same one.
     """
 
-    def __init__(self, shuffle: random.Random | None = None) -> None:
-        self._random = shuffle or random.Random()
+    def __init__(self, shuffle: Callable[[list[Endpoint]], None] = random.shuffle) -> None:
+        self._shuffle = shuffle
         self._endpoints: list[Endpoint] = []
         self._next = 0
         self._affinity_seconds: int | None = None
@@ -58,7 +58,7 @@ class RoundRobin:
         self._sessions = {
             client: session for client, session in self._sessions.items() if session.endpoint.target in wanted
         }
-        self._random.shuffle(new)
+        self._shuffle(new)
         self._endpoints, self._next = new, 0
         return gone
 

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from netkit.kernel import netns
 from netkit.kernel.errors import KernelError
 from netkit.kernel.netns import Namespace
-from netkit.proxy.addresses import Family
+from netkit.proxy.addresses import Address, Family
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.services import ServicePortName
 from netkit.proxy.userspace.listening import family_of, port_of
@@ -29,6 +29,9 @@ DIAL_SECONDS = (0.25, 0.5, 1.0, 2.0)
 """How long each attempt may take; every attempt asks for an endpoint anew (Kubernetes' figures)."""
 
 _BACKLOG = 4096
+_AT_ONCE = 64
+"""Connections accepted before others get their turn."""
+_PAUSE_SECONDS = 1.0
 _CHUNK = 1 << 16
 _KEEPALIVE_SECONDS = 15
 """Between probes of silent peers, as Go's net package has it. Else a peer that vanished would stay for ever."""
@@ -52,7 +55,7 @@ class TCPProxy:
         self._family = family
         self._listener = listener
         self._choice = choice
-        self._server: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.port = port_of(listener)
 
@@ -61,19 +64,22 @@ class TCPProxy:
         """Whether connections are open."""
         return bool(self._connections)
 
-    async def start(self) -> None:
-        """Accept connections from now on."""
-        self._server = await asyncio.start_server(self._accepted, sock=self._listener, backlog=_BACKLOG)
+    def start(self) -> None:
+        """Accept connections from now on, in the running loop. Raises OSError."""
+        self._listener.listen(_BACKLOG)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def endpoints_gone(self, gone: frozenset[Endpoint]) -> None:
         """Connections to endpoints that are no longer chosen go on until they end."""
 
     def close(self) -> None:
-        """Accept no more connections. Those that are open go on."""
-        if self._server is not None:
-            self._server.close()
-        else:
-            self._listener.close()
+        """Accept no more connections. Those that are open go on. Safe to repeat."""
+        if self._listener.fileno() < 0:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
 
     async def stop(self) -> None:
         """Close, and end all connections."""
@@ -84,20 +90,41 @@ class TCPProxy:
         await asyncio.gather(*connections, return_exceptions=True)
         await asyncio.sleep(0)  # transports close in the loop's next turn
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve((reader, writer)), name=f"proxy {self._name}")
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.warning("%s: cannot accept connections: %s", self._name, error)
+                self._pause()
+                return
+            sock.setblocking(False)
+            task = asyncio.create_task(self._serve(sock, peer[0]), name=f"proxy {self._name}")
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
 
-    async def _serve(self, client: Streams) -> None:
+    def _pause(self) -> None:
+        """Accept nothing for a while: there are no descriptors left, and the listener stays ready."""
+        assert self._loop is not None
+        self._loop.remove_reader(self._listener.fileno())
+        self._loop.call_later(_PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:
+            assert self._loop is not None
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    async def _serve(self, accepted: socket.socket, peer: str) -> None:
         """One connection, from its acceptance to its end."""
-        opened = [client]
+        opened = [await asyncio.open_connection(sock=accepted)]
         try:
-            _keep_alive(client)
-            endpoint = await self._dial(client)
+            _keep_alive(opened[0])
+            endpoint = await self._dial(ip_address(peer.partition("%")[0]))
             if endpoint is not None:
                 opened.append(endpoint)
-                await _carry(client, endpoint)
+                await _carry(*opened)
         except* OSError as group:
             log.debug("%s: connection broken: %s", self._name, group.exceptions[0])
             for _, writer in opened:
@@ -110,14 +137,13 @@ class TCPProxy:
             for _, writer in opened:
                 writer.close()
 
-    async def _dial(self, client: Streams) -> Streams | None:
-        """A connection to an endpoint; None if there is none, or none that answers."""
-        address = ip_address(client[1].get_extra_info("peername")[0].partition("%")[0])
+    async def _dial(self, client: Address) -> Streams | None:
+        """A connection to an endpoint for `client`; None if there is none, or none that answers."""
         afresh = False
         for seconds in DIAL_SECONDS:
-            endpoint = self._choice.choose(address, time.monotonic(), afresh=afresh)
+            endpoint = self._choice.choose(client, time.monotonic(), afresh=afresh)
             if endpoint is None:
-                log.debug("%s: no endpoint for %s", self._name, address)
+                log.debug("%s: no endpoint for %s", self._name, client)
                 return None
             try:
                 async with asyncio.timeout(seconds):
@@ -125,7 +151,7 @@ class TCPProxy:
             except (OSError, KernelError) as error:
                 log.debug("%s: %s does not answer: %r", self._name, endpoint.target, error)
                 afresh = True
-        log.warning("%s: no endpoint answers %s", self._name, address)
+        log.warning("%s: no endpoint answers %s", self._name, client)
         return None
 
     async def _connect(self, endpoint: Endpoint) -> Streams:

@@ -80,10 +80,10 @@ class UDPProxy:
         """Whether clients are remembered."""
         return bool(self._clients)
 
-    async def start(self) -> None:
-        """Receive datagrams from now on."""
+    def start(self) -> None:
+        """Receive datagrams from now on, in the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._sock, self._from_clients)
+        self._loop.add_reader(self._sock.fileno(), self._from_clients)
 
     def endpoints_gone(self, gone: frozenset[Endpoint]) -> None:
         """Give the clients of endpoints that are no longer chosen another one: UDP has no end to wait for."""
@@ -93,11 +93,13 @@ class UDPProxy:
                 self._forget(client)
 
     def close(self) -> None:
-        """Receive nothing more, and forget all clients."""
+        """Receive nothing more, and forget all clients. Safe to repeat."""
+        if self._sock.fileno() < 0:
+            return
         for client in list(self._clients.values()):
             self._forget(client)
         if self._loop is not None:
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
 
     async def stop(self) -> None:
@@ -141,7 +143,7 @@ class UDPProxy:
             return None
         client = _Client(peer, called, endpoint, sock, now)
         self._clients[peer, called] = client
-        self._loop.add_reader(sock, self._from_endpoint, client)
+        self._loop.add_reader(sock.fileno(), self._from_endpoint, client)
         client.timer = self._loop.call_later(self._idle_seconds, self._look_at, client)
         return client
 
@@ -191,7 +193,7 @@ class UDPProxy:
         assert self._loop is not None
         if client.timer is not None:
             client.timer.cancel()
-        self._loop.remove_reader(client.sock)
+        self._loop.remove_reader(client.sock.fileno())
         client.sock.close()
 
     def _called(self, ancillary: list[tuple[int, int, bytes]]) -> bytes:

@@ -18,8 +18,10 @@ from support.proxy_net import CLOSED, NODE1, NODE2, POD_PORT, PODS, SILENT, UNLI
 from netkit.kernel import netns
 from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.process import run
+from netkit.proxy.addresses import Family
 from netkit.proxy.listing import differences
-from netkit.proxy.settings import ProxySettings
+from netkit.proxy.modes import Site, remove_leftovers
+from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
 from netkit.proxy.userspace.backend import UserspaceBackend
 from netkit.proxy.userspace.chains import CHAINS
@@ -54,7 +56,8 @@ class Node:
 
     def __init__(self, net: Net, variant: Variant) -> None:
         self.net = net
-        self.iptables = IPTables(net.node, variant, lock_file=net.directory / "xtables.lock")
+        self.lock_file = net.directory / "xtables.lock"
+        self.iptables = IPTables(net.node, variant, lock_file=self.lock_file)
 
     def backend(self) -> UserspaceBackend:
         return UserspaceBackend("node1", SETTINGS, self.iptables)
@@ -355,6 +358,29 @@ async def test_another_process_adopts_what_stands(node: Node) -> None:
             assert await node.answers(4, "outside", NODE1, NODE_PORT) == {"a1": 2, "b1": 2}
         finally:
             await again.stop()
+
+
+async def test_next_backend_of_the_process_takes_proxies_over_and_another_mode_ends_them(
+    node: Node, silent: socket.socket
+) -> None:
+    objects = service(cluster_ip=CLUSTER_IP, **EVERY), pods("b1", port=7001)
+    async with node.serving(*objects) as (backend, state):
+        with closing(await asyncio.to_thread(node.connect, "outside")) as sock:
+            served, _ = await asyncio.to_thread(silent.accept)
+            again = node.backend()
+            with served:
+                assert not (await again.sync(state, None)).wrote
+                state.mark_synced()
+                assert not await change(again, state, pods("b1"))
+                assert await node.call("outside", NODE1, NODE_PORT) == Reply("b1", NODE1)
+                site = Site("node1", node.net.node, node.lock_file, node.iptables.variant)
+                await remove_leftovers(site, [Family.IPV4], ProxyMode.NFTABLES)
+                assert await backend.standing() == {}
+                assert await node.call("outside", NODE1, NODE_PORT) == CLOSED
+                sock.sendall(b"still here")
+                assert await asyncio.to_thread(served.recv, 100) == b"still here"
+                assert (await again.sync(state, None)).wrote
+                assert await node.call("outside", NODE1, NODE_PORT) == Reply("b1", NODE1)
 
 
 async def test_flushed_and_foreign_rules_are_noticed_and_mended(node: Node) -> None:
