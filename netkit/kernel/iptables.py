@@ -33,6 +33,9 @@ _ABSENT = 1
 _FAILED_LINE = re.compile(r"(?:line:?|at line)\s*(\d+)")
 _VERSION = re.compile(r"v(\d+)\.(\d+)(?:\.(\d+))?")
 _CHAIN = re.compile(r"^:(\S+) ", re.MULTILINE)
+_RULE = re.compile(r"^-A ", re.MULTILINE)
+_USER_CHAIN = re.compile(r"^:\S+ - ", re.MULTILINE)
+_KUBELET_CHAIN = re.compile(r"^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) ", re.MULTILINE)
 
 
 class Variant(StrEnum):
@@ -183,18 +186,27 @@ class IPTables:
 
 
 def detect(ns: Namespace, version: int = 4) -> Variant:
-    """The implementation whose rules stand in `ns`; with none (or both) legacy, where it is installed.
+    """The implementation in use in `ns`, found as the images of Kubernetes find it.
 
-    Legacy is preferred because loading many rules takes it a fraction of the time. Blocks; Unsupported when
-    the machine has no iptables.
+    First the chains that every kubelet keeps in the mangle table tell, then whichever implementation has more rules
+    (of both families together: a machine has one implementation), then user chains without rules. With nothing at
+    all it is legacy where machine and kernel have it, because loading many rules takes it a fraction of the time.
+    Blocks; Unsupported when the machine has no iptables.
     """
     installed = [variant for variant in Variant if _program("iptables-save", variant, version)]
     if not installed:
         raise _missing(ns, version)
     if len(installed) == 1:
         return installed[0]
-    standing = [variant for variant in installed if _has_rules(ns, variant, version)]
-    return standing[0] if len(standing) == 1 else Variant.LEGACY
+    saved = {variant: "".join(_saved(ns, variant, family) for family in (4, 6)) for variant in Variant}
+    for variant in (Variant.NFT, Variant.LEGACY):
+        if _KUBELET_CHAIN.search(saved[variant]):
+            return variant
+    for sign in (_RULE, _USER_CHAIN):
+        legacy, nft = (len(sign.findall(saved[variant])) for variant in (Variant.LEGACY, Variant.NFT))
+        if legacy or nft:
+            return Variant.LEGACY if legacy > nft else Variant.NFT
+    return Variant.LEGACY if _legacy_works(ns, version) else Variant.NFT
 
 
 def chains_in(saved: str, table: str = "") -> frozenset[str]:
@@ -217,14 +229,18 @@ def installed_variants(version: int = 4) -> Mapping[Variant, str]:
     return {variant: path for variant, path in found.items() if path}
 
 
-def _has_rules(ns: Namespace, variant: Variant, version: int) -> bool:
-    """Whether any rule or chain of users stands. Asking makes no table: save prints only those in use."""
+def _saved(ns: Namespace, variant: Variant, version: int) -> str:
+    """All tables in use; empty if they cannot be read. Asking makes no table: save prints only those in use."""
     path = _program("iptables-save", variant, version)
-    assert path is not None
-    text = run([path], ns=ns, timeout=_RUN_SECONDS).check(ns.name).stdout.decode()
-    return any(
-        line.startswith("-A ") or (line.startswith(":") and " - [" in line) for line in text.splitlines()
-    )
+    if path is None:
+        return ""
+    return run([path], ns=ns, timeout=_RUN_SECONDS).stdout.decode(errors="replace")
+
+
+def _legacy_works(ns: Namespace, version: int) -> bool:
+    """Whether this kernel can do without nf_tables."""
+    path = _program("iptables", Variant.LEGACY, version)
+    return path is not None and run([path, "-t", "nat", "-S"], ns=ns, timeout=_RUN_SECONDS).returncode == 0
 
 
 def _program(program: str, variant: Variant, version: int) -> str | None:

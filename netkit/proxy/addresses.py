@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import socket
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -26,16 +27,32 @@ class Family(StrEnum):
         return 4 if self is Family.IPV4 else 6
 
 
-@functools.lru_cache(maxsize=65536)
 def parse_address(text: str) -> Address:
     """The address `text` stands for; leading zeros of IPv4 parts count as decimal (10.020.0.1 is 10.20.0.1).
 
     Kubernetes kept that old reading for existing objects, while `ipaddress` refuses it. Raises ValueError.
     """
+    return read_address(text)[0]
+
+
+@functools.lru_cache(maxsize=65536)
+def read_address(text: str) -> tuple[Address, str]:
+    """The address, and how it is written canonically. Raises ValueError."""
+    try:
+        # What the C library takes for IPv4 is canonical already; all of a big cluster passes here.
+        packed = socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        pass
+    else:
+        return ipaddress.IPv4Address(int.from_bytes(packed)), text
     text = text.strip()
+    address: Address
     if ":" in text:
-        return ipaddress.IPv6Address(text)
-    return ipaddress.IPv4Address(_decimal_parts(text))
+        address = ipaddress.IPv6Address(text)
+        address = address.ipv4_mapped or address  # ::ffff:10.0.0.1 is IPv4, as Go has it
+    else:
+        address = ipaddress.IPv4Address(_decimal_parts(text))
+    return address, str(address)
 
 
 def parse_network(text: str) -> Network:
@@ -50,6 +67,8 @@ def parse_network(text: str) -> Network:
 
 def addresses_of(family: Family, texts: Iterable[str]) -> tuple[Address, ...]:
     """The addresses of one family, in order, each once. Text that is no address belongs to no family."""
+    if not texts:
+        return ()
     found: dict[Address, None] = {}
     for text in texts:
         try:
@@ -63,6 +82,8 @@ def addresses_of(family: Family, texts: Iterable[str]) -> tuple[Address, ...]:
 
 def networks_of(family: Family, texts: Iterable[str]) -> tuple[Network, ...]:
     """The ranges of one family, in order, each once. Text that is no range belongs to no family."""
+    if not texts:
+        return ()
     found: dict[Network, None] = {}
     for text in texts:
         try:

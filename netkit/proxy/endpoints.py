@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from controlplane.errors import Object
 from controlplane.meta.objects import labels, name, namespace
-from netkit.proxy.addresses import Address, Family, host_port, parse_address
-from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, Protocol
+from netkit.proxy.addresses import Address, Family, host_port, read_address
+from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, Protocol, protocol_named
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+
+_NO_HINTS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,17 @@ class Endpoint:
     node: str = ""
     zone_hints: frozenset[str] = frozenset()
     node_hints: frozenset[str] = frozenset()
-    target: str = field(init=False, compare=False, default="")
-    """`address:port` as rules and comments write it."""
+    target: str = field(compare=False, default="")
+    """`address:port` as rules and comments write it. Whoever knows it already may give it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", host_port(self.address, self.port))
+        if not self.target:
+            object.__setattr__(self, "target", host_port(self.address, self.port))
+
+    @property
+    def host(self) -> str:
+        """The address as rules write it."""
+        return self.target.rpartition(":")[0].strip("[]")
 
     @property
     def draining(self) -> bool:
@@ -76,17 +83,16 @@ def slice_endpoints(slice_: Object, family: Family) -> SliceEndpoints | None:
     if slice_.get("addressType") != family:
         return None
     members = [
-        (address, item)
+        (*found_address, item)
         for item in slice_.get("endpoints") or ()
-        if (address := _first_address(item, family)) is not None
+        if (found_address := _first_address(item, family)) is not None
     ]
     ports = tuple(
-        (
-            (port["name"], Protocol(port.get("protocol") or "TCP")),
-            tuple(_endpoint(address, port["port"], item) for address, item in members),
-        )
+        ((port["name"], protocol), tuple(_endpoint(*member, port["port"]) for member in members))
         for port in slice_.get("ports") or ()
-        if port.get("name") is not None and port.get("port")
+        if port.get("name") is not None
+        and port.get("port")
+        and (protocol := protocol_named(port.get("protocol"))) is not None
     )
     return SliceEndpoints((namespace(slice_), service), ports)
 
@@ -102,42 +108,42 @@ def merge_endpoints(groups: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...
     While a controller moves an endpoint from one slice to another it is in both; the entry that is not
     terminating wins, else the first.
     """
-    found: dict[tuple[Address, int], Endpoint] = {}
+    found: dict[str, Endpoint] = {}
     for group in groups:
         for endpoint in group:
-            key = (endpoint.address, endpoint.port)
-            known = found.get(key)
+            known = found.get(endpoint.target)
             if known is None or (known.terminating and not endpoint.terminating):
-                found[key] = endpoint
-    return tuple(sorted(found.values(), key=lambda endpoint: endpoint.target))
+                found[endpoint.target] = endpoint
+    return tuple([found[target] for target in sorted(found)])
 
 
-def _first_address(item: Object, family: Family) -> Address | None:
+def _first_address(item: Object, family: Family) -> tuple[Address, str] | None:
     """Only the first address of an endpoint is used; the API requires all of them to be equivalent."""
     texts = item.get("addresses")
     if not texts:
         return None
     try:
-        address = parse_address(texts[0])
+        found = read_address(texts[0])
     except ValueError:
         return None
-    return address if address.version == family.version else None
+    return found if found[0].version == family.version else None
 
 
-def _endpoint(address: Address, port: int, item: Object) -> Endpoint:
+def _endpoint(address: Address, host: str, item: Object, port: int) -> Endpoint:
     conditions = item.get("conditions") or {}
-    hints = item.get("hints") or {}
+    hints = item.get("hints")
     return Endpoint(
-        address=address,
-        port=port,
-        ready=_unless_null(conditions.get("ready"), True),
-        serving=_unless_null(conditions.get("serving"), True),
-        terminating=_unless_null(conditions.get("terminating"), False),
-        node=item.get("nodeName") or "",
-        zone_hints=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
-        node_hints=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
+        address,
+        port,
+        conditions.get("ready") is not False,
+        conditions.get("serving") is not False,
+        conditions.get("terminating") is True,
+        item.get("nodeName") or "",
+        _hinted(hints, "forZones") if hints else _NO_HINTS,
+        _hinted(hints, "forNodes") if hints else _NO_HINTS,
+        f"[{host}]:{port}" if address.version == 6 else f"{host}:{port}",
     )
 
 
-def _unless_null(value: Any, default: bool) -> bool:
-    return default if value is None else bool(value)
+def _hinted(hints: Object, to: str) -> frozenset[str]:
+    return frozenset([hint["name"] for hint in hints.get(to) or ()])

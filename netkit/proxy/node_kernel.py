@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from netkit.kernel import rtnl_read, sysctl
+from netkit.kernel import nfacct, rtnl_read, sysctl
 from netkit.kernel.netns import Namespace
 from netkit.proxy.addresses import Address
 
@@ -28,6 +28,9 @@ class NodeKernel(Protocol):
     def route_localnet(self) -> bool:
         """Let packets with addresses of 127.0.0.0/8 be routed. False if they were already."""
 
+    def packet_counters(self, names: Sequence[str]) -> frozenset[str]:
+        """Make counters of packets that rules can name (nfacct); those that are there now."""
+
 
 class NamespaceKernel:
     """The kernel as a namespace sees it."""
@@ -46,3 +49,6 @@ class NamespaceKernel:
             return False
         sysctl.write(self._ns, ROUTE_LOCALNET, 1)
         return True
+
+    def packet_counters(self, names: Sequence[str]) -> frozenset[str]:
+        return frozenset(name for name in names if nfacct.ensure(self._ns, name))

@@ -33,6 +33,14 @@ class Protocol(StrEnum):
     SCTP = "SCTP"
 
 
+def protocol_named(text: str | None) -> Protocol | None:
+    """The protocol of a port; none given is TCP, and None is returned for those that nobody proxies."""
+    return _PROTOCOLS.get(text or "TCP")
+
+
+_PROTOCOLS = {str(protocol): protocol for protocol in Protocol}
+
+
 class TrafficPolicy(StrEnum):
     """Which endpoints traffic may go to: all of the cluster, or those of the receiving node."""
 
@@ -114,6 +122,12 @@ class ServicePort:
         """Sort key of rules: of two claims on one address the older Service's rule is met first."""
         return (self.created, self.name)
 
+    @property
+    def rank(self) -> tuple[str, str, str, str, str]:
+        """Sorts like `order`, and many of them faster."""
+        name = self.name
+        return (self.created, name.namespace, name.name, name.port, name.protocol)
+
 
 def service_ports(service: Object, family: Family) -> tuple[ServicePort, ...]:
     """The ports of `service` that a proxy of this family handles; none for those it must skip.
@@ -124,7 +138,7 @@ def service_ports(service: Object, family: Family) -> tuple[ServicePort, ...]:
     cluster_ip = _cluster_ip(spec, family)
     if cluster_ip is None or spec.get("type") == "ExternalName" or _belongs_to_others(service):
         return ()
-    external_local = spec.get("externalTrafficPolicy") == TrafficPolicy.LOCAL
+    external_local = spec.get("externalTrafficPolicy") == TrafficPolicy.LOCAL and _leaves_cluster(spec)
     ingress = dig(service, "status", "loadBalancer", "ingress", default=())
     health_port = spec.get("healthCheckNodePort") or 0
     service_namespace, service_name = namespace(service), name(service)
@@ -134,8 +148,8 @@ def service_ports(service: Object, family: Family) -> tuple[ServicePort, ...]:
         "external_ips": addresses_of(family, spec.get("externalIPs") or ()),
         "load_balancer_ips": addresses_of(family, _virtual_ips(ingress)),
         "source_ranges": _source_ranges(spec, family),
-        "internal_policy": TrafficPolicy(spec.get("internalTrafficPolicy") or "Cluster"),
-        "external_policy": TrafficPolicy.LOCAL if external_local else TrafficPolicy.CLUSTER,
+        "internal_policy": _policy(spec.get("internalTrafficPolicy") == TrafficPolicy.LOCAL),
+        "external_policy": _policy(external_local),
         "affinity_seconds": _affinity_seconds(spec),
         "health_check_port": health_port if external_local and spec.get("type") == "LoadBalancer" else 0,
         "created": dig(service, "metadata", "creationTimestamp", default=""),
@@ -146,14 +160,24 @@ def service_ports(service: Object, family: Family) -> tuple[ServicePort, ...]:
                 service_namespace,
                 service_name,
                 port.get("name") or "",
-                Protocol(port.get("protocol") or "TCP"),
+                protocol,
             ),
             port=port["port"],
             node_port=port.get("nodePort") or 0,
             **shared,
         )
         for port in spec.get("ports") or ()
+        if (protocol := protocol_named(port.get("protocol"))) is not None
     )
+
+
+def _policy(local: bool) -> TrafficPolicy:
+    return TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER
+
+
+def _leaves_cluster(spec: Mapping[str, Any]) -> bool:
+    """Whether the Service is of a kind that has external traffic, even if it has no address for it yet."""
+    return spec.get("type") in ("LoadBalancer", "NodePort") or bool(spec.get("externalIPs"))
 
 
 def _belongs_to_others(service: Object) -> bool:

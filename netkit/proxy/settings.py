@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 
 from netkit.proxy.addresses import Address, Family, Network, addresses_of, networks_of
 from netkit.proxy.detector import DetectLocalMode, Detector, InterfaceDetector, SourceDetector
+
+_LOOPBACK = ip_address("127.0.0.0")
 
 
 class ProxyMode(StrEnum):
@@ -124,6 +127,13 @@ class ProxySettings:
         """
         ranges = networks_of(family, self.node_port_addresses)
         return () if any(network.prefixlen == 0 for network in ranges) else ranges
+
+    def loopback_node_ports(self, family: Family) -> bool:
+        """Whether NodePorts are to answer on 127.0.0.0/8: never in IPv6, and only where the ranges allow it."""
+        if family is not Family.IPV4 or not self.localhost_node_ports:
+            return False
+        ranges = networks_of(family, self.node_port_addresses)
+        return not ranges or any(network.is_loopback or _LOOPBACK in network for network in ranges)
 
     def node_addresses(self, found: Sequence[str]) -> tuple[Address, ...]:
         """This node's primary addresses, one per family; `found` are those of its Node object."""

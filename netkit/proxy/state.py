@@ -8,6 +8,7 @@ rules.
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,10 +44,14 @@ class Changes:
 
 
 class ProxyState:
-    """State of one family. Objects go in by `upsert_*` and `delete_*`; nothing moves until `collect`."""
+    """State of one family. Objects go in by `upsert_*` and `delete_*`; nothing moves until `collect`.
 
-    def __init__(self, family: Family) -> None:
+    Triggers from before `started` (Unix seconds) waited for this process, not for rules; they are not reported.
+    """
+
+    def __init__(self, family: Family, started: float = 0.0) -> None:
         self.family = family
+        self._started = started
         self._services: dict[ServiceKey, tuple[ServicePort, ...]] = {}
         self._slices: dict[tuple[str, str], SliceEndpoints] = {}
         self._slices_of: dict[ServiceKey, dict[str, SliceEndpoints]] = {}
@@ -56,7 +61,8 @@ class ProxyState:
         self._endpoint_count = 0
         self._touched: set[ServiceKey] = set()
         self._unsynced: set[ServicePortName] = set()
-        self._triggered: list[float] = []
+        self._triggered: dict[ServiceKey, list[float]] = {}
+        self._reported: list[float] = []
 
     # what goes in
 
@@ -72,11 +78,17 @@ class ProxyState:
         """Take in a new or changed EndpointSlice."""
         contents = slice_endpoints(slice_, self.family)
         if self._set_slice(slice_key(slice_), contents) and contents is not None:
-            self._note_trigger(slice_)
+            self._note_trigger(contents.service, slice_)
 
     def delete_slice(self, slice_namespace: str, slice_name: str) -> None:
-        """Forget an EndpointSlice; unknown ones are ignored."""
-        self._set_slice((slice_namespace, slice_name), None)
+        """Forget an EndpointSlice; unknown ones are ignored.
+
+        Nothing says when it had to go, so what its service still has to be measured by is forgotten as well.
+        """
+        key = (slice_namespace, slice_name)
+        if key in self._slices:
+            self._triggered.pop(self._slices[key].service, None)
+        self._set_slice(key, None)
 
     def _set_service(self, key: ServiceKey, ports: tuple[ServicePort, ...]) -> None:
         if self._services.get(key, ()) == ports:
@@ -105,15 +117,18 @@ class ProxyState:
             self._touched.add(contents.service)
         return True
 
-    def _note_trigger(self, slice_: Object) -> None:
+    def _note_trigger(self, service: ServiceKey, slice_: Object) -> None:
         """Keep the time the slice's author wrote down; it is measured by, never acted upon."""
         text = objects.annotations(slice_).get(LAST_CHANGE_ANNOTATION)
         if not text:
             return
         try:
-            self._triggered.append(parse_time(text).timestamp())
+            moment = parse_time(text).timestamp()
         except ValueError as error:
             log.info("%s: annotation %s: %s", namespaced_name(slice_), LAST_CHANGE_ANNOTATION, error)
+            return
+        if moment > self._started:
+            self._triggered.setdefault(service, []).append(moment)
 
     # what comes out
 
@@ -129,7 +144,7 @@ class ProxyState:
 
     def ports(self) -> Iterator[ServicePort]:
         """All service ports as of the last `collect`, the oldest Service first."""
-        return iter(sorted(self._ports.values(), key=lambda port: port.order))
+        return iter(sorted(self._ports.values(), key=_rank))
 
     def port(self, port_name: ServicePortName) -> ServicePort | None:
         """One service port as of the last `collect`."""
@@ -144,13 +159,16 @@ class ProxyState:
         for key in self._touched:
             self._recompute(key)
         self._touched.clear()
+        for moments in self._triggered.values():
+            self._reported += moments
+        self._triggered.clear()
         updated = frozenset(port_name for port_name in self._unsynced if port_name in self._ports)
-        return Changes(updated, frozenset(self._unsynced - updated), tuple(self._triggered))
+        return Changes(updated, frozenset(self._unsynced - updated), tuple(self._reported))
 
     def mark_synced(self) -> None:
         """What the last `collect` said has reached the kernel; later changes stay unsynced."""
         self._unsynced.clear()
-        self._triggered.clear()
+        self._reported.clear()
 
     def _recompute(self, key: ServiceKey) -> None:
         ports = {port.name: port for port in self._services.get(key, ())}
@@ -165,7 +183,8 @@ class ProxyState:
         slices = self._slices_of.get(key, {})
         ordered = [slices[slice_name] for slice_name in sorted(slices)]
         for port_name, port in ports.items():
-            endpoints = merge_endpoints(found.of((port_name.port, port_name.protocol)) for found in ordered)
+            wanted = (port_name.port, port_name.protocol)
+            endpoints = merge_endpoints([found.of(wanted) for found in ordered])
             before = self._endpoints.get(port_name, ())
             if self._ports.get(port_name) == port and before == endpoints:
                 continue
@@ -173,3 +192,6 @@ class ProxyState:
             self._endpoints[port_name] = endpoints
             self._endpoint_count += len(endpoints) - len(before)
             self._unsynced.add(port_name)
+
+
+_rank = operator.attrgetter("rank")

@@ -131,6 +131,7 @@ class FakeNodeKernel:
     liberal: bool = False
     local: list[Address] = field(default_factory=lambda: [ip_address("127.0.0.1"), ip_address("10.0.0.1")])
     localnet: bool = False
+    counters: frozenset[str] = frozenset()
 
     def tcp_be_liberal(self) -> bool:
         return self.liberal
@@ -142,3 +143,6 @@ class FakeNodeKernel:
         changed = not self.localnet
         self.localnet = True
         return changed
+
+    def packet_counters(self, names: Sequence[str]) -> frozenset[str]:
+        return self.counters.intersection(names)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from netkit.kernel.iptables import IPTables
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
 from netkit.proxy.detector import DetectLocalMode
-from netkit.proxy.iptables.book import Document, RuleBook, Standing, read_standing
+from netkit.proxy.iptables.book import RuleBook
 from netkit.proxy.iptables.chains import CANARY, CANARY_TABLES
 from netkit.proxy.iptables.cleanup import cleanup_document
 from netkit.proxy.iptables.inspection import listing_of
-from netkit.proxy.iptables.rules import IPTablesSettings
+from netkit.proxy.iptables.rules import COUNTERS, IPTablesSettings
+from netkit.proxy.iptables.standing import Standing, read_standing
 from netkit.proxy.leftover_rules import NOTHING, Kept
 from netkit.proxy.listing import Listing, Section
 from netkit.proxy.node_kernel import ROUTE_LOCALNET, NamespaceKernel, NodeKernel
@@ -26,6 +28,9 @@ from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import Changes, ProxyState
 
 log = logging.getLogger(__name__)
+
+_READING_SHARE = 100
+"""All rules are read back at most once in this many times the time it takes."""
 
 
 class IPTablesBackend:
@@ -41,6 +46,8 @@ class IPTablesBackend:
         self._kernel = kernel or NamespaceKernel(iptables.ns)
         self._facts = NodeFacts(addresses=settings.node_addresses(()))
         self._book: RuleBook | None = None
+        self._writes = 0
+        self._next_reading = 0.0
 
     def configure(self, facts: NodeFacts) -> bool:
         """See `Backend`. Of the Node matters only what the settings do not already say."""
@@ -58,30 +65,53 @@ class IPTablesBackend:
     async def sync(self, state: ProxyState, changes: Changes | None) -> SyncReport:
         """See `Backend`: one run of iptables-restore, or none if no rule differs."""
         book = self._book
-        if changes is None or book is None:
+        self._writes += 1
+        if changes is None or book is None or book.outgrown(state):
             book = await self._book_for_now()
-            document: Document | None = book.full(state, read_standing(await self._iptables.save()))
+            standing = await asyncio.to_thread(read_standing, await self._iptables.save())
+            document = book.full(state, standing)
             self._book = book
+            full = True
         else:
             document = book.partial(state, changes)
-        if document is None:
-            return SyncReport(wrote=False, full=False, rules_total=book.rule_totals)
-        await self._iptables.restore(document.text, counters=True)
+            full = False
+        if document is not None:
+            await self._iptables.restore(document.text, counters=True)
         # Only now: KUBE-FIREWALL, which guards against abuse of it, has to be there first.
-        if document.full and book.localnet and await asyncio.to_thread(self._kernel.route_localnet):
+        if (
+            full
+            and book.settings.localhost_node_ports
+            and await asyncio.to_thread(self._kernel.route_localnet)
+        ):
             log.info("%s: %s=1, for NodePorts on loopback addresses", self._node_name, ROUTE_LOCALNET)
-        return SyncReport(True, document.full, document.rules, book.rule_totals)
+        written = {} if document is None else document.rules
+        return SyncReport(
+            document is not None, full, written, book.rule_totals, no_local_endpoints=book.no_local_endpoints
+        )
 
     async def intact(self) -> bool:
-        """See `Backend`: an empty chain per table is the canary; who flushes rules away takes it along."""
+        """See `Backend`: an empty chain per table is the canary; who flushes rules away takes it along.
+
+        Single rules that somebody changed are found as well, as often as reading them all back takes a hundredth
+        of the time at most.
+        """
         for table in CANARY_TABLES:
             if not await self._iptables.chain_exists(table, CANARY):
                 return False
-        return True
+        started = time.monotonic()
+        book, writes = self._book, self._writes
+        if book is None or started < self._next_reading:
+            return True
+        standing = await asyncio.to_thread(read_standing, await self._iptables.save())
+        now = time.monotonic()
+        self._next_reading = now + _READING_SHARE * (now - started)
+        # A write in the meantime makes what was read old.
+        return writes != self._writes or book.intact(standing)
 
     async def cleanup(self, keep: Kept = NOTHING) -> None:
         """See `Backend`. Safe to repeat, and where nothing of ours is. What is in `keep` stays."""
         self._book = None
+        self._writes += 1
         document = cleanup_document(await self._iptables.save(), keep)
         if document:
             await self._iptables.restore(document)
@@ -97,6 +127,7 @@ class IPTablesBackend:
     async def wanted(self, state: ProxyState) -> Listing:
         """See `Backend`."""
         document = (await asyncio.to_thread(self._new_book)).full(state, Standing())
+        assert document is not None, "there is always something to write where nothing stands"
         return await asyncio.to_thread(listing_of, document.text, self.family)
 
     async def standing(self) -> Listing:
@@ -110,13 +141,7 @@ class IPTablesBackend:
     async def _book_for_now(self) -> RuleBook:
         """A book for the settings, the Node and the kernel as they are now; the old one if they are the same."""
         new, old = await asyncio.to_thread(self._new_book), self._book
-        if old is not None and (old.settings, old.node, old.node_port_ips) == (
-            new.settings,
-            new.node,
-            new.node_port_ips,
-        ):
-            return old
-        return new
+        return old if old is not None and old.same_as(new) else new
 
     def _new_book(self) -> RuleBook:
         """An empty book for the settings, the Node and the kernel as they are now. Blocks."""
@@ -130,9 +155,10 @@ class IPTablesBackend:
             detector=self._settings.detector(self.family, self._facts.pod_cidrs),
             masquerade_all=self._settings.masquerade_all,
             masquerade_bit=self._settings.masquerade_bit,
-            localhost_node_ports=self._settings.localhost_node_ports,
+            localhost_node_ports=self._settings.loopback_node_ports(self.family),
             random_fully=self._iptables.random_fully,
             tcp_be_liberal=self._kernel.tcp_be_liberal(),
+            counters=self._kernel.packet_counters(COUNTERS),
         )
         ranges = self._settings.node_port_ranges(self.family)
         if not ranges:

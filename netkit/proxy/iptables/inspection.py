@@ -23,6 +23,7 @@ from netkit.proxy.iptables.chains import (
     is_ours,
 )
 from netkit.proxy.iptables.rules import PortRules
+from netkit.proxy.iptables.standing import Where
 from netkit.proxy.listing import Listing, Section, listing
 
 _TARGET = re.compile(r" -[jg] (\S+)")
@@ -41,9 +42,6 @@ _READ_FIRST = (
 )
 _READ_LAST = (MARK_MASQ, POSTROUTING, PROXY_FIREWALL, FIREWALL, FORWARD, CANARY)
 
-Where = tuple[str, str]
-"""Table and chain."""
-
 
 def listing_of(text: str, family: Family) -> Listing:
     """Our chains, and the jumps into them, of restore input or of the output of iptables-save.
@@ -58,27 +56,26 @@ def listing_of(text: str, family: Family) -> Listing:
 
 
 def serving_sections(
-    rules: PortRules, node_port_dispatch: Sequence[str], tail: Iterable[tuple[Where, str]], family: Family
+    rules: PortRules, node_port_dispatch: str, tail: Iterable[tuple[Where, str]], family: Family
 ) -> tuple[Section, ...]:
     """The rules of one service port in the order in which its packets meet them.
 
     `node_port_dispatch` are the rules that lead to NodePorts, `tail` chains that a translated packet meets
     afterwards.
     """
-    dispatch = "".join(node_port_dispatch) if rules.nat_node_ports else ""
-    own = _by_chain(rules.rules)
+    dispatch = node_port_dispatch if rules.nat_node_ports else ""
     met: list[tuple[Where, str]] = [
         (("nat", SERVICES), rules.nat_services + dispatch),
         (("nat", NODE_PORTS), rules.nat_node_ports),
     ]
-    met += [(("nat", chain), own.get(chain, "")) for chain in sorted(rules.chains, key=_depth)]
+    met += [(("nat", chain), rules.own[chain]) for chain in sorted(rules.own, key=_depth)]
     met += [
         (("filter", PROXY_FIREWALL), rules.filter_firewall),
         (("filter", SERVICES), rules.filter_services),
         (("filter", EXTERNAL_SERVICES), rules.filter_external),
         (("filter", NODE_PORTS), rules.filter_node_ports),
     ]
-    if rules.chains:
+    if rules.own:
         met += tail
     return tuple(_section(where, _rules_in(text), family) for where, text in met if text)
 
@@ -117,15 +114,6 @@ def _chains(text: str) -> dict[Where, list[str]]:
         elif line.startswith("-X "):
             found.pop((table, line[3:]), None)
     return found
-
-
-def _by_chain(rules: str) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for line in rules.splitlines(keepends=True):
-        match = _CHAIN_OF.match(line)
-        if match:
-            found.setdefault(match[1], []).append(line)
-    return {chain: "".join(lines) for chain, lines in found.items()}
 
 
 def _rules_in(text: str) -> list[str]:

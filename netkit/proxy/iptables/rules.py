@@ -1,19 +1,19 @@
 """Rules of the iptables mode for one service port, as text of iptables-restore.
 
 Called by `book`, which assembles documents of them. Pure: values in, text out; never runs anything.
-Layout, order and comments are those of kube-proxy 1.33, so that what users know of it is true here as well.
+Layout, order and comments are those of kube-proxy 1.33 to 1.35, so that what users know of it is true here as well.
 Each rule is written as iptables-save prints it, which iptables-restore reads as well: so what stands in a kernel can
 be compared with what is wanted without taking either apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
-from netkit.proxy.addresses import Address, Family, Network
-from netkit.proxy.choice import Choice, NodeView, Verdict
+from netkit.proxy.addresses import Address, Family
+from netkit.proxy.choice import Choice, NodeView, Verdict, lacks_local
 from netkit.proxy.detector import Detector, SourceDetector
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.flows import node_admitted
@@ -30,23 +30,30 @@ from netkit.proxy.iptables.chains import (
 from netkit.proxy.services import ServicePort
 
 LARGE_CLUSTER_ENDPOINTS = 1000
+"""With more of them in all, rules of single endpoints go without comments."""
+
+INVALID_DROPPED = "ct_state_invalid_dropped_pkts"
+LOCALHOST_ACCEPTED = "localhost_nps_accepted_pkts"
+COUNTERS = (INVALID_DROPPED, LOCALHOST_ACCEPTED)
+"""Objects of the kernel that count packets (nfacct), where it has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class IPTablesSettings:
     """What decides over the rules besides Services, endpoints and the node.
 
-    `node_port_addresses` empty or containing 0.0.0.0/0 means every local address. `random_fully` and
-    `tcp_be_liberal` say what the iptables program can do and what the kernel is set to.
+    `localhost_node_ports`: NodePorts answer on 127.0.0.0/8 (always false in IPv6). `random_fully`,
+    `tcp_be_liberal` and `counters` say what the iptables program can do, what the kernel is set to and which of
+    `COUNTERS` it has.
     """
 
     detector: Detector | None = None
     masquerade_all: bool = False
     masquerade_bit: int = 14
     localhost_node_ports: bool = True
-    node_port_addresses: tuple[Network, ...] = ()
     random_fully: bool = True
     tcp_be_liberal: bool = False
+    counters: frozenset[str] = frozenset()
 
     @property
     def mark(self) -> str:
@@ -58,8 +65,8 @@ class IPTablesSettings:
 class PortRules:
     """Text of one service port, block by block; each line ends with a newline.
 
-    The first six blocks go into chains that all services share, `chains` are the port's own chains in the nat
-    table and `rules` what is in them.
+    The first six blocks go into chains that all services share, `own` are the port's own chains in the nat table
+    with what is in them. `lacks_local`: see `choice.lacks_local`.
     """
 
     filter_services: str = ""
@@ -68,8 +75,14 @@ class PortRules:
     filter_node_ports: str = ""
     nat_services: str = ""
     nat_node_ports: str = ""
-    chains: tuple[str, ...] = ()
-    rules: str = ""
+    own: Mapping[str, str] = field(default_factory=dict)
+    lacks_local: tuple[bool, bool] = (False, False)
+
+    def count(self) -> tuple[int, int]:
+        """How many rules there are in filter and in nat."""
+        refusals = (self.filter_services, self.filter_external, self.filter_firewall, self.filter_node_ports)
+        translations = (self.nat_services, self.nat_node_ports, *self.own.values())
+        return "".join(refusals).count("\n"), "".join(translations).count("\n")
 
 
 def render_port(
@@ -89,10 +102,10 @@ class _PortRendering:
         self.choice = choice
         self.node = node
         self.settings = settings
-        self.comments = comments
         self.chains: PortChains = port_chains(port.name)
-        self.protocol = port.protocol.lower()
         self.text = port.name.text
+        self.comments = comments
+        self.protocol = port.protocol.lower()
         self.internal = choice.verdict(port.internal_policy)
         self.external = choice.verdict(port.external_policy)
         self.internal_chain = self.chains.local if port.internal_local else self.chains.cluster
@@ -100,28 +113,23 @@ class _PortRendering:
         self.firewalled = bool(choice.has_any and port.load_balancer_ips and port.source_ranges)
 
     def render(self) -> PortRules:
-        chains: list[str] = []
-        rules: list[str] = []
-        if self.internal is Verdict.FORWARD:
-            rules += self._internal_masquerade()
-        if self.choice.has_any and self.port.externally_reachable:
-            chains.append(self.chains.external)
-            rules += self._external_chain()
+        port, choice = self.port, self.choice
+        own: dict[str, str] = {}
+        if choice.has_any and port.externally_reachable:
+            own[self.chains.external] = _text(self._external_chain())
         if self.firewalled:
-            chains.append(self.chains.firewall)
-            rules += self._firewall_chain()
-        reachable = self.choice.reachable
-        seps = {endpoint.target: endpoint_chain(self.port.name, endpoint) for endpoint in reachable}
-        for chain, endpoints in (
-            (self.chains.cluster, self.choice.cluster),
-            (self.chains.local, self.choice.local),
-        ):
+            own[self.chains.firewall] = _text(self._firewall_chain())
+        targets = {
+            endpoint.target: (endpoint, endpoint_chain(port.name, endpoint)) for endpoint in choice.reachable
+        }
+        for chain, endpoints in ((self.chains.cluster, choice.cluster), (self.chains.local, choice.local)):
             if endpoints:
-                chains.append(chain)
-                rules += self._balancing(chain, [(endpoint, seps[endpoint.target]) for endpoint in endpoints])
-        for endpoint in reachable:
-            chains.append(seps[endpoint.target])
-            rules += self._endpoint_chain(chains[-1], endpoint)
+                lines = self._balancing(chain, [targets[endpoint.target] for endpoint in endpoints])
+                if chain == self.internal_chain:
+                    lines = [*self._internal_masquerade(), *lines]
+                own[chain] = _text(lines)
+        for endpoint, chain in targets.values():
+            own[chain] = self._endpoint_chain(chain, endpoint)
         return PortRules(
             filter_services=_text(self._refused_internal()),
             filter_external=_text(self._refused_external()),
@@ -129,8 +137,8 @@ class _PortRendering:
             filter_node_ports=_text(self._health_check()),
             nat_services=_text(self._captured()),
             nat_node_ports=_text(self._captured_node_port()),
-            chains=tuple(chains),
-            rules=_text(rules),
+            own=own,
+            lacks_local=lacks_local(port, choice),
         )
 
     # rules in shared chains of the nat table
@@ -149,11 +157,14 @@ class _PortRendering:
 
     def _captured_node_port(self) -> Iterator[str]:
         """KUBE-NODEPORTS in nat. Also with no endpoint here: pods and the node are short-circuited."""
-        if self.port.node_port and self.choice.has_any:
-            yield (
-                f'-A {NODE_PORTS} -p {self.protocol} -m comment --comment "{self.text}" -m {self.protocol} '
-                f"--dport {self.port.node_port} -j {self.chains.external}"
-            )
+        if not self.port.node_port or not self.choice.has_any:
+            return
+        comment = f'-m comment --comment "{self.text}"'
+        match = f"-p {self.protocol} {comment} -m {self.protocol} --dport {self.port.node_port}"
+        if self.settings.localhost_node_ports and LOCALHOST_ACCEPTED in self.settings.counters:
+            counted = f"-m nfacct --nfacct-name {LOCALHOST_ACCEPTED}"
+            yield f"-A {NODE_PORTS} -d 127.0.0.0/8 {match} {counted} -j {self.chains.external}"
+        yield f"-A {NODE_PORTS} {match} -j {self.chains.external}"
 
     # rules in shared chains of the filter table
 
@@ -195,11 +206,13 @@ class _PortRendering:
 
     def _internal_masquerade(self) -> Iterator[str]:
         """Calls of the cluster IP from outside the cluster are masqueraded: answers must come back here."""
-        detector, address = self.settings.detector, self.port.cluster_ip
+        detector = self.settings.detector
         if self.settings.masquerade_all:
-            yield self._to_address(self.internal_chain, "cluster IP", address, MARK_MASQ)
-        elif detector is not None:
-            yield self._to_address(self.internal_chain, "cluster IP", address, MARK_MASQ, foreign_to=detector)
+            yield self._to_address(self.internal_chain, "cluster IP", self.port.cluster_ip, MARK_MASQ)
+        elif detector is not None and not _takes_all(detector):
+            yield self._to_address(
+                self.internal_chain, "cluster IP", self.port.cluster_ip, MARK_MASQ, foreign_to=detector
+            )
 
     def _external_chain(self) -> Iterator[str]:
         """KUBE-EXT: policy Cluster masquerades all. Policy Local keeps the source, but treats pods and the
@@ -230,28 +243,31 @@ class _PortRendering:
         other = f"other traffic to {self.text} will be dropped by {PROXY_FIREWALL}"
         yield f'-A {self.chains.firewall} -m comment --comment "{other}"'
 
-    def _balancing(self, chain: str, targets: Sequence[tuple[Endpoint, str]]) -> Iterator[str]:
+    def _balancing(self, chain: str, targets: Sequence[tuple[Endpoint, str]]) -> list[str]:
         """KUBE-SVC or KUBE-SVL: first clients that are remembered, then a fair choice."""
+        heads = [f"-A {chain}{self._endpoint_comment(endpoint)}" for endpoint, _ in targets]
+        lines: list[str] = []
         if self.port.affinity_seconds is not None:
-            for endpoint, sep in targets:
-                yield (
-                    f"-A {chain}{self._endpoint_comment(endpoint)} -m recent --rcheck "
-                    f"--seconds {self.port.affinity_seconds} --reap {self._memory(sep)} -j {sep}"
-                )
-        remaining = len(targets)
-        for endpoint, sep in targets:
-            chance = f" -m statistic --mode random --probability {_share(remaining)}" if remaining > 1 else ""
-            yield f"-A {chain}{self._endpoint_comment(endpoint)}{chance} -j {sep}"
-            remaining -= 1
+            lines += [
+                f"{head} -m recent --rcheck --seconds {self.port.affinity_seconds} --reap {self._memory(sep)} -j {sep}"
+                for head, (_, sep) in zip(heads, targets, strict=True)
+            ]
+        count = len(targets)
+        lines += [
+            f"{head}{_chance(count - index)} -j {sep}"
+            for index, (head, (_, sep)) in enumerate(zip(heads, targets, strict=True))
+        ]
+        return lines
 
-    def _endpoint_chain(self, chain: str, endpoint: Endpoint) -> Iterator[str]:
+    def _endpoint_chain(self, chain: str, endpoint: Endpoint) -> str:
         """KUBE-SEP: masquerade an endpoint that reaches itself (it would answer itself), then translate."""
         comment = f' -m comment --comment "{self.text}"' if self.comments else ""
-        yield f"-A {chain} -s {_host(endpoint.address)}{comment} -j {MARK_MASQ}"
         remember = "" if self.port.affinity_seconds is None else f" -m recent --set {self._memory(chain)}"
-        yield (
+        bits = 128 if self.port.family is Family.IPV6 else 32
+        return (
+            f"-A {chain} -s {endpoint.host}/{bits}{comment} -j {MARK_MASQ}\n"
             f"-A {chain} -p {self.protocol}{comment}{remember} -m {self.protocol} "
-            f"-j DNAT --to-destination {endpoint.target}"
+            f"-j DNAT --to-destination {endpoint.target}\n"
         )
 
     # pieces
@@ -285,10 +301,15 @@ class _PortRendering:
         return f' -m comment --comment "{self.text} -> {endpoint.target}"' if self.comments else ""
 
 
+def _takes_all(detector: Detector) -> bool:
+    """A range of everything: nobody is foreign, and `! -s 0.0.0.0/0` is refused by the nft variant."""
+    return isinstance(detector, SourceDetector) and detector.network.prefixlen == 0
+
+
 def _local_match(detector: Detector) -> str:
     """The match of traffic the detector calls local, with a space after it."""
     if isinstance(detector, SourceDetector):
-        return f"-s {detector.network} "
+        return "" if _takes_all(detector) else f"-s {detector.network} "
     return f"-i {detector.name}{'+' if detector.prefix else ''} "
 
 
@@ -297,13 +318,15 @@ def _host(address: Address) -> str:
 
 
 @cache
-def _share(remaining: int) -> str:
-    """The chance of the next of `remaining` endpoints, so that all come out equal.
+def _chance(remaining: int) -> str:
+    """The match that gives the next of `remaining` endpoints its share, so that all come out equal.
 
     kube-proxy writes ten digits; the kernel keeps it as a multiple of 2^-31, and that is what is printed.
     """
+    if remaining == 1:
+        return ""
     written = float(f"{1 / remaining:.10f}")
-    return f"{round(written * 2**31) / 2**31:.11f}"
+    return f" -m statistic --mode random --probability {round(written * 2**31) / 2**31:.11f}"
 
 
 def _missing(verdict: Verdict) -> str:
@@ -311,4 +334,5 @@ def _missing(verdict: Verdict) -> str:
 
 
 def _text(lines: Iterator[str] | list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+    found = list(lines)
+    return "\n".join([*found, ""]) if found else ""

@@ -3,17 +3,22 @@
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.proxy import Object, draining, endpoint, feed, service, slice_of, state_of
+from support.proxy import endpoint, feed, service, slice_of, state_of
 
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.proxy.addresses import Family
 from netkit.proxy.choice import NodeView
-from netkit.proxy.iptables.book import RuleBook, Standing, read_standing
-from netkit.proxy.iptables.chains import JUMPS, LOCALNET_JUMPS
+from netkit.proxy.iptables.book import RuleBook
+from netkit.proxy.iptables.chains import JUMPS
 from netkit.proxy.iptables.cleanup import cleanup_document
-from netkit.proxy.iptables.rules import LARGE_CLUSTER_ENDPOINTS, IPTablesSettings
+from netkit.proxy.iptables.document import Document
+from netkit.proxy.iptables.rules import (
+    INVALID_DROPPED,
+    LARGE_CLUSTER_ENDPOINTS,
+    LOCALHOST_ACCEPTED,
+    IPTablesSettings,
+)
+from netkit.proxy.iptables.standing import Standing, read_standing
 from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 
@@ -29,8 +34,23 @@ def book(settings: IPTablesSettings = SETTINGS, **changes) -> RuleBook:
 async def loaded(state: ProxyState, used: RuleBook | None = None) -> tuple[RuleBook, FakeIPTables]:
     used = used or book()
     kernel = FakeIPTables()
-    await kernel.restore(used.full(state, Standing()).text)
+    assert await written(used, state, kernel)
     return used, kernel
+
+
+async def written(used: RuleBook, state: ProxyState, kernel: FakeIPTables) -> str:
+    """Load what a full document finds missing; its text, empty when nothing is."""
+    document = used.full(state, read_standing(await kernel.save()))
+    if document is None:
+        return ""
+    await kernel.restore(document.text)
+    return document.text
+
+
+def full(state: ProxyState, used: RuleBook | None = None) -> Document:
+    document = (used or book()).full(state, Standing())
+    assert document is not None
+    return document
 
 
 async def synced(used: RuleBook, state: ProxyState, kernel: FakeIPTables) -> str:
@@ -44,7 +64,10 @@ async def synced(used: RuleBook, state: ProxyState, kernel: FakeIPTables) -> str
 
 
 def rules_of(kernel: FakeIPTables) -> dict[str, dict[str, list[str]]]:
-    return {name: dict(sorted(table.items())) for name, table in kernel.tables.items()}
+    return {
+        name: {chain: list(rules) for chain, rules in sorted(table.items())}
+        for name, table in kernel.tables.items()
+    }
 
 
 async def test_jumps_are_where_users_know_them() -> None:
@@ -52,7 +75,7 @@ async def test_jumps_are_where_users_know_them() -> None:
     order = [
         rule.split(" -j ")[1] if " -j " in rule else rule[3:] for rule in kernel.rules("filter", "INPUT")
     ]
-    assert order == ["KUBE-PROXY-FIREWALL", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-FIREWALL"]
+    assert order == ["KUBE-FIREWALL", "KUBE-PROXY-FIREWALL", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"]
     order = [rule.split(" -j ")[1] for rule in kernel.rules("filter", "FORWARD")]
     assert order == ["KUBE-PROXY-FIREWALL", "KUBE-FORWARD", "KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"]
     assert kernel.rules("nat", "POSTROUTING") == [
@@ -80,7 +103,7 @@ async def test_settings_show_in_the_fixed_rules() -> None:
     assert kernel.rules("nat", "KUBE-MARK-MASQ") == ["-j MARK --set-xmark 0x8000/0x8000"]
     assert kernel.rules("nat", "KUBE-POSTROUTING")[-1].endswith("-j MASQUERADE")
     assert "INVALID" not in str(kernel)
-    assert "KUBE-FIREWALL" not in str(kernel)
+    assert kernel.rules("filter", "KUBE-FIREWALL") == []
     assert kernel.rules("nat", "KUBE-SERVICES")[-1].startswith("! -d 127.0.0.0/8 ")
 
 
@@ -94,11 +117,10 @@ async def test_settings_show_in_the_fixed_rules() -> None:
 )
 async def test_node_port_addresses(ips: tuple[str, ...] | None, expected: list[str]) -> None:
     addresses = None if ips is None else tuple(ip_address(text) for text in ips)
-    used, kernel = await loaded(state_of(), book(node_port_ips=addresses))
+    _, kernel = await loaded(state_of(), book(node_port_ips=addresses))
     found = [line for line in kernel.rules("nat", "KUBE-SERVICES") if "KUBE-NODEPORTS" in line]
     assert [line.split("-m ")[0] for line in found] == expected
     assert ["addrtype --dst-type LOCAL" in line for line in found] == [not where for where in expected]
-    assert used.localnet == (ips is None or "127.0.0.1" in ips)
 
 
 async def test_loopback_addresses_are_left_out_when_not_wanted() -> None:
@@ -108,8 +130,8 @@ async def test_loopback_addresses_are_left_out_when_not_wanted() -> None:
 
 
 async def test_ipv6_never_answers_on_loopback() -> None:
-    used, kernel = await loaded(state_of(family=Family.IPV6), book(family=Family.IPV6))
-    assert not used.localnet
+    quiet = IPTablesSettings(localhost_node_ports=False)
+    _, kernel = await loaded(state_of(family=Family.IPV6), book(quiet, family=Family.IPV6))
     assert "127.0.0" not in str(kernel)
     assert kernel.rules("nat", "KUBE-SERVICES")[-1].startswith("! -d ::1/128 ")
 
@@ -185,13 +207,109 @@ async def test_a_restarted_book_changes_nothing_and_removes_what_is_stale() -> N
     expected = rules_of(kernel)
     feed(state, service("ns2/gone", "172.30.0.9"), slice_of("ns2/gone", "10.0.0.9"))
     state.collect()
-    await kernel.restore(book().full(state, read_standing(await kernel.save())).text)
+    assert await written(book(), state, kernel)
     assert rules_of(kernel) != expected
     state.delete_service("ns2", "gone")
     state.collect()
-    for _ in range(2):
-        await kernel.restore(book().full(state, read_standing(await kernel.save())).text)
-        assert rules_of(kernel) == expected
+    text = await written(book(), state, kernel)
+    assert rules_of(kernel) == expected
+    assert "-X KUBE-SVC-" in text
+    assert "10.0.0.1" not in text, "what stands already is left alone"
+    assert await written(book(), state, kernel) == ""
+
+
+async def test_what_somebody_changed_is_mended_and_nothing_else() -> None:
+    state = state_of(service(), slice_of("ns1/svc1", "10.0.0.1"))
+    used, kernel = await loaded(state)
+    expected = rules_of(kernel)
+    kernel.tables["nat"]["KUBE-MARK-MASQ"].clear()
+    kernel.tables["nat"]["PREROUTING"].clear()
+    kernel.tables["nat"]["KUBE-SERVICES"].insert(0, "-j ACCEPT")
+    assert not used.intact(read_standing(await kernel.save()))
+    text = await written(used, state, kernel)
+    assert rules_of(kernel) == expected
+    assert "KUBE-SEP" not in text
+    assert "*filter" not in text
+    assert used.intact(read_standing(await kernel.save()))
+
+
+async def test_rules_spelled_otherwise_are_the_same_rules() -> None:
+    """As another version of iptables-save prints them."""
+    state = state_of(service(sessionAffinity="ClientIP"), slice_of("ns1/svc1", "10.0.0.1", "10.0.0.2"))
+    used, kernel = await loaded(state)
+    saved = await kernel.save()
+    other = saved.replace('"ns1/svc1:p80"', "ns1/svc1:p80").replace("/32 ", " ").replace(" --rsource", "")
+    assert other != saved
+    assert used.intact(read_standing(other))
+    assert not used.intact(read_standing(other.replace("10.0.0.2", "10.0.0.3")))
+
+
+async def test_the_firewall_of_a_kubelet_is_left_alone() -> None:
+    kernel = FakeIPTables()
+    await kernel.restore(
+        "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n*filter\n:KUBE-FIREWALL - [0:0]\n"
+        "-A INPUT -j KUBE-FIREWALL\n-A OUTPUT -j KUBE-FIREWALL\n-A KUBE-FIREWALL -j THEIRS\nCOMMIT\n".replace(
+            "-j THEIRS", "-s 9.9.9.9/32 -j DROP"
+        )
+    )
+    quiet = book(IPTablesSettings(localhost_node_ports=False))
+    await written(quiet, state_of(), kernel)
+    assert kernel.rules("filter", "KUBE-FIREWALL") == ["-s 9.9.9.9/32 -j DROP"]
+    assert kernel.rules("filter", "INPUT").count("-j KUBE-FIREWALL") == 1
+    await kernel.restore(cleanup_document(await kernel.save()))
+    assert kernel.rules("filter", "KUBE-FIREWALL") == ["-s 9.9.9.9/32 -j DROP"]
+    assert kernel.rules("filter", "INPUT") == ["-j KUBE-FIREWALL"]
+    assert "KUBE-SERVICES" not in str(kernel)
+
+
+async def test_packets_are_counted_where_the_kernel_has_counters() -> None:
+    state = state_of(service(ports=NODE_PORT, type="NodePort"), slice_of("ns1/svc1", "10.0.0.1"))
+    both = frozenset({INVALID_DROPPED, LOCALHOST_ACCEPTED})
+    _, kernel = await loaded(state, book(IPTablesSettings(counters=both)))
+    assert kernel.rules("filter", "KUBE-FORWARD")[0] == (
+        "-m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP"
+    )
+    counted, plain = kernel.rules("nat", "KUBE-NODEPORTS")
+    assert counted.startswith("-d 127.0.0.0/8 -p tcp ")
+    assert "-m nfacct --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-" in counted
+    assert "nfacct" not in plain
+    silent = IPTablesSettings(counters=both, localhost_node_ports=False)
+    _, kernel = await loaded(state, book(silent))
+    assert len(kernel.rules("nat", "KUBE-NODEPORTS")) == 1
+
+
+async def test_marks_are_written_first_and_stay_first_in_their_chains() -> None:
+    """The order of lines in a document is for the program's sake, that of rules in a chain for the packets'."""
+    state = state_of(
+        service(ports=NODE_PORT, type="NodePort", externalTrafficPolicy="Local"),
+        slice_of("ns1/svc1", endpoint("10.0.0.1", "here"), "10.0.0.2"),
+    )
+    _, kernel = await loaded(state)
+    nat = full(state).text.partition("*nat")[2].splitlines()
+    marks = [line.endswith("-j KUBE-MARK-MASQ") for line in nat if line.startswith("-A ")]
+    assert marks[:3] == [True, True, True]
+    (external,) = [chain for chain in kernel.tables["nat"] if chain.startswith("KUBE-EXT-")]
+    assert [rule.rsplit(" ", 1)[1][:8] for rule in kernel.rules("nat", external)] == [
+        "KUBE-SVC",
+        "KUBE-MAR",
+        "KUBE-SVC",
+        "KUBE-SVL",
+    ]
+
+
+async def test_no_local_endpoints_are_counted() -> None:
+    state = state_of(
+        service(internalTrafficPolicy="Local"), slice_of("ns1/svc1", endpoint("10.0.0.1", "there"))
+    )
+    used, kernel = await loaded(state)
+    assert used.no_local_endpoints == {"internal": 1, "external": 0}
+    feed(state, service("ns2/b", "172.30.0.9", NODE_PORT, type="NodePort", externalTrafficPolicy="Local"))
+    feed(state, slice_of("ns2/b", endpoint("10.0.0.1", "there")))
+    await synced(used, state, kernel)
+    assert used.no_local_endpoints == {"internal": 1, "external": 1}
+    feed(state, slice_of("ns1/svc1", endpoint("10.0.0.1", "here")), slice_of("ns2/b"))
+    await synced(used, state, kernel)
+    assert used.no_local_endpoints == {"internal": 0, "external": 0}, "none at all is no matter of locality"
 
 
 async def test_other_peoples_rules_survive_sync_and_cleanup() -> None:
@@ -204,7 +322,7 @@ async def test_other_peoples_rules_survive_sync_and_cleanup() -> None:
     await kernel.restore(foreign)
     before = rules_of(kernel)["nat"]
     state = state_of(service(), slice_of("ns1/svc1", "10.0.0.1"))
-    await kernel.restore(book().full(state, read_standing(await kernel.save())).text)
+    await written(book(), state, kernel)
     assert kernel.rules("nat", "FLANNEL-POSTRTG") == before["FLANNEL-POSTRTG"]
     await kernel.restore(cleanup_document(await kernel.save()))
     assert rules_of(kernel)["nat"] == before
@@ -226,84 +344,36 @@ def test_standing_reads_what_iptables_save_prints() -> None:
         ("INPUT", "KUBE-PROXY-FIREWALL"),
         ("INPUT", "KUBE-FIREWALL"),
     }
-    everything = Standing(jumps=frozenset({*JUMPS, *LOCALNET_JUMPS}))
-    assert "-I " not in book().full(state_of(), everything).text
+    everything = Standing(jumps=frozenset(JUMPS))
+    document = book().full(state_of(), everything)
+    assert document is not None
+    assert "-I " not in document.text
 
 
 def test_comments_of_endpoints_go_when_the_cluster_is_large() -> None:
     many = [slice_of("ns1/svc1", *[f"10.1.{n // 200}.{n % 200}" for n in range(LARGE_CLUSTER_ENDPOINTS + 1)])]
-    text = book().full(state_of(service(), *many), Standing()).text
+    state = state_of(service(), *many)
+    used = book()
+    text = full(state, used).text
     assert " -> " not in text
     assert "ns1/svc1:p80 cluster IP" in text
+    assert not used.outgrown(state)
+    feed(state, slice_of("ns1/svc1", "10.0.0.1"))
+    state.collect()
+    assert used.outgrown(state), "comments are due again, on all rules"
+    assert " -> " in full(state, used).text
 
 
 async def test_rules_are_counted() -> None:
     state = state_of(service(), slice_of("ns1/svc1", "10.0.0.1"))
-    used = book()
-    document = used.full(state, Standing())
-    kernel = FakeIPTables()
-    await kernel.restore(document.text)
+    used, kernel = await loaded(state)
 
     def counted(table: str) -> int:
         rules = kernel.tables[table]
         return sum(len(found) for chain, found in rules.items() if chain.startswith("KUBE-"))
 
     assert used.rule_totals == {"filter": counted("filter"), "nat": counted("nat")}
+    assert full(state).rules == {"mangle": 0, **used.rule_totals}
     feed(state, slice_of("ns1/svc1", "10.0.0.1", "10.0.0.2"), service("ns2/other", "172.30.0.7"))
     await synced(used, state, kernel)
     assert used.rule_totals == {"filter": counted("filter"), "nat": counted("nat")}
-
-
-HOSTS = st.lists(st.integers(1, 5), unique=True, max_size=4)
-SERVICES = st.builds(
-    lambda name, node_port, internal, external, affinity, outside, ranges: service(
-        f"ns/{name}",
-        f"172.30.0.{ord(name)}",
-        [{"name": "p80", "port": 80, "nodePort": 3000 + ord(name) if node_port else 0}],
-        type="LoadBalancer",
-        internalTrafficPolicy=internal,
-        externalTrafficPolicy=external,
-        sessionAffinity=affinity,
-        externalIPs=["1.1.1.1"] if outside else [],
-        ingress=[{"ip": "2.2.2.2"}] if ranges else [],
-        loadBalancerSourceRanges=ranges,
-    ),
-    st.sampled_from("abc"),
-    st.booleans(),
-    st.sampled_from(["Cluster", "Local"]),
-    st.sampled_from(["Cluster", "Local"]),
-    st.sampled_from(["None", "ClientIP"]),
-    st.booleans(),
-    st.sampled_from([[], ["10.0.0.0/8"]]),
-)
-SLICES = st.builds(
-    lambda name, hosts, node, leaving: slice_of(
-        f"ns/{name}",
-        *[(draining if host in leaving else endpoint)(f"10.0.0.{host}", node) for host in hosts],
-    ),
-    st.sampled_from("abc"),
-    HOSTS,
-    st.sampled_from(["", "here", "there"]),
-    st.sets(st.integers(1, 5)),
-)
-ACTIONS = st.sampled_from(["upsert", "delete", "sync"])
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(SERVICES | SLICES, ACTIONS), min_size=1, max_size=20))
-async def test_partial_syncs_end_in_the_same_rules_as_a_full_one(history: list[tuple[Object, str]]) -> None:
-    """The fake kernel refuses jumps to chains that are not there and the removal of chains in use."""
-    state = ProxyState(Family.IPV4)
-    state.collect()
-    used, kernel = await loaded(state)
-    for obj, action in history:
-        if action == "delete":
-            delete = state.delete_service if obj["kind"] == "Service" else state.delete_slice
-            delete("ns", obj["metadata"]["name"])
-        else:
-            feed(state, obj)
-        if action == "sync":
-            await synced(used, state, kernel)
-    await synced(used, state, kernel)
-    _, fresh = await loaded(state)
-    assert rules_of(kernel) == rules_of(fresh)

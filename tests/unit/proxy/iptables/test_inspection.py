@@ -49,7 +49,7 @@ async def test_jumps_are_listed_in_the_order_in_which_they_stand() -> None:
     backend, _ = await synced(state_of())
     wanted = await backend.wanted(state_of())
     targets = [entry.rsplit(" ", 1)[1] for entry in wanted["filter INPUT"].entries]
-    assert targets == ["KUBE-PROXY-FIREWALL", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-FIREWALL"]
+    assert targets == ["KUBE-FIREWALL", "KUBE-PROXY-FIREWALL", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"]
 
 
 async def test_what_somebody_changed_is_named() -> None:

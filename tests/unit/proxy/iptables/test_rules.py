@@ -39,8 +39,9 @@ def rendered(
 
 def chain(rules: PortRules, name: str) -> list[str]:
     """The rules of one of the port's own chains, without `-A NAME`."""
-    head = f"-A {name} "
-    return [line.removeprefix(head) for line in rules.rules.splitlines() if line.startswith(head)]
+    lines = rules.own[name].splitlines()
+    assert all(line.startswith(f"-A {name} ") for line in lines)
+    return [line.removeprefix(f"-A {name} ") for line in lines]
 
 
 def lines(text: str) -> list[str]:
@@ -79,7 +80,7 @@ def test_whose_chains_are_ours() -> None:
 def test_cluster_ip_with_one_endpoint() -> None:
     rules = rendered("10.180.0.1")
     assert lines(rules.nat_services) == [f"-A KUBE-SERVICES {CLUSTER_IP} -j KUBE-SVC-{HASH}"]
-    assert rules.chains == (f"KUBE-SVC-{HASH}", SEP1)
+    assert list(rules.own) == [f"KUBE-SVC-{HASH}", SEP1]
     assert chain(rules, f"KUBE-SVC-{HASH}") == [
         f"! -s 10.0.0.0/8 {CLUSTER_IP} -j KUBE-MARK-MASQ",
         f'-m comment --comment "ns1/svc1:p80 -> 10.180.0.1:80" -j {SEP1}',
@@ -137,8 +138,8 @@ def test_no_endpoints_writes_refusals_and_no_chain() -> None:
         f"-A KUBE-EXTERNAL-SERVICES -d 1.2.3.4/32 -p tcp {why} -m tcp --dport 80 {refuse}",
         f"-A KUBE-EXTERNAL-SERVICES -p tcp {why} -m addrtype --dst-type LOCAL -m tcp --dport 3001 {refuse}",
     ]
-    assert rules.chains == ()
-    assert rules.rules == rules.nat_services == rules.nat_node_ports == rules.filter_firewall == ""
+    assert rules.own == {}
+    assert rules.nat_services == rules.nat_node_ports == rules.filter_firewall == ""
 
 
 EXTERNAL = {
@@ -181,7 +182,7 @@ def test_external_local_policy_keeps_the_source_and_short_circuits_pods_and_node
 def test_external_local_without_local_endpoint_drops_what_was_not_short_circuited() -> None:
     rules = rendered("10.180.0.2", externalTrafficPolicy="Local", **EXTERNAL)
     assert chain(rules, f"KUBE-EXT-{HASH}")[-1].endswith(f"-j KUBE-SVC-{HASH}")
-    assert f"KUBE-SVL-{HASH}" not in rules.chains
+    assert f"KUBE-SVL-{HASH}" not in rules.own
     assert all(
         "has no local endpoints" in line and line.endswith("-j DROP") for line in lines(rules.filter_external)
     )
@@ -193,14 +194,14 @@ def test_internal_local_uses_the_local_chain_and_masquerades_in_it() -> None:
     rules = rendered(endpoint("10.180.0.1", "here"), "10.180.0.2", internalTrafficPolicy="Local")
     assert rules.nat_services.rstrip().endswith(f"-j KUBE-SVL-{HASH}")
     assert chain(rules, f"KUBE-SVL-{HASH}")[0].startswith("! -s 10.0.0.0/8 ")
-    assert f"KUBE-SVC-{HASH}" not in rules.chains
-    assert sum(name.startswith("KUBE-SEP-") for name in rules.chains) == 1
+    assert f"KUBE-SVC-{HASH}" not in rules.own
+    assert sum(name.startswith("KUBE-SEP-") for name in rules.own) == 1
 
 
 def test_internal_local_without_local_endpoint_still_has_the_cluster_chain_for_outside() -> None:
     rules = rendered("10.180.0.2", internalTrafficPolicy="Local", **EXTERNAL)
     assert lines(rules.filter_services)[0].endswith("-j DROP")
-    assert f"KUBE-SVC-{HASH}" in rules.chains
+    assert f"KUBE-SVC-{HASH}" in rules.own
     assert "KUBE-MARK-MASQ" not in chain(rules, f"KUBE-SVC-{HASH}")[0]
 
 
@@ -220,7 +221,7 @@ def test_source_ranges() -> None:
     ]
     assert f"--dport 80 -j KUBE-FW-{HASH}\n" in rules.nat_services
     elsewhere = rendered("10.180.0.1", loadBalancerSourceRanges=ranges[:1], **EXTERNAL)
-    assert "-s 1.2.3.4" not in elsewhere.rules
+    assert "-s 1.2.3.4" not in str(elsewhere.own)
 
 
 def test_affinity() -> None:
@@ -266,7 +267,7 @@ def test_draining_endpoint_here_and_ready_one_elsewhere() -> None:
         f'-m comment --comment "ns1/svc1:p80 -> 10.180.0.1:80" -j {SEP1}'
     ]
     assert "10.180.0.1" not in "".join(chain(rules, f"KUBE-SVC-{HASH}"))
-    assert sum(name.startswith("KUBE-SEP-") for name in rules.chains) == 2
+    assert sum(name.startswith("KUBE-SEP-") for name in rules.own) == 2
 
 
 def test_ipv6_targets_have_brackets() -> None:
@@ -277,8 +278,8 @@ def test_ipv6_targets_have_brackets() -> None:
         slice_=slice_of("ns1/svc1", "fd00:1::1", address_type="IPv6"),
     )
     assert "-d fd00::41/128 -p tcp " in rules.nat_services
-    assert "-s fd00:1::1/128 " in rules.rules
-    assert "-j DNAT --to-destination [fd00:1::1]:80" in rules.rules
+    assert "-s fd00:1::1/128 " in str(rules.own)
+    assert "-j DNAT --to-destination [fd00:1::1]:80" in str(rules.own)
 
 
 def test_udp() -> None:
@@ -286,5 +287,5 @@ def test_udp() -> None:
     rules = rendered(ports=udp, slice_=slice_of("ns1/svc1", "10.180.0.1", ports=udp))
     assert "-d 172.30.0.41/32 -p udp " in rules.nat_services
     assert "-m udp --dport 80 " in rules.nat_services
-    assert "-m udp -j DNAT --to-destination 10.180.0.1:80" in rules.rules
+    assert "-m udp -j DNAT --to-destination 10.180.0.1:80" in str(rules.own)
     assert HASH not in rules.nat_services, "the protocol is part of the name"
