@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 from support.ipvs import World
 from support.proxy import FakeNodeKernel, feed
@@ -15,14 +15,17 @@ from netkit.kernel.nft.fake import FakeNftTable
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.choice import NodeView
+from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import To, called, find
 from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.listing import Section, listing
 from netkit.proxy.nftables.backend import NftablesBackend
+from netkit.proxy.services import ServicePortName
 from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
+from netkit.proxy.userspace.backend import UserspaceBackend
 
 Object = dict[str, Any]
 
@@ -83,9 +86,28 @@ async def serving(standpoint: Standpoint, state: ProxyState, name: Any) -> Seque
         world.backend.configure(facts)
         return await world.backend.serving(state, name)
     iptables: Any = FakeIPTables(version=standpoint.family.version)
+    if standpoint.mode is ProxyMode.USERSPACE:
+        backend = UserspaceBackend(
+            NODE, standpoint.settings, iptables, FakeNodeKernel(), cast(Any, NoProxies())
+        )
+        backend.configure(facts)
+        return await backend.serving(state, name)
     backend = IPTablesBackend(NODE, standpoint.settings, iptables, FakeNodeKernel())
     backend.configure(facts)
     return await backend.serving(state, name)
+
+
+class NoProxies:
+    """The proxies of the userspace mode as another process sees them: there are none."""
+
+    def port_of(self, name: ServicePortName) -> int:
+        return 40000
+
+    def node_port_held(self, name: ServicePortName) -> bool:
+        return True
+
+    def endpoints_of(self, name: ServicePortName) -> tuple[Endpoint, ...]:
+        return ()
 
 
 def reason(found: Explanation, about: str) -> tuple[str, str]:

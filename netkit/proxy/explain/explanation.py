@@ -25,6 +25,7 @@ from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.steps import Packet, Step, Subject
 from netkit.proxy.explain.target import Called, Target
 from netkit.proxy.explain.unhandled import unhandled_address, unhandled_service
+from netkit.proxy.explain.userspace_path import PROXY, userspace_path
 from netkit.proxy.flows import Destination
 from netkit.proxy.listing import Listing, Section
 from netkit.proxy.services import ServicePort, TrafficPolicy
@@ -33,10 +34,11 @@ from netkit.proxy.state import ProxyState
 
 
 class Outcome(StrEnum):
-    """What the caller sees of it. IGNORED: the proxy does nothing about such packets."""
+    """What the caller sees of it. CLOSED: accepted, and closed at once. IGNORED: the proxy does nothing about it."""
 
     DELIVERED = "delivered"
     REFUSED = "refused"
+    CLOSED = "closed"
     DROPPED = "dropped"
     IGNORED = "ignored"
 
@@ -47,7 +49,12 @@ _OUTCOMES = {
     Verdict.DROP: Outcome.DROPPED,
 }
 
-_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path, ProxyMode.IPVS: ipvs_path}
+_READERS = {
+    ProxyMode.IPTABLES: iptables_path,
+    ProxyMode.NFTABLES: nftables_path,
+    ProxyMode.IPVS: ipvs_path,
+    ProxyMode.USERSPACE: userspace_path,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ def explain(matter: Matter) -> Explanation:
         return _ignored(matter, because)
     merged = matter.state.endpoints(port.name)
     choice = choose(port, merged, matter.standpoint.node)
-    found = fate(port, choice, matter.called.destination, matter.source, matter.standpoint)
+    found = fate(port, merged, choice, matter.called.destination, matter.source, matter.standpoint)
     if no_rule := unruled(found, matter.called.destination, matter.address, matter.source, matter.standpoint):
         return _ignored(matter, no_rule)
     case = Case(port, merged, choice, matter.called.destination, matter.source, matter.standpoint, found)
@@ -138,7 +145,7 @@ def explain(matter: Matter) -> Explanation:
     missing = sum(not step.standing for step in steps)
     return _explanation(
         matter,
-        _OUTCOMES[found.flow.verdict],
+        _outcome(found),
         _summary(found, given) + _lack(missing, matter.standpoint.node.name),
         rewritten=found.flow.masqueraded,
         reasons=given,
@@ -198,11 +205,12 @@ def _packet(matter: Matter, port: ServicePort) -> Packet:
         interface=interface,
         from_node=standpoint.is_local_address(source.address),
         for_node=owned or standpoint.is_local_address(address),
+        bridged=standpoint.is_pod_here(source),
     )
 
 
 def _stands(step: Step, standing: Listing | None) -> bool:
-    if standing is None:
+    if standing is None or step.section.startswith(PROXY):
         return True
     section = standing.get(step.section)
     return section is not None and (not step.entry or step.entry in section.entries)
@@ -237,7 +245,11 @@ def _summary(found: Fate, given: Sequence[Reason]) -> str:
         where = f"to one of {count} endpoints" if count > 1 else f"to {flow.endpoints[0].target}"
         return f"delivered {where}, source {'rewritten' if flow.masqueraded else 'kept'}"
     because = next(reason.because for reason in given if reason.about == "verdict")
-    return f"{_OUTCOMES[flow.verdict]}: {because}"
+    return f"{_outcome(found)}: {because}"
+
+
+def _outcome(found: Fate) -> Outcome:
+    return Outcome.CLOSED if found.closed else _OUTCOMES[found.flow.verdict]
 
 
 def _lack(missing: int, node: str) -> str:
