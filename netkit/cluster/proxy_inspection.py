@@ -111,7 +111,7 @@ async def _explain(profile: str, alone: Alone | None, question: Question) -> Ans
             if not wanted:
                 continue
             standpoint = _standpoint(inspected, family)
-            source = _source(found, question, origin, pod, standpoint)
+            source = _source(found, inspected, question, origin, pod, standpoint)
             state, standing = objects.state(family), await backend.standing()
             for target in wanted:
                 address = called(target, question.to, origin, family)
@@ -187,7 +187,12 @@ def _standpoint(inspected: Inspected, family: Family) -> Standpoint:
 
 
 def _source(
-    found: Inspection, question: Question, origin: Origin, pod: Source | None, standpoint: Standpoint
+    found: Inspection,
+    inspected: Inspected,
+    question: Question,
+    origin: Origin,
+    pod: Source | None,
+    standpoint: Standpoint,
 ) -> Source:
     """Who calls, with an address of the family."""
     node, family = standpoint.node.name, standpoint.family
@@ -195,10 +200,11 @@ def _source(
         name = pod.name if pod is not None else node if origin is Origin.NODE else ""
         return Source(origin, _address(question.source), name, pod.node if pod is not None else node)
     if pod is not None:
-        return pod
+        return replace(pod, interface=_interface_to(inspected, pod.address))
     match origin:
         case Origin.POD:
-            return Source(origin, _pod_address(standpoint), node=node)
+            address = _pod_address(standpoint)
+            return Source(origin, address, node=node, interface=_interface_to(inspected, address))
         case Origin.NODE:
             if standpoint.primary is None:
                 raise NotExplainable(f"node {node} has no {family} address")
@@ -206,6 +212,16 @@ def _source(
         case Origin.OUTSIDE:
             name, address = found.outside(family)
             return Source(origin, address, name)
+
+
+def _interface_to(inspected: Inspected, address: Address) -> str:
+    """The interface that leads to a pod's address, by which the pod's packets come in too; empty if none is known."""
+    ns = inspected.site.ns
+    routes = [route for route in rtnl_read.routes(ns) if address in route.target and route.index]
+    if not routes:
+        return ""
+    best = max(routes, key=lambda route: route.target.prefixlen)
+    return next((name for name, link in rtnl_read.links(ns).items() if link.index == best.index), "")
 
 
 def _pod_address(standpoint: Standpoint) -> Address:
