@@ -15,13 +15,16 @@ from controlplane.resources import catalog
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.proxy_access import Alone, Inspected, Inspection, Objects, inspection
 from netkit.kernel import rtnl_read
+from netkit.kernel.conntrack import Conntrack, Entry
 from netkit.proxy.addresses import Address, Family, networks_of, parse_address
 from netkit.proxy.choice import NodeView
+from netkit.proxy.conntrack import UDP
 from netkit.proxy.explain.errors import NotExplainable
 from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import Target, To, called, find, node_addresses
 from netkit.proxy.listing import Difference, Listing, Section, differences
+from netkit.proxy.services import Protocol
 
 _LOOKS = 4
 _PAUSE_SECONDS = 0.3
@@ -113,18 +116,29 @@ async def _explain(profile: str, alone: Alone | None, question: Question) -> Ans
             standpoint = _standpoint(inspected, family)
             source = _source(found, inspected, question, origin, pod, standpoint)
             state, standing = objects.state(family), await backend.standing()
+            entries = _udp_entries(inspected, family) if any(map(_is_udp, wanted)) else ()
             for target in wanted:
                 address = called(target, question.to, origin, family)
                 sections = await backend.serving(state, target.name)
                 matter = Matter(
-                    target, address, source, standpoint, state, objects.slices, sections, standing
-                )
+                    target, address, source, standpoint, state, objects.slices, sections, standing,
+                    entries if _is_udp(target) else (),
+                )  # fmt: skip
                 explanations.append(explain(matter))
         if not explanations:
             raise NotExplainable(
                 f"the proxy of {inspected.node} works for {', '.join(inspected.families)} only"
             )
         return Answer(all(item.delivered for item in explanations), tuple(explanations))
+
+
+def _is_udp(target: Target) -> bool:
+    return target.name.protocol is Protocol.UDP
+
+
+def _udp_entries(inspected: Inspected, family: Family) -> Sequence[Entry]:
+    """The UDP flows that the node's connection tracking remembers. Blocks shortly."""
+    return Conntrack(inspected.site.ns).dump(family.version, UDP)
 
 
 async def _origin(found: Inspection, question: Question) -> tuple[Origin, Source | None]:

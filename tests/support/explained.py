@@ -10,6 +10,7 @@ from typing import Any, cast
 from support.ipvs import World
 from support.proxy import FakeNodeKernel, feed
 
+from netkit.kernel.conntrack import Entry
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.kernel.nft.fake import FakeNftTable
 from netkit.proxy.addresses import Family
@@ -45,11 +46,12 @@ def explained(
     nodes: Sequence[Object] = (),
     addresses: Sequence[str] = (str(ADDRESS), "fd00::2"),
     lacking: Sequence[str] = (),
+    entries: Sequence[Entry] = (),
     **settings: Any,
 ) -> Explanation:
     """What is said about the first port that `asks` names, on the node `here` (192.168.0.2, pods in 10.244/16).
 
-    Of `lacking` sections the kernel has nothing.
+    Of `lacking` sections the kernel has nothing; `entries` are what its connection tracking has.
     """
     settings = {"cluster_cidr": "10.244.0.0/16,fd00:244::/64", **settings}
     standpoint = Standpoint(
@@ -66,7 +68,15 @@ def explained(
     sections = asyncio.run(serving(standpoint, state, target.name))
     standing = listing(section for section in sections if section.name not in lacking)
     matter = Matter(
-        target, called(target, to, origin, family), caller, standpoint, state, slices, sections, standing
+        target,
+        called(target, to, origin, family),
+        caller,
+        standpoint,
+        state,
+        slices,
+        sections,
+        standing,
+        entries,
     )
     return explain(matter)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from controlplane.errors import Object
+from netkit.kernel.conntrack import Entry
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.choice import Choice, Verdict, choose
 from netkit.proxy.endpoints import Endpoint
@@ -24,6 +25,7 @@ from netkit.proxy.explain.reasons import Case, Reason, reasons
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.steps import Packet, Step, Subject
 from netkit.proxy.explain.target import Called, Target
+from netkit.proxy.explain.tracked import TrackedFlow, tracked_flows
 from netkit.proxy.explain.unhandled import unhandled_address, unhandled_service
 from netkit.proxy.explain.userspace_path import PROXY, userspace_path
 from netkit.proxy.flows import Destination
@@ -64,7 +66,8 @@ class Explanation:
     `summary` is the verdict in one line. `source_rewritten`: the endpoint sees the node's address instead of the
     caller's (a hairpin connection is rewritten whatever it says, see `reasons`). `steps` are the rules the packet
     meets in order, `other_rules` those that serve the port besides. `missing` counts the steps that the kernel lacks:
-    with some of them missing nobody can tell, and the connection does not count as delivered.
+    with some of them missing nobody can tell, and the connection does not count as delivered. `tracked` are UDP flows
+    that never meet the rules again.
     """
 
     outcome: Outcome
@@ -87,6 +90,7 @@ class Explanation:
     steps: tuple[Step, ...] = ()
     other_rules: tuple[Section, ...] = ()
     missing: int = 0
+    tracked: tuple[TrackedFlow, ...] = ()
 
     @property
     def delivered(self) -> bool:
@@ -99,7 +103,7 @@ class Matter:
 
     `state` has collected Services and slices as the proxy sees them; `slices` are those of the Service, whoever's
     they are. `sections` is what the mode says serves the port (`Backend.serving`), `standing` what the kernel has
-    (None: nobody looked).
+    (None: nobody looked), `entries` the node's UDP entries of connection tracking, for a UDP port.
     """
 
     target: Target
@@ -110,6 +114,7 @@ class Matter:
     slices: Sequence[Object]
     sections: Sequence[Section] = ()
     standing: Listing | None = None
+    entries: Sequence[Entry] = ()
 
     @property
     def address(self) -> Address:
@@ -153,6 +158,7 @@ def explain(matter: Matter) -> Explanation:
         steps=steps,
         other_rules=_others(matter.sections, steps),
         missing=missing,
+        tracked=tracked_flows(matter.entries, matter.state, port.name) if matter.entries else (),
     )
 
 
@@ -286,6 +292,7 @@ def _explanation(
     steps: tuple[Step, ...] = (),
     other_rules: tuple[Section, ...] = (),
     missing: int = 0,
+    tracked: tuple[TrackedFlow, ...] = (),
 ) -> Explanation:
     name, standpoint = matter.target.name, matter.standpoint
     address = matter.called.address
@@ -312,4 +319,5 @@ def _explanation(
         steps=steps,
         other_rules=other_rules,
         missing=missing,
+        tracked=tracked,
     )
