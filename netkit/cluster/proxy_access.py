@@ -25,6 +25,7 @@ from netkit import VERSION
 from netkit.cluster.access import admin_client
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.profile import ClusterFacts, Profile
+from netkit.cluster.proxy_choice import ProxyFiles
 from netkit.kernel.netns import HOST, Namespace, open_namespace, socket_in
 from netkit.proxy.addresses import Address, Family, parse_address
 from netkit.proxy.agent import node_facts, service_cidrs
@@ -191,10 +192,8 @@ class Inspection:
             configuration = _running_configuration(ns)
         if configuration is not None:
             settings = proxy_settings(with_defaults(configuration), facts.addresses)
-        elif self._facts is not None:
-            machine = self._facts.machine(node)
-            address = machine.address if machine is not None else ""
-            settings = ProxySettings(cluster_cidr=self._facts.pod_subnet, node_address=address)
+        elif self._facts is not None and self._profile is not None:
+            settings = _last_known(self._profile, self._facts, node)
         elif alone is not None and alone.mode is not None:
             settings = ProxySettings()
         else:
@@ -222,6 +221,18 @@ async def inspection(profile: str, alone: Alone | None) -> AsyncIterator[Inspect
         yield found
     finally:
         await client.close()
+
+
+def _last_known(profile: Profile, facts: ClusterFacts, node: str) -> ProxySettings:
+    """What a node's proxy went by when it last said something, as far as the cluster's files tell."""
+    machine = facts.machine(node)
+    settings = ProxySettings(
+        cluster_cidr=facts.pod_subnet, node_address=machine.address if machine is not None else ""
+    )
+    outcome = ProxyFiles(profile.node(node)).outcome()
+    if outcome is None:
+        return settings
+    return replace(settings, mode=outcome.mode, nftables_layout=outcome.layout)
 
 
 def _read(path: Path) -> KubeProxyConfiguration:

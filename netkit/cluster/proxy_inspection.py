@@ -15,13 +15,16 @@ from controlplane.resources import catalog
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.proxy_access import Alone, Inspected, Inspection, Objects, inspection
 from netkit.kernel import rtnl_read
+from netkit.kernel.conntrack import Conntrack, Entry
 from netkit.proxy.addresses import Address, Family, networks_of, parse_address
 from netkit.proxy.choice import NodeView
+from netkit.proxy.conntrack import UDP
 from netkit.proxy.explain.errors import NotExplainable
 from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import Target, To, called, find, node_addresses
 from netkit.proxy.listing import Difference, Listing, Section, differences
+from netkit.proxy.services import Protocol
 
 _LOOKS = 4
 _PAUSE_SECONDS = 0.3
@@ -111,20 +114,31 @@ async def _explain(profile: str, alone: Alone | None, question: Question) -> Ans
             if not wanted:
                 continue
             standpoint = _standpoint(inspected, family)
-            source = _source(found, question, origin, pod, standpoint)
+            source = _source(found, inspected, question, origin, pod, standpoint)
             state, standing = objects.state(family), await backend.standing()
+            entries = _udp_entries(inspected, family) if any(map(_is_udp, wanted)) else ()
             for target in wanted:
                 address = called(target, question.to, origin, family)
                 sections = await backend.serving(state, target.name)
                 matter = Matter(
-                    target, address, source, standpoint, state, objects.slices, sections, standing
-                )
+                    target, address, source, standpoint, state, objects.slices, sections, standing,
+                    entries if _is_udp(target) else (),
+                )  # fmt: skip
                 explanations.append(explain(matter))
         if not explanations:
             raise NotExplainable(
                 f"the proxy of {inspected.node} works for {', '.join(inspected.families)} only"
             )
         return Answer(all(item.delivered for item in explanations), tuple(explanations))
+
+
+def _is_udp(target: Target) -> bool:
+    return target.name.protocol is Protocol.UDP
+
+
+def _udp_entries(inspected: Inspected, family: Family) -> Sequence[Entry]:
+    """The UDP flows that the node's connection tracking remembers. Blocks shortly."""
+    return Conntrack(inspected.site.ns).dump(family.version, UDP)
 
 
 async def _origin(found: Inspection, question: Question) -> tuple[Origin, Source | None]:
@@ -187,7 +201,12 @@ def _standpoint(inspected: Inspected, family: Family) -> Standpoint:
 
 
 def _source(
-    found: Inspection, question: Question, origin: Origin, pod: Source | None, standpoint: Standpoint
+    found: Inspection,
+    inspected: Inspected,
+    question: Question,
+    origin: Origin,
+    pod: Source | None,
+    standpoint: Standpoint,
 ) -> Source:
     """Who calls, with an address of the family."""
     node, family = standpoint.node.name, standpoint.family
@@ -195,10 +214,11 @@ def _source(
         name = pod.name if pod is not None else node if origin is Origin.NODE else ""
         return Source(origin, _address(question.source), name, pod.node if pod is not None else node)
     if pod is not None:
-        return pod
+        return replace(pod, interface=_interface_to(inspected, pod.address))
     match origin:
         case Origin.POD:
-            return Source(origin, _pod_address(standpoint), node=node)
+            address = _pod_address(standpoint)
+            return Source(origin, address, node=node, interface=_interface_to(inspected, address))
         case Origin.NODE:
             if standpoint.primary is None:
                 raise NotExplainable(f"node {node} has no {family} address")
@@ -206,6 +226,16 @@ def _source(
         case Origin.OUTSIDE:
             name, address = found.outside(family)
             return Source(origin, address, name)
+
+
+def _interface_to(inspected: Inspected, address: Address) -> str:
+    """The interface that leads to a pod's address, by which the pod's packets come in too; empty if none is known."""
+    ns = inspected.site.ns
+    routes = [route for route in rtnl_read.routes(ns) if address in route.target and route.index]
+    if not routes:
+        return ""
+    best = max(routes, key=lambda route: route.target.prefixlen)
+    return next((name for name, link in rtnl_read.links(ns).items() if link.index == best.index), "")
 
 
 def _pod_address(standpoint: Standpoint) -> Address:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 from support.ipvs import World
 from support.proxy import FakeNodeKernel, feed
 
+from netkit.kernel.conntrack import Entry
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.kernel.nft.fake import FakeNftTable
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.choice import NodeView
+from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import To, called, find
 from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.listing import Section, listing
 from netkit.proxy.nftables.backend import NftablesBackend
+from netkit.proxy.services import ServicePortName
 from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
+from netkit.proxy.userspace.backend import UserspaceBackend
 
 Object = dict[str, Any]
 
@@ -42,11 +46,12 @@ def explained(
     nodes: Sequence[Object] = (),
     addresses: Sequence[str] = (str(ADDRESS), "fd00::2"),
     lacking: Sequence[str] = (),
+    entries: Sequence[Entry] = (),
     **settings: Any,
 ) -> Explanation:
     """What is said about the first port that `asks` names, on the node `here` (192.168.0.2, pods in 10.244/16).
 
-    Of `lacking` sections the kernel has nothing.
+    Of `lacking` sections the kernel has nothing; `entries` are what its connection tracking has.
     """
     settings = {"cluster_cidr": "10.244.0.0/16,fd00:244::/64", **settings}
     standpoint = Standpoint(
@@ -63,7 +68,15 @@ def explained(
     sections = asyncio.run(serving(standpoint, state, target.name))
     standing = listing(section for section in sections if section.name not in lacking)
     matter = Matter(
-        target, called(target, to, origin, family), caller, standpoint, state, slices, sections, standing
+        target,
+        called(target, to, origin, family),
+        caller,
+        standpoint,
+        state,
+        slices,
+        sections,
+        standing,
+        entries,
     )
     return explain(matter)
 
@@ -83,9 +96,28 @@ async def serving(standpoint: Standpoint, state: ProxyState, name: Any) -> Seque
         world.backend.configure(facts)
         return await world.backend.serving(state, name)
     iptables: Any = FakeIPTables(version=standpoint.family.version)
+    if standpoint.mode is ProxyMode.USERSPACE:
+        backend = UserspaceBackend(
+            NODE, standpoint.settings, iptables, FakeNodeKernel(), cast(Any, NoProxies())
+        )
+        backend.configure(facts)
+        return await backend.serving(state, name)
     backend = IPTablesBackend(NODE, standpoint.settings, iptables, FakeNodeKernel())
     backend.configure(facts)
     return await backend.serving(state, name)
+
+
+class NoProxies:
+    """The proxies of the userspace mode as another process sees them: there are none."""
+
+    def port_of(self, name: ServicePortName) -> int:
+        return 40000
+
+    def node_port_held(self, name: ServicePortName) -> bool:
+        return True
+
+    def endpoints_of(self, name: ServicePortName) -> tuple[Endpoint, ...]:
+        return ()
 
 
 def reason(found: Explanation, about: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ class Standing(StrEnum):
     ELIGIBLE = "eligible"
     NOT_READY = "not ready"
     TERMINATED = "terminating, no longer serving"
-    DRAINING = "terminating while others are ready"
+    DRAINING = "terminating"
     ELSEWHERE = "not on this node"
     OTHER_NODE = "hinted for another node"
     OTHER_ZONE = "hinted for another zone"
@@ -180,6 +180,8 @@ def _judged(candidates: Candidates, endpoint: Endpoint) -> tuple[Standing, str]:
     if endpoint.draining:
         others = [other for other in candidates.ready if not candidates.local or other.node == node.name]
         scope = f" on {node.name}" if candidates.local else ""
+        if not others:
+            return Standing.DRAINING, "it shuts down, and the mode uses ready endpoints only"
         ready = "1 endpoint is" if len(others) == 1 else f"{len(others)} endpoints are"
         return Standing.DRAINING, f"it shuts down, and {ready} ready{scope}"
     if candidates.topology is Topology.NODE:

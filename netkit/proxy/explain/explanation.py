@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from controlplane.errors import Object
+from netkit.kernel.conntrack import Entry
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.choice import Choice, Verdict, choose
 from netkit.proxy.endpoints import Endpoint
@@ -24,7 +25,9 @@ from netkit.proxy.explain.reasons import Case, Reason, reasons
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.steps import Packet, Step, Subject
 from netkit.proxy.explain.target import Called, Target
+from netkit.proxy.explain.tracked import TrackedFlow, tracked_flows
 from netkit.proxy.explain.unhandled import unhandled_address, unhandled_service
+from netkit.proxy.explain.userspace_path import PROXY, userspace_path
 from netkit.proxy.flows import Destination
 from netkit.proxy.listing import Listing, Section
 from netkit.proxy.services import ServicePort, TrafficPolicy
@@ -33,10 +36,11 @@ from netkit.proxy.state import ProxyState
 
 
 class Outcome(StrEnum):
-    """What the caller sees of it. IGNORED: the proxy does nothing about such packets."""
+    """What the caller sees of it. CLOSED: accepted, and closed at once. IGNORED: the proxy does nothing about it."""
 
     DELIVERED = "delivered"
     REFUSED = "refused"
+    CLOSED = "closed"
     DROPPED = "dropped"
     IGNORED = "ignored"
 
@@ -47,7 +51,12 @@ _OUTCOMES = {
     Verdict.DROP: Outcome.DROPPED,
 }
 
-_READERS = {ProxyMode.IPTABLES: iptables_path, ProxyMode.NFTABLES: nftables_path, ProxyMode.IPVS: ipvs_path}
+_READERS = {
+    ProxyMode.IPTABLES: iptables_path,
+    ProxyMode.NFTABLES: nftables_path,
+    ProxyMode.IPVS: ipvs_path,
+    ProxyMode.USERSPACE: userspace_path,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,8 @@ class Explanation:
     `summary` is the verdict in one line. `source_rewritten`: the endpoint sees the node's address instead of the
     caller's (a hairpin connection is rewritten whatever it says, see `reasons`). `steps` are the rules the packet
     meets in order, `other_rules` those that serve the port besides. `missing` counts the steps that the kernel lacks:
-    with some of them missing nobody can tell, and the connection does not count as delivered.
+    with some of them missing nobody can tell, and the connection does not count as delivered. `tracked` are UDP flows
+    that never meet the rules again.
     """
 
     outcome: Outcome
@@ -80,6 +90,7 @@ class Explanation:
     steps: tuple[Step, ...] = ()
     other_rules: tuple[Section, ...] = ()
     missing: int = 0
+    tracked: tuple[TrackedFlow, ...] = ()
 
     @property
     def delivered(self) -> bool:
@@ -92,7 +103,7 @@ class Matter:
 
     `state` has collected Services and slices as the proxy sees them; `slices` are those of the Service, whoever's
     they are. `sections` is what the mode says serves the port (`Backend.serving`), `standing` what the kernel has
-    (None: nobody looked).
+    (None: nobody looked), `entries` the node's UDP entries of connection tracking, for a UDP port.
     """
 
     target: Target
@@ -103,6 +114,7 @@ class Matter:
     slices: Sequence[Object]
     sections: Sequence[Section] = ()
     standing: Listing | None = None
+    entries: Sequence[Entry] = ()
 
     @property
     def address(self) -> Address:
@@ -126,7 +138,7 @@ def explain(matter: Matter) -> Explanation:
         return _ignored(matter, because)
     merged = matter.state.endpoints(port.name)
     choice = choose(port, merged, matter.standpoint.node)
-    found = fate(port, choice, matter.called.destination, matter.source, matter.standpoint)
+    found = fate(port, merged, choice, matter.called.destination, matter.source, matter.standpoint)
     if no_rule := unruled(found, matter.called.destination, matter.address, matter.source, matter.standpoint):
         return _ignored(matter, no_rule)
     case = Case(port, merged, choice, matter.called.destination, matter.source, matter.standpoint, found)
@@ -138,7 +150,7 @@ def explain(matter: Matter) -> Explanation:
     missing = sum(not step.standing for step in steps)
     return _explanation(
         matter,
-        _OUTCOMES[found.flow.verdict],
+        _outcome(found),
         _summary(found, given) + _lack(missing, matter.standpoint.node.name),
         rewritten=found.flow.masqueraded,
         reasons=given,
@@ -146,6 +158,7 @@ def explain(matter: Matter) -> Explanation:
         steps=steps,
         other_rules=_others(matter.sections, steps),
         missing=missing,
+        tracked=tracked_flows(matter.entries, matter.state, port.name) if matter.entries else (),
     )
 
 
@@ -198,11 +211,12 @@ def _packet(matter: Matter, port: ServicePort) -> Packet:
         interface=interface,
         from_node=standpoint.is_local_address(source.address),
         for_node=owned or standpoint.is_local_address(address),
+        bridged=standpoint.is_pod_here(source),
     )
 
 
 def _stands(step: Step, standing: Listing | None) -> bool:
-    if standing is None:
+    if standing is None or step.section.startswith(PROXY):
         return True
     section = standing.get(step.section)
     return section is not None and (not step.entry or step.entry in section.entries)
@@ -237,7 +251,11 @@ def _summary(found: Fate, given: Sequence[Reason]) -> str:
         where = f"to one of {count} endpoints" if count > 1 else f"to {flow.endpoints[0].target}"
         return f"delivered {where}, source {'rewritten' if flow.masqueraded else 'kept'}"
     because = next(reason.because for reason in given if reason.about == "verdict")
-    return f"{_OUTCOMES[flow.verdict]}: {because}"
+    return f"{_outcome(found)}: {because}"
+
+
+def _outcome(found: Fate) -> Outcome:
+    return Outcome.CLOSED if found.closed else _OUTCOMES[found.flow.verdict]
 
 
 def _lack(missing: int, node: str) -> str:
@@ -274,6 +292,7 @@ def _explanation(
     steps: tuple[Step, ...] = (),
     other_rules: tuple[Section, ...] = (),
     missing: int = 0,
+    tracked: tuple[TrackedFlow, ...] = (),
 ) -> Explanation:
     name, standpoint = matter.target.name, matter.standpoint
     address = matter.called.address
@@ -300,4 +319,5 @@ def _explanation(
         steps=steps,
         other_rules=other_rules,
         missing=missing,
+        tracked=tracked,
     )

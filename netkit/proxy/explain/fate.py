@@ -6,6 +6,7 @@ one list for all callers; nftables tests source ranges before it asks for endpoi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netkit.proxy.addresses import Address
@@ -13,7 +14,7 @@ from netkit.proxy.choice import Choice, Verdict
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.flows import Caller, Destination, Flow, admitted, answer
-from netkit.proxy.services import ServicePort, TrafficPolicy
+from netkit.proxy.services import Protocol, ServicePort, TrafficPolicy
 from netkit.proxy.settings import ProxyMode
 
 
@@ -22,21 +23,29 @@ class Fate:
     """A flow and how it came to it.
 
     `policy` is the traffic policy of the list that was taken, `short_circuit` that Local was asked for, but callers
-    inside the cluster are spared it. `unlisted`: the source ranges decided. `deviation` says what the mode does
-    otherwise than iptables here, or is empty.
+    inside the cluster are spared it. `unlisted`: the source ranges decided. `closed`: refused by a process that has
+    accepted the connection before. `deviation` says what the mode does otherwise than iptables here, or is empty.
     """
 
     flow: Flow
     policy: TrafficPolicy
     short_circuit: bool = False
     unlisted: bool = False
+    closed: bool = False
     deviation: str = ""
 
 
 def fate(
-    port: ServicePort, choice: Choice, destination: Destination, source: Source, standpoint: Standpoint
+    port: ServicePort,
+    merged: Sequence[Endpoint],
+    choice: Choice,
+    destination: Destination,
+    source: Source,
+    standpoint: Standpoint,
 ) -> Fate:
-    """The fate of a connection of `source` to `port` by way of `destination`."""
+    """The fate of a connection of `source` to `port` by way of `destination`; `choice` is made of `merged`."""
+    if standpoint.mode is ProxyMode.USERSPACE:
+        return _userspace(port, merged)
     if standpoint.mode is ProxyMode.IPVS:
         return _ipvs(port, choice, destination, source, standpoint)
     caller = standpoint.caller(source)
@@ -71,6 +80,17 @@ def unruled(
         f"it has no endpoint, and iptables refuses calls to external addresses on the way in or through, not those "
         f"of the node itself: the packet leaves {standpoint.node.name} for whoever has {address}"
     )
+
+
+def _userspace(port: ServicePort, merged: Sequence[Endpoint]) -> Fate:
+    """The proxy process takes every connection and calls a ready endpoint itself, whoever called what."""
+    ready = tuple(endpoint for endpoint in merged if endpoint.ready)
+    deviation = "knows no traffic policies, hints, source ranges or draining endpoints: all ready endpoints take turns"
+    if ready:
+        return Fate(Flow(Verdict.FORWARD, ready, True), TrafficPolicy.CLUSTER, deviation=deviation)
+    if port.protocol is Protocol.UDP:
+        return Fate(Flow(Verdict.DROP), TrafficPolicy.CLUSTER, deviation=deviation)
+    return Fate(Flow(Verdict.REJECT), TrafficPolicy.CLUSTER, closed=True, deviation=deviation)
 
 
 def _ipvs(

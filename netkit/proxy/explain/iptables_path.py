@@ -14,6 +14,7 @@ MARK_CHAIN = "KUBE-MARK-MASQ"
 
 _ACTIONS = {
     "DNAT": Action.TRANSLATE,
+    "REDIRECT": Action.TRANSLATE,
     "MASQUERADE": Action.MASQUERADE,
     "REJECT": Action.REFUSE,
     "DROP": Action.DROP,

@@ -136,6 +136,8 @@ def _holds(condition: Condition, flowing: Flowing) -> Match:
         case "-i":
             prefix = value.endswith("+")
             return _sure(packet.interface.startswith(value[:-1]) if prefix else packet.interface == value)
+        case "--physdev-is-in":
+            return _sure(packet.bridged)
         case "--src-type":
             return _sure(packet.from_node)
         case "--dst-type":

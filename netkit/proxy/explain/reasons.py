@@ -54,13 +54,8 @@ class Case:
 
 def reasons(case: Case) -> Iterator[Reason]:
     """All that had a say, in the order in which it is asked."""
-    yield _caller(case)
-    if case.port.source_ranges:
-        yield _source_ranges(case)
-    if not case.fate.unlisted:
-        yield _policy(case)
-        if case.fate.policy is TrafficPolicy.CLUSTER:
-            yield _hints(case)
+    if case.standpoint.mode is not ProxyMode.USERSPACE:
+        yield from _choosing(case)
     yield _verdict(case)
     if case.fate.flow.verdict is Verdict.FORWARD:
         if case.port.affinity_seconds is not None:
@@ -71,6 +66,17 @@ def reasons(case: Case) -> Iterator[Reason]:
         yield _answers(case)
     if case.fate.deviation:
         yield Reason("mode", case.standpoint.mode, case.fate.deviation)
+
+
+def _choosing(case: Case) -> Iterator[Reason]:
+    """What decides over the list of endpoints."""
+    yield _caller(case)
+    if case.port.source_ranges:
+        yield _source_ranges(case)
+    if not case.fate.unlisted:
+        yield _policy(case)
+        if case.fate.policy is TrafficPolicy.CLUSTER:
+            yield _hints(case)
 
 
 def _caller(case: Case) -> Reason:
@@ -132,6 +138,8 @@ def _hints(case: Case) -> Reason:
 def _verdict(case: Case) -> Reason:
     fate, choice = case.fate, case.choice
     match fate.flow.verdict:
+        case _ if case.standpoint.mode is ProxyMode.USERSPACE and fate.flow.verdict is not Verdict.FORWARD:
+            return _no_turn(case)
         case Verdict.REJECT:
             if choice.has_any:
                 return Reason("verdict", "refused", f"no endpoint is on {case.node}")
@@ -152,6 +160,16 @@ def _verdict(case: Case) -> Reason:
             return Reason("verdict", "dropped", because)
         case Verdict.FORWARD:
             return Reason("verdict", "delivered", _delivered(case))
+
+
+def _no_turn(case: Case) -> Reason:
+    """Nobody is ready, and the packets have come to the proxy process all the same."""
+    if case.fate.closed:
+        because = "no endpoint is ready: the proxy process accepts the connection, finds nobody to call, and closes it"
+        return Reason("verdict", "closed", because)
+    return Reason(
+        "verdict", "dropped", "no endpoint is ready: the proxy process takes the datagram and drops it"
+    )
 
 
 def _delivered(case: Case) -> str:

@@ -96,8 +96,15 @@ class Standpoint:
         """
         if source.origin is Origin.NODE or source.interface:
             return source.interface
-        here = source.origin is Origin.POD and source.node in ("", self.node.name)
-        return self.detector.name if here and isinstance(self.detector, InterfaceDetector) else "eth0"
+        return (
+            self.detector.name
+            if self.is_pod_here(source) and isinstance(self.detector, InterfaceDetector)
+            else "eth0"
+        )
+
+    def is_pod_here(self, source: Source) -> bool:
+        """Whether a pod of this node calls; without a node's name, one does."""
+        return source.origin is Origin.POD and source.node in ("", self.node.name)
 
     def node_port_ranges(self) -> Sequence[Network]:
         return self.settings.node_port_ranges(self.family)
@@ -106,6 +113,8 @@ class Standpoint:
         """Why a local address of the node does not take NodePorts; empty when it does."""
         if not self.is_local_address(address):
             return f"{address} is not an address of {self.node.name}"
+        if self.mode is ProxyMode.USERSPACE:
+            return ""
         if address.is_loopback and (why := self._no_loopback()):
             return why
         ranges = self.node_port_ranges()

@@ -46,7 +46,7 @@ class Packet:
     """The first packet of the connection, as it comes to the node.
 
     `interface` is empty for packets the node sends itself. `for_node` says that the destination is an address of
-    the node; `from_node` that the source is one.
+    the node; `from_node` that the source is one; `bridged` that it comes from a port of a bridge, as pods' do.
     """
 
     source: Address
@@ -56,6 +56,7 @@ class Packet:
     interface: str = "eth0"
     from_node: bool = False
     for_node: bool = False
+    bridged: bool = False
 
     @property
     def sent_here(self) -> bool:

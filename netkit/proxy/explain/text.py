@@ -12,6 +12,7 @@ from netkit.proxy.explain.endpoints import EndpointFate
 from netkit.proxy.explain.explanation import Explanation, Outcome
 from netkit.proxy.explain.reasons import Reason
 from netkit.proxy.explain.steps import Step
+from netkit.proxy.explain.tracked import TrackedFlow
 
 Paint = Callable[[str, str], str]
 """Lays an ink (`good`, `bad`, `dim`, `bold`) on a text."""
@@ -38,6 +39,11 @@ def lines(found: Explanation, paint: Paint = plain, *, everything: bool = False)
         yield ""
         yield f"Endpoints ({used} of {len(found.endpoints)} eligible):"
         yield from _endpoints(found.endpoints, paint, everything)
+    if found.tracked:
+        stale = sum(flow.stale for flow in found.tracked)
+        yield ""
+        yield f"UDP flows that are remembered and meet no rule again ({len(found.tracked)}, {stale} of them stale):"
+        yield from _tracked(found.tracked, paint, everything)
     if found.outcome is not Outcome.IGNORED:
         yield ""
         yield "Why:"
@@ -120,6 +126,15 @@ def _endpoints(endpoints: Sequence[EndpointFate], paint: Paint, everything: bool
         yield line if used else paint("dim", line)
     if len(endpoints) > limit:
         yield paint("dim", f"  ... {len(endpoints) - limit} more: --all shows them")
+
+
+def _tracked(flows: Sequence[TrackedFlow], paint: Paint, everything: bool) -> Iterator[str]:
+    limit = len(flows) if everything else _SHOWN_ENDPOINTS
+    for flow in flows[:limit]:
+        line = f"  {flow.client} called {flow.called}, {flow.answering} answers: {flow.because}"
+        yield paint("bad", f"{line}; the proxy removes it") if flow.stale else line
+    if len(flows) > limit:
+        yield paint("dim", f"  ... {len(flows) - limit} more: --all shows them")
 
 
 def _standing(item: EndpointFate) -> str:

@@ -10,7 +10,8 @@ from netkit.proxy.addresses import Address, Family
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import Called
 from netkit.proxy.flows import Destination
-from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, ServicePort
+from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, Protocol, ServicePort
+from netkit.proxy.settings import ProxyMode
 
 
 def unhandled_service(service: Object, family: Family) -> str:
@@ -44,6 +45,9 @@ def unhandled_address(
 
     `ports` are all ports of the cluster: two Services may claim the same external address.
     """
+    beyond = _beyond_userspace(port, called, address, source, standpoint)
+    if standpoint.mode is ProxyMode.USERSPACE and beyond:
+        return beyond
     match called.destination:
         case Destination.NODE_PORT if address.is_loopback and source.origin is not Origin.NODE:
             return f"{address} is the caller's own loopback: its packets never come to {standpoint.node.name}"
@@ -58,4 +62,19 @@ def unhandled_address(
             continue
         if address in (*other.external_ips, *other.load_balancer_ips):
             return f"Service {other.name} is older and has {address}:{port.port} too"
+    return ""
+
+
+def _beyond_userspace(
+    port: ServicePort, called: Called, address: Address, source: Source, standpoint: Standpoint
+) -> str:
+    """What the userspace mode does not take, other modes do."""
+    if port.protocol is Protocol.SCTP:
+        return "the userspace mode does not proxy SCTP"
+    if called.destination is not Destination.EXTERNAL_IP or standpoint.is_local_address(address):
+        return ""
+    if source.origin is Origin.NODE:
+        return "the userspace mode lets the node's own packets to external IPs go where they want"
+    if standpoint.is_pod_here(source):
+        return "the userspace mode lets packets of pods, which come from a bridge, to external IPs go where they want"
     return ""

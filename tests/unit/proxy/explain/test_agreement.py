@@ -16,7 +16,7 @@ from netkit.proxy.explain.target import To
 from netkit.proxy.settings import ProxyMode
 
 HERE, THERE = endpoint("10.244.0.5", "here"), endpoint("10.244.1.6", "there")
-MODES = [ProxyMode.IPTABLES, ProxyMode.NFTABLES, ProxyMode.IPVS]
+MODES = list(ProxyMode)
 BALANCED = {
     "type": "LoadBalancer",
     "ports": [{"name": "p80", "port": 80, "nodePort": 30080}],
@@ -62,10 +62,11 @@ def agree(found: Explanation) -> None:
     match found.outcome:
         case Outcome.DELIVERED:
             assert translated == {item.target for item in found.endpoints if item.eligible}
-            assert bool(by[Action.MASQUERADE]) is found.source_rewritten
+            # In userspace mode the process calls the endpoint itself, and so with another source.
+            assert bool(by[Action.MASQUERADE]) is (found.source_rewritten and found.mode != "userspace")
             assert not by[Action.DROP]
             assert not by[Action.REFUSE]
-        case Outcome.REFUSED:
+        case Outcome.REFUSED | Outcome.CLOSED:
             assert not translated
             assert by[Action.REFUSE]
         case Outcome.DROPPED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from rows.reader import read_table
 from rows.varieties import Variety
 from support.proxy import feed
 
-from netkit.proxy.addresses import host_port
+from netkit.proxy.addresses import Family, host_port
 from netkit.proxy.agent import node_facts, service_cidrs
 from netkit.proxy.choice import NodeView
 from netkit.proxy.explain.errors import NotExplainable
@@ -18,7 +19,7 @@ from netkit.proxy.explain.explanation import Explanation, Matter, explain
 from netkit.proxy.explain.explanation import Outcome as Explained
 from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
 from netkit.proxy.explain.target import find
-from netkit.proxy.settings import ProxyMode
+from netkit.proxy.settings import ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
 
 TABLE = read_table(Path(__file__).parents[3] / "rows" / "table.yaml")
@@ -70,9 +71,7 @@ def difference(found: Explanation, expected: Expectation) -> str:
 def explanation(row: Row, number: int, mode: ProxyMode) -> Explanation:
     cluster, called = TABLE.clusters[row.cluster], row.targets[number]
     services, nodes = cluster.of_kind("Service"), list(cluster.nodes.values())
-    state = ProxyState(row.family)
-    feed(state, *services, *cluster.of_kind("EndpointSlice"))
-    state.collect()
+    state = state_of(row.cluster, row.family)
     targets = [
         target
         for target in find(host_port(called.address, called.port), "default", services, nodes)
@@ -90,9 +89,23 @@ def explanation(row: Row, number: int, mode: ProxyMode) -> Explanation:
     )
 
 
+@functools.cache
+def state_of(name: str, family: Family) -> ProxyState:
+    cluster = TABLE.clusters[name]
+    state = ProxyState(family)
+    feed(state, *cluster.of_kind("Service"), *cluster.of_kind("EndpointSlice"))
+    state.collect()
+    return state
+
+
+@functools.cache
+def settings_of(text: str, mode: ProxyMode, cluster: str, node: str) -> ProxySettings:
+    return Variety("", mode).settings(text, TABLE.clusters[cluster], node)
+
+
 def standpoint_of(row: Row, mode: ProxyMode) -> Standpoint:
     facts = node_facts(TABLE.clusters[row.cluster].nodes[row.node])
-    settings = Variety("", mode).settings(row.settings, TABLE.clusters[row.cluster], row.node)
+    settings = settings_of(row.settings, mode, row.cluster, row.node)
     view = NodeView(row.node, facts.zone, settings.node_addresses([str(item) for item in facts.addresses]))
     plan = NODES[row.node]
     ranges = service_cidrs(TABLE.clusters[row.cluster].of_kind("ServiceCIDR"))

@@ -163,7 +163,12 @@ def test_addresses_that_the_proxy_leaves_alone(asks: str, spec: Any, settings: A
         }
     ]
     found = explained(
-        service(**BALANCED, **spec), slice_of("ns1/svc1", "10.244.0.5"), asks=asks, nodes=nodes, **settings
+        service(**BALANCED, **spec),
+        slice_of("ns1/svc1", "10.244.0.5"),
+        asks=asks,
+        nodes=nodes,
+        origin="node",
+        **settings,
     )
     assert found.summary == f"ns1/svc1:p80: not handled by the proxy: {because}"
 

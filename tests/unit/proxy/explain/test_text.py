@@ -85,7 +85,7 @@ def test_json_has_the_same_fields_for_every_answer() -> None:
         (
             "outcome", "summary", "service", "port", "protocol", "family", "node", "mode", "origin", "source",
             "source_name", "destination", "address", "number", "source_rewritten", "reasons", "endpoints", "steps",
-            "other_rules", "missing",
+            "other_rules", "missing", "tracked",
         )
     }  # fmt: skip
     assert [answer["outcome"] for answer in plain] == ["delivered", "refused", "ignored"]
