@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.nft import wire
@@ -14,6 +14,8 @@ from netkit.kernel.nft.driver import Witness
 from netkit.kernel.nft.expressions import Code, Dynset, Lookup, Verdict, decode
 from netkit.kernel.nft.objects import Contents
 from netkit.kernel.nft.replay import Replay
+
+_decoded = lru_cache(maxsize=4096)(decode)
 
 
 class FakeNftTable:
@@ -39,7 +41,7 @@ class FakeNftTable:
         if self.refuse:
             code, self.refuse = self.refuse, 0
             raise KernelError("nft transaction", "fake", code)
-        replay = Replay(copy.deepcopy(self.contents))
+        replay = Replay(self.contents.copy() if self.contents is not None else None)
         replay.apply(messages)
         if replay.contents is not None:
             check(replay.contents)
@@ -48,7 +50,7 @@ class FakeNftTable:
 
     def read(self, *, all_elements: bool = False) -> Contents | None:
         """A copy of everything."""
-        return copy.deepcopy(self.contents)
+        return self.contents.copy() if self.contents is not None else None
 
     def has(self, chains: Iterable[str]) -> bool:
         return self.contents is not None and all(chain in self.contents.chains for chain in chains)
@@ -72,7 +74,7 @@ def check(contents: Contents) -> None:
     """Refuse rules and elements that lead to nothing, as the kernel does: EBUSY for what was deleted too early."""
     for name, rules in contents.rules.items():
         for rule in rules:
-            for item in decode(rule.expressions):
+            for item in _decoded(rule.expressions):
                 if isinstance(item, Lookup | Dynset) and item.set_name not in contents.sets:
                     raise KernelError(f"rule of {name} uses set {item.set_name}", errno=errno.EBUSY)
                 _check_verdict(contents, item, name)

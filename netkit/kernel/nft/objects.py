@@ -136,6 +136,16 @@ class Contents:
     sets: dict[str, SetSpec] = field(default_factory=dict)
     elements: dict[str, list[Element]] = field(default_factory=dict)
 
+    def copy(self) -> Contents:
+        """The same contents, to be changed apart from these."""
+        return Contents(
+            self.comment,
+            dict(self.chains),
+            {name: list(rules) for name, rules in self.rules.items()},
+            dict(self.sets),
+            {name: list(elements) for name, elements in self.elements.items()},
+        )
+
 
 class TableWriter:
     """Messages about one table of one family (`wire.NFPROTO_IPV4` or `NFPROTO_IPV6`)."""

@@ -73,6 +73,7 @@ class NftablesBackend:
         self._kernel = kernel
         self._facts = NodeFacts(addresses=settings.node_addresses(()))
         self._book: RuleBook | None = None
+        self._known_layout: Layout | None = None
         self._busy = threading.Lock()
 
     def configure(self, facts: NodeFacts) -> bool:
@@ -222,9 +223,12 @@ class NftablesBackend:
             node_port_ips=self._node_port_ips(),
             service_ranges=networks_of(self.family, self._facts.service_cidrs),
         )
-        if self._settings.nftables_layout is NftablesLayout.COMPACT:
-            return CompactLayout(self.family, settings)
-        return KubeProxyLayout(self.family, settings)
+        known = self._known_layout
+        if known is not None and known.settings == settings:
+            return known
+        kind = CompactLayout if self._settings.nftables_layout is NftablesLayout.COMPACT else KubeProxyLayout
+        self._known_layout = kind(self.family, settings)
+        return self._known_layout
 
     def _node_port_ips(self) -> tuple[Address, ...] | None:
         """Where node ports answer: on the node's primary address, if nothing else is configured."""

@@ -62,9 +62,15 @@ class KubeProxyLayout:
         self.settings = settings
         self.writer = TableWriter(self.pieces.number, names.TABLE)
         self._templates = _Templates(self.writer, self.pieces, settings)
+        self._frame: Frame | None = None
 
     def frame(self) -> Frame:
         """See `layout.Layout`."""
+        if self._frame is None:
+            self._frame = self._new_frame()
+        return self._frame
+
+    def _new_frame(self) -> Frame:
         frame = FrameBuilder(self.writer, self.settings, self.pieces)
         frame.base_chains()
         frame.masquerading(*self._masquerade_first())
