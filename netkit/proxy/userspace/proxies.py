@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol as Interface
-from weakref import WeakKeyDictionary
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.limits import allow_open_files
@@ -188,19 +187,22 @@ class NodeProxies:
             held.sock.close()
 
 
-_PerLoop = dict[tuple[int, Family], NodeProxies]
-_ALL: WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = WeakKeyDictionary()
+_Key = tuple[int, Family]
+_ALL: dict[asyncio.AbstractEventLoop, dict[_Key, NodeProxies]] = {}
 """The proxies at work in each loop, by the inode of their namespace and by family."""
 
 
 def proxies_at(ns: Namespace, family: Family) -> NodeProxies:
     """The proxies of one family in a namespace, as far as the running loop has them: always the same ones."""
-    key = (ns.inode, family)
-    found = _here().get(key)
-    if found is None:
-        found = _here()[key] = NodeProxies(ns, family)
-    return found
+    here, key = _here(), (ns.inode, family)
+    if key not in here:
+        here[key] = NodeProxies(ns, family)
+    return here[key]
 
 
-def _here() -> _PerLoop:
+def _here() -> dict[_Key, NodeProxies]:
+    """The running loop's. What a loop that is closed has left open is closed."""
+    for loop in [loop for loop in _ALL if loop.is_closed()]:
+        for proxies in _ALL.pop(loop).values():
+            proxies.close_others(())
     return _ALL.setdefault(asyncio.get_running_loop(), {})

@@ -77,7 +77,7 @@ class TCPProxy:
         """Accept no more connections. Those that are open go on. Safe to repeat."""
         if self._listener.fileno() < 0:
             return
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
 

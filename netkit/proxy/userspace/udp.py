@@ -98,7 +98,7 @@ class UDPProxy:
             return
         for client in list(self._clients.values()):
             self._forget(client)
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
 
@@ -193,7 +193,8 @@ class UDPProxy:
         assert self._loop is not None
         if client.timer is not None:
             client.timer.cancel()
-        self._loop.remove_reader(client.sock.fileno())
+        if not self._loop.is_closed():
+            self._loop.remove_reader(client.sock.fileno())
         client.sock.close()
 
     def _called(self, ancillary: list[tuple[int, int, bytes]]) -> bytes:

@@ -383,6 +383,25 @@ async def test_next_backend_of_the_process_takes_proxies_over_and_another_mode_e
                 assert await node.call("outside", NODE1, NODE_PORT) == Reply("b1", NODE1)
 
 
+def test_ports_of_a_loop_that_is_gone_are_free_for_the_next(node: Node) -> None:
+    state = state_of(
+        service(cluster_ip=CLUSTER_IP, **EVERY), service("ns1/dns", "172.30.0.42", **UDP_SERVICE)
+    )
+
+    async def once() -> bool:
+        return (await node.backend().sync(state, None)).wrote
+
+    async def then() -> bool:
+        backend = node.backend()
+        wrote = (await backend.sync(state, None)).wrote
+        await backend.cleanup()
+        await backend.stop()
+        return wrote
+
+    assert asyncio.run(once())
+    assert not asyncio.run(then())
+
+
 async def test_flushed_and_foreign_rules_are_noticed_and_mended(node: Node) -> None:
     async with node.serving(service(cluster_ip=CLUSTER_IP), pods("b1")) as (backend, state):
         assert await backend.intact()
