@@ -31,8 +31,7 @@ class NodeFacts:
 @dataclass(frozen=True, slots=True)
 class SyncReport:
     """What a sync did. `rules_written` and `rules_total` count rules by table, `cleanup_failed` says that what is no
-    longer needed could not be removed yet, `no_local_endpoints` counts service ports that a Local policy silences here
-    though they have endpoints elsewhere (by `internal` and `external`; empty if the mode does not count them).
+    longer needed could not be removed yet.
     """
 
     wrote: bool
@@ -40,7 +39,6 @@ class SyncReport:
     rules_written: Mapping[str, int] = field(default_factory=dict)
     rules_total: Mapping[str, int] = field(default_factory=dict)
     cleanup_failed: bool = False
-    no_local_endpoints: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,20 +69,12 @@ class Choice:
         return Verdict.DROP if self.has_any else Verdict.REJECT
 
 
-def lacks_local(port: ServicePort, choice: Choice) -> tuple[bool, bool]:
-    """Whether a Local policy silences internal and external traffic here, though endpoints are elsewhere.
-
-    This is what kube-proxy counts as `no_local_endpoints`.
-    """
-    if not choice.has_any or choice.local:
-        return False, False
-    return port.internal_local, port.external_policy is TrafficPolicy.LOCAL
-
-
 def choose(port: ServicePort, endpoints: Sequence[Endpoint], node: NodeView) -> Choice:
     """Sort out the endpoints of `port` as seen from `node`."""
-    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
-    draining = tuple(endpoint for endpoint in endpoints if endpoint.draining)
+    ready = tuple([endpoint for endpoint in endpoints if endpoint.ready])
+    draining: tuple[Endpoint, ...] = ()
+    if len(ready) < len(endpoints):
+        draining = tuple([endpoint for endpoint in endpoints if endpoint.draining])
     topology = Topology.CLUSTER
     cluster: tuple[Endpoint, ...] = ()
     if port.uses_cluster_list:

@@ -44,14 +44,10 @@ class Changes:
 
 
 class ProxyState:
-    """State of one family. Objects go in by `upsert_*` and `delete_*`; nothing moves until `collect`.
+    """State of one family. Objects go in by `upsert_*` and `delete_*`; nothing moves until `collect`."""
 
-    Triggers from before `started` (Unix seconds) waited for this process, not for rules; they are not reported.
-    """
-
-    def __init__(self, family: Family, started: float = 0.0) -> None:
+    def __init__(self, family: Family) -> None:
         self.family = family
-        self._started = started
         self._services: dict[ServiceKey, tuple[ServicePort, ...]] = {}
         self._slices: dict[tuple[str, str], SliceEndpoints] = {}
         self._slices_of: dict[ServiceKey, dict[str, SliceEndpoints]] = {}
@@ -123,12 +119,9 @@ class ProxyState:
         if not text:
             return
         try:
-            moment = parse_time(text).timestamp()
+            self._triggered.setdefault(service, []).append(parse_time(text).timestamp())
         except ValueError as error:
             log.info("%s: annotation %s: %s", namespaced_name(slice_), LAST_CHANGE_ANNOTATION, error)
-            return
-        if moment > self._started:
-            self._triggered.setdefault(service, []).append(moment)
 
     # what comes out
 

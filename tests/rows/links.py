@@ -82,10 +82,14 @@ def neighbour(owner: Address, mac: str, index: int) -> Message:
     """A permanent neighbour."""
     body = struct.pack("=BxxxiHBB", _family(owner), index, _PERMANENT, 0, 0)
     body += _attribute(1, owner.packed) + _attribute(2, bytes.fromhex(mac.replace(":", "")))
-    return Message(_NEWNEIGH, _CREATE | _REPLACE, body, f"ip neighbour replace {owner} lladdr {mac} dev {index}")
+    return Message(
+        _NEWNEIGH, _CREATE | _REPLACE, body, f"ip neighbour replace {owner} lladdr {mac} dev {index}"
+    )
 
 
-def _route(target: Network | Address, index: int, scope: int, kind: int, flags: int = 0, table: int = MAIN) -> tuple[bytes, str]:
+def _route(
+    target: Network | Address, index: int, scope: int, kind: int, flags: int = 0, table: int = MAIN
+) -> tuple[bytes, str]:
     packed, length = _target(target)
     family = socket.AF_INET if _version(target) == 4 else socket.AF_INET6
     body = struct.pack("=BBBBBBBBI", family, length, 0, 0, table, 4, scope, kind, flags)

@@ -144,7 +144,9 @@ def _allocate(
 
 def node_named(node_name: str, index: int, manifest: Object | None = None) -> Object:
     """A Node with addresses and pod ranges: those of its manifest, or those that the network gives to number `index`."""
-    node = clone(manifest) if manifest else {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name}}
+    node = (
+        clone(manifest) if manifest else {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name}}
+    )
     spec = node.setdefault("spec", {})
     if not spec.get("podCIDRs"):
         ranges = [spec["podCIDR"]] if spec.get("podCIDR") else []
@@ -213,5 +215,3 @@ def _node_of(address: Address, nodes: Mapping[str, Object]) -> str:
         if any(address in network for network in networks_of(family, node["spec"]["podCIDRs"])):
             return node_name
     return list(nodes)[-1]
-
-

@@ -203,11 +203,7 @@ def _plan(where: str, clusters: Iterable[Cluster], rows: Iterable[Row]) -> Plan:
             outside[origin.source] = None
         if origin.source and origin.place is Place.NODE and not origin.source.is_loopback:
             owned.setdefault(origin.machine, {})[origin.source] = None
-        services |= dict.fromkeys(
-            target.address
-            for target in row.targets
-            if not target.address.is_loopback
-        )
+        services |= dict.fromkeys(target.address for target in row.targets if not target.address.is_loopback)
     finished = tuple(
         NodePlan(
             node.name,
@@ -235,14 +231,14 @@ def _add_pod(pods: dict[str, PodPlan], pod: PodPlan, where: str) -> None:
     known = pods.get(pod.name)
     for other in pods.values():
         if other.name != pod.name and (both := set(other.addresses) & set(pod.addresses)):
-            raise TableError(
-                f"{where}: pod {pod.name}: {both.pop()} is also the address of pod {other.name}"
-            )
+            raise TableError(f"{where}: pod {pod.name}: {both.pop()} is also the address of pod {other.name}")
     if known is None:
         pods[pod.name] = pod
         return
     if known.node != pod.node:
-        raise TableError(f"{where}: pod {pod.name}: is on {known.node} in one cluster and on {pod.node} in another")
+        raise TableError(
+            f"{where}: pod {pod.name}: is on {known.node} in one cluster and on {pod.node} in another"
+        )
     addresses = tuple(dict.fromkeys((*known.addresses, *pod.addresses)))
     pods[pod.name] = PodPlan(pod.name, pod.node, addresses, known.listens | pod.listens)
 
@@ -260,5 +256,3 @@ def _service_addresses(service: Object) -> list[Address]:
         except ValueError:
             continue
     return found
-
-

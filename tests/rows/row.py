@@ -242,9 +242,7 @@ def _node_address(row: _Words, place: str, node: str, family: Family) -> Address
     if place == "other-node":
         place = next(other for other in nodes if other != node)
     if place in nodes:
-        return next(
-            address for address in node_addresses(nodes[place]) if address.version == family.version
-        )
+        return next(address for address in node_addresses(nodes[place]) if address.version == family.version)
     return _address(row, "to", place)
 
 
@@ -291,7 +289,9 @@ def _expectation(row: _Words, found: Row, words: Mapping[str, Any]) -> Expectati
         return Expectation(Outcome.ENDPOINTS, endpoints, masqueraded, _STICKY[sticky], skip)
     verdicts = [outcome for outcome in Outcome if outcome is not Outcome.ENDPOINTS]
     if expect not in verdicts:
-        raise row.fault("expect", f"{expect!r} is neither a list of endpoints nor one of {', '.join(verdicts)}")
+        raise row.fault(
+            "expect", f"{expect!r} is neither a list of endpoints nor one of {', '.join(verdicts)}"
+        )
     return Expectation(Outcome(expect), skip=skip)
 
 

@@ -85,7 +85,9 @@ class Proxy:
         except NotImplementedError:
             return ""
         return "\n".join(
-            line for section in sections for line in (section.name, *(f"  {entry}" for entry in section.entries))
+            line
+            for section in sections
+            for line in (section.name, *(f"  {entry}" for entry in section.entries))
         )
 
 
@@ -131,7 +133,9 @@ class Runner:
             for backend in backends:
                 await backend.cleanup()
 
-    async def measure(self, variety: Variety, rows: Sequence[Row], proxy: Proxy | None = None) -> list[Result]:
+    async def measure(
+        self, variety: Variety, rows: Sequence[Row], proxy: Proxy | None = None
+    ) -> list[Result]:
         """Make the connections of rows whose rules stand, and judge."""
         jobs = [job_of(row, row.expected[variety.mode.value], variety) for row in rows]
         await asyncio.to_thread(self.traffic.run, jobs)

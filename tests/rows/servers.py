@@ -24,7 +24,9 @@ Handler = Callable[[int], None]
 class Servers:
     """All pods' sockets. `watch` makes the epoll call a handler, `unwatch` ends that."""
 
-    def __init__(self, world: World, watch: Callable[[int, Handler], None], unwatch: Callable[[int], None]) -> None:
+    def __init__(
+        self, world: World, watch: Callable[[int, Handler], None], unwatch: Callable[[int], None]
+    ) -> None:
         self._world = world
         self._watch = watch
         self._unwatch = unwatch

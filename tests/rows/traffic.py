@@ -113,7 +113,9 @@ class Traffic:
                 if job.enough(job.seen):
                     continue
                 waiting.append(job)
-                room = min(job.window - job.pending, _MOST - self._attempts, job.limit(job.seen) - job.started)
+                room = min(
+                    job.window - job.pending, _MOST - self._attempts, job.limit(job.seen) - job.started
+                )
                 for _ in range(room):
                     self._start(job)
             self.serve(self._next_deadline(bool(waiting)))

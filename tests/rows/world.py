@@ -128,7 +128,9 @@ class World:
             Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("0")
 
     def _build(self) -> None:
-        self._machine("switch", {"net/bridge/bridge-nf-call-iptables": 0, "net/bridge/bridge-nf-call-ip6tables": 0})
+        self._machine(
+            "switch", {"net/bridge/bridge-nf-call-iptables": 0, "net/bridge/bridge-nf-call-ip6tables": 0}
+        )
         self._netlink["switch"].apply(rtnl.bridge("br0"))
         for node in self.plan.nodes:
             self._machine(node.name, _NODE_SETTINGS)

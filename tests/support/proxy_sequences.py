@@ -2,7 +2,7 @@
 
 For the tests of every mode: a `Rig` gives the mode's back end on its fake kernel, `ends_like_a_fresh_start` plays a
 sequence on it. Services, slices and Nodes are drawn from small pools, so that they clash, move, double and lack what
-they need. `NETKIT_SEQUENCES` in the environment says how many sequences are played (300 without).
+they need. `NETKIT_SEQUENCES` in the environment says how many sequences are played (100 without).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from netkit.proxy.settings import ProxySettings
 from netkit.proxy.state import ProxyState
 
 HERE, THERE = "here", "there"
-SEQUENCES = int(os.environ.get("NETKIT_SEQUENCES", "300"))
+SEQUENCES = int(os.environ.get("NETKIT_SEQUENCES", "100"))
 
 sequences_played = settings(
     max_examples=SEQUENCES,

@@ -66,7 +66,7 @@ class IPTablesBackend:
         """See `Backend`: one run of iptables-restore, or none if no rule differs."""
         book = self._book
         self._writes += 1
-        if changes is None or book is None or book.outgrown(state):
+        if changes is None or book is None or book.outgrown(state) or await self._renumbered(book):
             book = await self._book_for_now()
             standing = await asyncio.to_thread(read_standing, await self._iptables.save())
             document = book.full(state, standing)
@@ -85,9 +85,7 @@ class IPTablesBackend:
         ):
             log.info("%s: %s=1, for NodePorts on loopback addresses", self._node_name, ROUTE_LOCALNET)
         written = {} if document is None else document.rules
-        return SyncReport(
-            document is not None, full, written, book.rule_totals, no_local_endpoints=book.no_local_endpoints
-        )
+        return SyncReport(document is not None, full, written, book.rule_totals)
 
     async def intact(self) -> bool:
         """See `Backend`: an empty chain per table is the canary; who flushes rules away takes it along.
@@ -142,6 +140,12 @@ class IPTablesBackend:
         """A book for the settings, the Node and the kernel as they are now; the old one if they are the same."""
         new, old = await asyncio.to_thread(self._new_book), self._book
         return old if old is not None and old.same_as(new) else new
+
+    async def _renumbered(self, book: RuleBook) -> bool:
+        """Whether the node has other addresses for NodePorts than `book` knows; those are not all addresses then."""
+        if not self._settings.node_port_ranges(self.family):
+            return False
+        return not book.same_as(await asyncio.to_thread(self._new_book))
 
     def _new_book(self) -> RuleBook:
         """An empty book for the settings, the Node and the kernel as they are now. Blocks."""

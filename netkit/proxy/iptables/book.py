@@ -74,7 +74,6 @@ class RuleBook:
         self._rendered_from: dict[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...]]] = {}
         self._order: list[tuple[_Rank, ServicePortName]] = []
         self._comments = True
-        self._lacking = [0, 0]
         self._counts = {"filter": 0, "nat": self._dispatch.count("\n")}
         for (table, _), text in self._fixed.items():
             self._counts[table] += text.count("\n")
@@ -83,11 +82,6 @@ class RuleBook:
     def rule_totals(self) -> Mapping[str, int]:
         """How many rules of ours stand in each table, jumps from built-in chains not counted."""
         return dict(self._counts)
-
-    @property
-    def no_local_endpoints(self) -> Mapping[str, int]:
-        """How many service ports a Local policy silences on this node, by the kind of traffic."""
-        return {"internal": self._lacking[0], "external": self._lacking[1]}
 
     def same_as(self, other: RuleBook) -> bool:
         """Whether the other book would write the same rules for every service port."""
@@ -225,8 +219,6 @@ class RuleBook:
                 in_filter, in_nat = rules.count()
                 self._counts["filter"] += sign * in_filter
                 self._counts["nat"] += sign * in_nat
-                for index, lacking in enumerate(rules.lacks_local):
-                    self._lacking[index] += sign * lacking
 
 
 def _comments(state: ProxyState) -> bool:

@@ -36,6 +36,9 @@ _STATES = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNA
 _RECENT_ORDER = ("--set", "--rcheck", "--update", "--remove", "--seconds", "--reap", "--hitcount", "--rttl")
 _WHOLE_MARK = 0xFFFFFFFF
 
+NFACCT = "nfacct --nfacct-name  "
+"""iptables-save prints two spaces there."""
+
 
 @dataclass(slots=True)
 class _Option:
@@ -137,6 +140,8 @@ def _match(part: _Part, family: Family) -> str:
             _map_values(part, "--ctstate", _states)
         case "recent":
             return str(_recent(part, family))
+        case "nfacct":
+            return NFACCT + " ".join(value for option in part.options for value in option.values)
     return str(part)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netkit.proxy.addresses import Address, Family
+from netkit.proxy.iptables.canonical import NFACCT
 from netkit.proxy.iptables.chains import (
     FIREWALL,
     FORWARD,
@@ -77,5 +78,5 @@ def _invalid(settings: IPTablesSettings) -> str:
     """Packets that conntrack calls INVALID would get past the translation back, and reset connections."""
     if settings.tcp_be_liberal:
         return ""
-    counted = f"-m nfacct --nfacct-name {INVALID_DROPPED} " if INVALID_DROPPED in settings.counters else ""
+    counted = f"-m {NFACCT}{INVALID_DROPPED} " if INVALID_DROPPED in settings.counters else ""
     return f"-A {FORWARD} -m conntrack --ctstate INVALID {counted}-j DROP\n"

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from netkit.proxy.addresses import Address, Family
-from netkit.proxy.choice import Choice, NodeView, Verdict, lacks_local
+from netkit.proxy.choice import Choice, NodeView, Verdict
 from netkit.proxy.detector import Detector, SourceDetector
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.flows import node_admitted
+from netkit.proxy.iptables.canonical import NFACCT
 from netkit.proxy.iptables.chains import (
     EXTERNAL_SERVICES,
     MARK_MASQ,
@@ -66,7 +67,7 @@ class PortRules:
     """Text of one service port, block by block; each line ends with a newline.
 
     The first six blocks go into chains that all services share, `own` are the port's own chains in the nat table
-    with what is in them. `lacks_local`: see `choice.lacks_local`.
+    with what is in them.
     """
 
     filter_services: str = ""
@@ -76,7 +77,6 @@ class PortRules:
     nat_services: str = ""
     nat_node_ports: str = ""
     own: Mapping[str, str] = field(default_factory=dict)
-    lacks_local: tuple[bool, bool] = (False, False)
 
     def count(self) -> tuple[int, int]:
         """How many rules there are in filter and in nat."""
@@ -138,7 +138,6 @@ class _PortRendering:
             nat_services=_text(self._captured()),
             nat_node_ports=_text(self._captured_node_port()),
             own=own,
-            lacks_local=lacks_local(port, choice),
         )
 
     # rules in shared chains of the nat table
@@ -162,7 +161,7 @@ class _PortRendering:
         comment = f'-m comment --comment "{self.text}"'
         match = f"-p {self.protocol} {comment} -m {self.protocol} --dport {self.port.node_port}"
         if self.settings.localhost_node_ports and LOCALHOST_ACCEPTED in self.settings.counters:
-            counted = f"-m nfacct --nfacct-name {LOCALHOST_ACCEPTED}"
+            counted = f"-m {NFACCT}{LOCALHOST_ACCEPTED}"
             yield f"-A {NODE_PORTS} -d 127.0.0.0/8 {match} {counted} -j {self.chains.external}"
         yield f"-A {NODE_PORTS} {match} -j {self.chains.external}"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.proxy import endpoint, service, slice_of, state_of
 
-from netkit.kernel import netns, sysctl
+from netkit.kernel import netns, nfacct, sysctl
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables, Variant, chains_in, detect, installed_variants, table_in
 from netkit.kernel.ledger import Ledger
@@ -144,12 +145,75 @@ async def test_detection_follows_what_stands(space: Namespace, tmp_path: Path) -
     assert detect(space) is Variant.LEGACY
 
 
-async def test_a_restarted_proxy_writes_no_different_rules(iptables: IPTables) -> None:
+@pytest.mark.parametrize("chain", ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"])
+@pytest.mark.parametrize("version", [4, 6])
+async def test_the_kubelet_decides_over_more_rules_of_the_other(
+    space: Namespace, tmp_path: Path, chain: str, version: int
+) -> None:
+    """Either family's chain decides for both."""
+    if len(installed_variants()) < 2 or len(installed_variants(6)) < 2:
+        pytest.skip("only one implementation of iptables is installed")
+    for kubelet, other in ((Variant.NFT, Variant.LEGACY), (Variant.LEGACY, Variant.NFT)):
+        hint = IPTables(space, kubelet, version=version, lock_file=tmp_path / "lock")
+        crowd = IPTables(space, other, lock_file=tmp_path / "lock")
+        await hint.restore(f"*mangle\n:{chain} - [0:0]\nCOMMIT\n")
+        await crowd.restore("*nat\n-A POSTROUTING -j RETURN\n-A POSTROUTING -j RETURN\nCOMMIT\n")
+        assert detect(space) is kubelet
+        assert detect(space, 6) is kubelet
+        await hint.restore("*mangle\nCOMMIT\n", noflush=False)
+        await crowd.restore("*nat\nCOMMIT\n", noflush=False)
+
+
+async def test_more_rules_decide(space: Namespace, tmp_path: Path) -> None:
+    if len(installed_variants()) < 2:
+        pytest.skip("only one implementation of iptables is installed")
+    nft, legacy = (
+        IPTables(space, variant, lock_file=tmp_path / "lock") for variant in (Variant.NFT, Variant.LEGACY)
+    )
+    await legacy.restore("*nat\n-A POSTROUTING -j RETURN\nCOMMIT\n")
+    await nft.restore("*nat\n-A POSTROUTING -j RETURN\n-A OUTPUT -j RETURN\nCOMMIT\n")
+    assert detect(space) is Variant.NFT
+    await legacy.restore("*nat\n-A POSTROUTING -j RETURN\n-A OUTPUT -j RETURN\nCOMMIT\n")
+    assert detect(space) is Variant.LEGACY
+
+
+async def test_packet_counters_count_or_are_done_without(space: Namespace, tmp_path: Path) -> None:
+    assert nfacct.packets(space, "neverthere") is None
+    made = nfacct.ensure(space, "kubetest")
+    if made:
+        rule = "-A OUTPUT -p udp -m nfacct --nfacct-name kubetest"
+        await IPTables(space, lock_file=tmp_path / "lock").restore(f"*filter\n{rule}\nCOMMIT\n")
+        with netns.entered(space), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            run(["ip", "link", "set", "lo", "up"], ns=space, check=True)
+            sock.sendto(b"counted", ("127.0.0.1", 9))
+        assert nfacct.packets(space, "kubetest") == 1
+        assert nfacct.ensure(space, "kubetest"), "it is there already"
+        return
+    assert nfacct.packets(space, "kubetest") is None
+
+
+async def test_a_restarted_proxy_writes_nothing(iptables: IPTables) -> None:
     state = state_of(*OBJECTS)
     await IPTablesBackend("node1", SETTINGS, iptables).sync(state, None)
     before = rules_in(await iptables.save())
     assert "KUBE-SVL-XPGD46QRK7WJZT7O" in str(before)
-    await IPTablesBackend("node1", SETTINGS, iptables).sync(state, None)
+    backend = IPTablesBackend("node1", SETTINGS, iptables)
+    report = await backend.sync(state, None)
+    assert (report.wrote, report.full) == (False, True)
+    assert rules_in(await iptables.save()) == before
+    assert report.rules_total["nat"] > 10
+    assert not (await backend.sync(state, state.collect())).wrote
+
+
+async def test_one_changed_rule_is_found_and_mended(iptables: IPTables) -> None:
+    state = state_of(*OBJECTS)
+    backend = IPTablesBackend("node1", SETTINGS, iptables)
+    await backend.sync(state, None)
+    before = rules_in(await iptables.save())
+    await iptables.ensure_rule("nat", "KUBE-MARK-MASQ", ["-j", "RETURN"])
+    assert not await backend.intact()
+    report = await backend.sync(state, None)
+    assert report.rules_written == {"nat": 1}
     assert rules_in(await iptables.save()) == before
 
 

@@ -138,3 +138,28 @@ def test_leading_zeros_are_decimal() -> None:
         parse_address("256.1.1.1")
     with pytest.raises(ValueError, match="prefix length"):
         parse_network("10.0.0.1")
+
+
+def test_ports_of_unknown_protocols_are_nobodys() -> None:
+    ports = [{"name": "a", "port": 80, "protocol": "DCCP"}, {"name": "b", "port": 80}]
+    assert [port.name.port for port in service_ports(service(ports=ports), Family.IPV4)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "local"),
+    [
+        ({"type": "NodePort"}, True),
+        ({"type": "LoadBalancer"}, True),
+        ({"type": "ClusterIP", "externalIPs": ["1.2.3.4"]}, True),
+        ({"type": "ClusterIP"}, False),
+    ],
+)
+def test_the_external_policy_counts_for_kinds_with_external_traffic(spec: dict, local: bool) -> None:
+    port = only(service(externalTrafficPolicy="Local", **spec))
+    assert (port.external_policy is TrafficPolicy.LOCAL) == local
+
+
+def test_ipv4_in_the_clothes_of_ipv6_is_ipv4() -> None:
+    assert str(parse_address("::ffff:10.0.0.1")) == "10.0.0.1"
+    port = only(service(externalIPs=["::ffff:1.2.3.4"]))
+    assert [str(address) for address in port.external_ips] == ["1.2.3.4"]

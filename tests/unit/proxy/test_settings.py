@@ -61,6 +61,26 @@ def test_node_port_addresses(given: tuple[str, ...], four: list[str]) -> None:
     assert [str(network) for network in ranges] == four
 
 
+@pytest.mark.parametrize(
+    ("given", "family", "allowed"),
+    [
+        ((), Family.IPV4, True),
+        ((), Family.IPV6, False),
+        (("192.168.0.0/24",), Family.IPV4, False),
+        (("192.168.0.0/24", "127.0.0.1/32"), Family.IPV4, True),
+        (("127.0.0.0/8",), Family.IPV4, True),
+        (("126.0.0.0/7",), Family.IPV4, True),
+        (("0.0.0.0/0",), Family.IPV4, True),
+        (("fd00::/8",), Family.IPV4, True),
+        (("::1/128",), Family.IPV6, False),
+    ],
+)
+def test_loopback_node_ports(given: tuple[str, ...], family: Family, allowed: bool) -> None:
+    assert ProxySettings(node_port_addresses=given).loopback_node_ports(family) == allowed
+    quiet = ProxySettings(node_port_addresses=given, localhost_node_ports=False)
+    assert not quiet.loopback_node_ports(family)
+
+
 def test_primary_addresses_are_one_per_family() -> None:
     found = ["192.168.0.2", "192.168.0.3", "fd00::2"]
     assert [str(ip) for ip in ProxySettings().node_addresses(found)] == ["192.168.0.2", "fd00::2"]

@@ -126,6 +126,32 @@ def test_trigger_times_are_kept_until_synced_and_bad_ones_ignored() -> None:
     assert state.collect().triggered == ()
 
 
+def test_triggers_that_come_during_a_sync_are_kept_for_the_next() -> None:
+    state = state_of(service())
+    feed(
+        state, slice_of("ns1/svc1", "10.0.0.1", annotations={LAST_CHANGE_ANNOTATION: "2026-01-01T00:00:00Z"})
+    )
+    assert len(state.collect().triggered) == 1
+    feed(
+        state, slice_of("ns1/svc1", "10.0.0.2", annotations={LAST_CHANGE_ANNOTATION: "2026-01-01T00:00:01Z"})
+    )
+    state.mark_synced()
+    assert len(state.collect().triggered) == 1
+
+
+def test_a_deleted_slice_says_nothing_of_when_it_had_to_go() -> None:
+    state = state_of(service())
+    when = {LAST_CHANGE_ANNOTATION: "2026-01-01T00:00:00Z"}
+    feed(
+        state,
+        slice_of("ns1/svc1", "10.0.0.1", annotations=when),
+        slice_of("ns2/b", "10.0.0.2", annotations=when),
+    )
+    state.delete_slice("ns1", "svc1-a")
+    state.delete_slice("ns1", "never-there")
+    assert len(state.collect().triggered) == 1, "that of the other Service"
+
+
 SERVICES = st.builds(
     lambda name, ip, ports, node_port: service(
         f"ns/{name}",

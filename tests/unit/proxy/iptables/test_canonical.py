@@ -54,7 +54,7 @@ WAYS = [
         f"-m recent --rcheck --seconds 60 --reap --name S --mask {MASK} --rsource -j S",
     ),
     ("-m recent --name S --set -j X", f"-m recent --set --name S --mask {MASK} --rsource -j X"),
-    ("-m nfacct --nfacct-name counted -j X", "-m nfacct --nfacct-name counted -j X"),
+    ("-m nfacct --nfacct-name counted -j X", "-m nfacct --nfacct-name  counted -j X"),
 ]
 
 
