@@ -32,8 +32,9 @@ from netkit.proxy.agent import node_facts, service_cidrs
 from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.configuration.apply import proxy_settings
 from netkit.proxy.configuration.decode import decode
-from netkit.proxy.configuration.defaults import METRICS_PORT, with_defaults
+from netkit.proxy.configuration.defaults import METRICS_PORT, for_linux, with_defaults
 from netkit.proxy.configuration.document import API_VERSION, KIND, KubeProxyConfiguration
+from netkit.proxy.configuration.validation import validated
 from netkit.proxy.modes import Site, backends
 from netkit.proxy.services import HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL
 from netkit.proxy.settings import ProxyMode, ProxySettings
@@ -190,19 +191,15 @@ class Inspection:
             configuration: KubeProxyConfiguration | None = _read(alone.config)
         else:
             configuration = _running_configuration(ns)
+        if alone is not None and alone.mode is not None:
+            configuration = replace(configuration or KubeProxyConfiguration(), mode=str(alone.mode))
         if configuration is not None:
-            settings = proxy_settings(with_defaults(configuration), facts.addresses)
-        elif self._facts is not None and self._profile is not None:
-            settings = _last_known(self._profile, self._facts, node)
-        elif alone is not None and alone.mode is not None:
-            settings = ProxySettings()
-        else:
-            raise ClusterError(
-                f"the proxy of {node} does not say how it is configured",
-                f"it answers at 127.0.0.1:{METRICS_PORT}/configz while it runs; else give --mode or --config",
-            )
-        return (
-            replace(settings, mode=alone.mode) if alone is not None and alone.mode is not None else settings
+            return proxy_settings(validated(for_linux(with_defaults(configuration))), facts.addresses)
+        if self._facts is not None and self._profile is not None:
+            return _last_known(self._profile, self._facts, node)
+        raise ClusterError(
+            f"the proxy of {node} does not say how it is configured",
+            f"it answers at 127.0.0.1:{METRICS_PORT}/configz while it runs; else give --mode or --config",
         )
 
 

@@ -89,7 +89,7 @@ async def serving(standpoint: Standpoint, state: ProxyState, name: Any) -> Seque
         table = FakeNftTable(2 if standpoint.family is Family.IPV4 else 10)
         backend = NftablesBackend(NODE, standpoint.family, standpoint.settings, table, FakeNodeKernel())
         backend.configure(facts)
-        return list((await backend.wanted(state)).values())
+        return await backend.serving(state, name)
     if standpoint.mode is ProxyMode.IPVS:
         world = World(standpoint.settings, standpoint.family)
         world.node.make_device()

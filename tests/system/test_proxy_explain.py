@@ -265,3 +265,26 @@ def test_a_rule_that_somebody_deleted(asked: Asked) -> None:
     asked.lab.apply(SERVICE.format(name="another", only="", target=8080, spec="type: ClusterIP"))
     eventually("the chain is written anew", lambda: asked.diff()["same"])
     assert asked.explain("plain", "--from", "pod/shell-node1")["missing"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "layout"), [("nftables", "kube-proxy"), ("nftables", "compact"), ("userspace", "")]
+)
+def test_other_modes(asked: Asked, mode: str, layout: str) -> None:
+    """The same questions on a cluster that has changed its mode; the module's last test, as nobody changes it back."""
+    cluster = asked.cluster
+    cluster.netkit("proxy-mode", mode, *(["--layout", layout] if layout else []), "-p", cluster.name)
+    eventually("the rules are those of the mode", lambda: asked.diff()["same"])
+    for origin, options in (("pod/shell-node1", []), ("outside", ["--node", "node3"]), ("node", [])):
+        found = asked.explain("plain", "--from", origin, *options)
+        assert found["mode"] == (f"{mode} compact" if layout == "compact" else mode)
+        assert all(step["standing"] for step in found["steps"])
+        answers = asked.try_it(found, "hostname", TRIES)
+        assert {code for _, code in answers} == {0}
+        assert {body for body, _ in answers} == eligible(found) == {f"server-{node}" for node in NODES}
+        seen = {body.rpartition(":")[0] for body, _ in asked.try_it(found, "clientip", 6)}
+        assert (found["source"] not in seen) is found["source_rewritten"]
+    empty = asked.explain("empty", "--from", "pod/shell-node1")
+    ((body, code),) = asked.try_it(empty, "hostname", 1)
+    assert (empty["outcome"], body) == ("closed" if mode == "userspace" else "refused", "")
+    assert (code == 7) is (mode != "userspace")

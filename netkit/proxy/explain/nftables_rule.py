@@ -35,7 +35,7 @@ class Choice:
 class Statement:
     """What is done: `jump`, `goto`, `drop`, `reject`, `return`, `accept`, `dnat`, `masquerade`, `mark`, `update`.
 
-    `argument` is a chain, an endpoint, a set, or empty.
+    `argument` is a chain, an endpoint, a set, a look-up of endpoints (`FIELDS map @name`), or empty.
     """
 
     verb: str
@@ -62,12 +62,17 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Flowing:
-    """A packet on its way: what the rules before have done to it."""
+    """A packet on its way: what the rules before have done to it. Once translated it goes to one of `targets`."""
 
     packet: Packet
     sections: Mapping[str, Section]
     marked: Match = Match.NO
-    translated: bool = False
+    targets: tuple[tuple[Address, int], ...] = ()
+
+    @property
+    def goals(self) -> tuple[tuple[Address, int], ...]:
+        """Where it may go: addresses and ports."""
+        return self.targets or ((self.packet.destination, self.packet.port),)
 
     def mark(self, sure: bool) -> Flowing:
         return replace(self, marked=Match.YES if sure else max(self.marked, Match.MAYBE))
@@ -120,6 +125,12 @@ def _parts(body: str) -> Iterator[Comparison | Choice | Statement]:
         at = match.end() + 1
 
 
+def map_of(statement: Statement) -> tuple[tuple[str, ...], str] | None:
+    """The fields and the name of the map that `dnat` takes an endpoint from; None if it names one itself."""
+    fields, found, name = statement.argument.partition(" map @")
+    return (tuple(fields.split(" . ")), name) if found else None
+
+
 def parse_element(text: str) -> Element:
     """An element: `KEY`, `KEY : DATA`, each perhaps with a comment."""
     key, _, data = _COMMENT.sub("", text).partition(" : ")
@@ -131,47 +142,60 @@ def inline(target: str) -> list[Element]:
     return [parse_element(item) for item in target.strip("{} ").split(", ") if item]
 
 
-def holds(test: Comparison, flowing: Flowing) -> Match:
-    """Whether the packet passes a test."""
+def holds(test: Comparison, flowing: Flowing) -> tuple[Match, Element | None]:
+    """Whether the packet passes a test, and the element of a named set that it was found by."""
     field = test.fields[0]
     if field.startswith("meta mark"):
-        zero = re.fullmatch(r"0x0+", test.value) is not None
-        wanted_marked = zero == test.negated
-        return flowing.marked if wanted_marked else Match(Match.YES - flowing.marked)
-    if test.value.startswith("@"):
-        elements = flowing.elements(test.value[1:])
-        if elements is None:
-            return Match.MAYBE
-    else:
-        elements = inline(test.value)
+        wanted_marked = (re.fullmatch(r"0x0+", test.value) is not None) == test.negated
+        return (flowing.marked if wanted_marked else Match(Match.YES - flowing.marked)), None
+    named = test.value.startswith("@")
+    elements = flowing.elements(test.value[1:]) if named else inline(test.value)
+    if elements is None:
+        return Match.MAYBE, None
     found = look_up(test.fields, elements, flowing)
-    if found is None:
-        return Match.YES if test.negated else Match.NO
-    if any(
-        _has(name, part, flowing) is Match.MAYBE for name, part in zip(test.fields, found.key, strict=False)
-    ):
-        return Match.MAYBE
-    return Match.NO if test.negated else Match.YES
+    answer = min((hit for hit, _ in found), default=Match.NO)
+    if answer is Match.NO and any(hit for hit, _ in found):
+        answer = Match.MAYBE
+    if test.negated:
+        return Match(Match.YES - answer), None
+    return answer, next((element for _, element in found if element is not None), None) if named else None
 
 
-def look_up(fields: Sequence[str], elements: Sequence[Element], flowing: Flowing) -> Element | None:
-    """The first element that the packet's fields match."""
-    for element in elements:
-        if all(_has(name, part, flowing) for name, part in zip(fields, element.key, strict=False)):
-            return element
-    return None
+def look_up(
+    fields: Sequence[str], elements: Sequence[Element], flowing: Flowing
+) -> list[tuple[Match, Element | None]]:
+    """For each goal of the packet the first element it matches, and how surely."""
+    return [
+        next(
+            (
+                (hit, element)
+                for element in elements
+                if (hit := _matches(fields, element, flowing.packet, goal, translated=bool(flowing.targets)))
+            ),
+            (Match.NO, None),
+        )
+        for goal in flowing.goals
+    ]
 
 
-def _has(name: str, value: str, flowing: Flowing) -> Match:
-    """Whether one field of the packet has a value."""
-    packet = flowing.packet
+def _matches(
+    fields: Sequence[str], element: Element, packet: Packet, goal: tuple[Address, int], *, translated: bool
+) -> Match:
+    return min(
+        _has(name, part, packet, goal, translated=translated)
+        for name, part in zip(fields, element.key, strict=False)
+    )
+
+
+def _has(name: str, value: str, packet: Packet, goal: tuple[Address, int], *, translated: bool) -> Match:
+    """Whether one field of a packet that goes to `goal` has a value."""
     match name:
         case "ip saddr" | "ip6 saddr":
             return _sure(_within(value, packet.source))
         case "ip daddr" | "ip6 daddr":
-            return _sure(not flowing.translated and _within(value, packet.destination))
+            return _sure(_within(value, goal[0]))
         case "th dport" | "tcp dport" | "udp dport" | "sctp dport":
-            return _sure(not flowing.translated and value == str(packet.port))
+            return _sure(value == str(goal[1]))
         case "meta l4proto":
             return _sure(value == packet.protocol.lower())
         case "iifname":
@@ -181,11 +205,11 @@ def _has(name: str, value: str, flowing: Flowing) -> Match:
         case "fib saddr type":
             return _sure((value == "local") == packet.from_node)
         case "fib daddr type":
-            return _sure((value == "local") == (packet.for_node and not flowing.translated))
+            return _sure((value == "local") == (packet.for_node and not translated))
         case "ct state":
             return _sure("new" in value.split(","))
         case "ct status":
-            return _sure("dnat" in value.split(",") and flowing.translated)
+            return _sure("dnat" in value.split(",") and translated)
         case _:
             return Match.MAYBE
 

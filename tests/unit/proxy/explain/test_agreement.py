@@ -13,10 +13,13 @@ from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.explain.explanation import Explanation, Outcome
 from netkit.proxy.explain.steps import Action
 from netkit.proxy.explain.target import To
-from netkit.proxy.settings import ProxyMode
+from netkit.proxy.settings import NftablesLayout, ProxyMode
 
 HERE, THERE = endpoint("10.244.0.5", "here"), endpoint("10.244.1.6", "there")
-MODES = list(ProxyMode)
+MODES: dict[str, dict[str, Any]] = {
+    **{mode.value: {"mode": mode} for mode in ProxyMode},
+    "compact": {"mode": ProxyMode.NFTABLES, "nftables_layout": NftablesLayout.COMPACT},
+}
 BALANCED = {
     "type": "LoadBalancer",
     "ports": [{"name": "p80", "port": 80, "nodePort": 30080}],
@@ -45,15 +48,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 )
 @pytest.mark.parametrize("to", To)
 @pytest.mark.parametrize("mode", MODES)
-def test_rules_and_model_agree(
-    mode: ProxyMode, to: To, endpoints: list[Any], settings: dict[str, Any]
-) -> None:
+def test_rules_and_model_agree(mode: str, to: To, endpoints: list[Any], settings: dict[str, Any]) -> None:
     policy = "internalTrafficPolicy" if to is To.CLUSTER_IP else "externalTrafficPolicy"
     ranges = [[], ["9.0.0.0/8"]] if to is To.LOAD_BALANCER else [[]]
     for value, origin, listed in itertools.product(["Cluster", "Local"], ["pod", "node", "outside"], ranges):
         spec = {**BALANCED, policy: value, "loadBalancerSourceRanges": listed}
         slices = slice_of("ns1/svc1", *ENDPOINTS[endpoints])
-        agree(explained(service(**spec), slices, to=to, origin=origin, mode=mode, **SETTINGS[settings]))
+        agree(explained(service(**spec), slices, to=to, origin=origin, **MODES[mode], **SETTINGS[settings]))
 
 
 def agree(found: Explanation) -> None:
