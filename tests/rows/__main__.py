@@ -12,8 +12,9 @@ from pathlib import Path
 
 from netkit.kernel import netns_directory
 from rows.errors import TableError
-from rows.format import Expectation, Outcome, Table
+from rows.format import Table
 from rows.reader import read_table
+from rows.report import failure, line
 from rows.runner import Result, Runner
 from rows.traffic import Traffic
 from rows.varieties import Variety, chosen
@@ -46,29 +47,26 @@ def main(arguments: list[str]) -> int:
 async def run(table: Table, varieties: list[Variety], options: argparse.Namespace) -> int:
     rows = [row for row in table.rows if options.only in row.title]
     failures = runs = 0
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        World.built(table.plan, Path(directory)) as world,
-        Traffic(world) as traffic,
-    ):
-        runner = Runner(table, world, traffic)
-        for variety in varieties:
-            missing = variety.missing(world.machines["node1"], world.directory)
-            if missing:
-                print(f"{variety.name}: not here: {missing}")
-                continue
-            started = time.monotonic()
-            results = await runner.run(variety, rows)
-            for result in results:
-                show(result, quiet=options.quiet)
-            failed = sum(result.failed for result in results)
-            skipped = sum(result.judgement is None for result in results)
-            print(
-                f"{variety.name}: {len(results) - failed - skipped} rows hold, {failed} fail, {skipped} skipped,"
-                f" {time.monotonic() - started:.1f} s"
-            )
-            failures += failed
-            runs += 1
+    with tempfile.TemporaryDirectory() as directory, World.built(table.plan, Path(directory)) as world:
+        async with Traffic(world) as traffic:
+            runner = Runner(table, world, traffic)
+            for variety in varieties:
+                missing = variety.missing(world.machines["node1"], world.directory)
+                if missing:
+                    print(f"{variety.name}: not here: {missing}")
+                    continue
+                started = time.monotonic()
+                results = await runner.run(variety, rows)
+                for result in results:
+                    show(result, quiet=options.quiet)
+                failed = sum(result.failed for result in results)
+                skipped = sum(result.judgement is None for result in results)
+                print(
+                    f"{variety.name}: {len(results) - failed - skipped} rows hold, {failed} fail, {skipped} skipped,"
+                    f" {time.monotonic() - started:.1f} s"
+                )
+                failures += failed
+                runs += 1
     if not runs:
         print("tests/run: none of these modes can run on this kernel", file=sys.stderr)
         return 2
@@ -76,31 +74,12 @@ async def run(table: Table, varieties: list[Variety], options: argparse.Namespac
 
 
 def show(result: Result, *, quiet: bool) -> None:
-    """One line; for a failure also what was expected, what was seen, and the rules."""
-    row, judgement = result.row, result.judgement
     if quiet and not result.failed:
         return
-    word = "skip" if judgement is None else "ok  " if judgement.holds else "FAIL"
-    note = f" ({result.expected.skip})" if judgement is None else ""
-    print(f"{word} {result.variety.name:16} {row.title}{note}")
-    if not result.failed or judgement is None:
-        return
-    print(f"       call      {row.protocol} from {row.written['from']} to {', '.join(map(str, row.targets))}")
-    print(f"       expected  {expected_text(result.expected)}")
-    print(f"       seen      {judgement.seen}")
-    if judgement.why:
-        print(f"       so        {judgement.why}")
-    for line in result.rules.splitlines():
-        print(f"       | {line}")
-
-
-def expected_text(expected: Expectation) -> str:
-    if expected.outcome is not Outcome.ENDPOINTS:
-        return expected.outcome
-    text = ", ".join(sorted(expected.endpoints))
-    if expected.masqueraded is not None:
-        text += "; masqueraded" if expected.masqueraded else "; not masqueraded"
-    return text + (f"; sticky ({expected.sticky})" if expected.sticky != "no" else "")
+    print(line(result))
+    if result.failed:
+        for text in failure(result):
+            print(f"       {text}")
 
 
 if __name__ == "__main__":

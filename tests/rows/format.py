@@ -132,11 +132,13 @@ class Cluster:
 class NodePlan:
     """A node that must exist. The first address of a family is its primary one.
 
-    `clients` are the addresses of the pod that is no endpoint (`pod on NODE`). With `bridge` its pods hang on cni0.
+    `gateways` are its addresses on the links of its pods, `clients` those of the pod that is no endpoint (`pod on
+    NODE`). With `bridge` its pods hang on cni0.
     """
 
     name: str
     addresses: tuple[Address, ...]
+    gateways: tuple[Address, ...]
     clients: tuple[Address, ...]
     bridge: bool = False
     owned: tuple[Address, ...] = ()

@@ -13,7 +13,8 @@ from rows.traffic import Seen
 
 _MISSED = 1e-9
 """How probable it may be that a row does not see an endpoint which takes its fair share."""
-_REFUSALS = 6
+REFUSALS = 6
+"""Attempts of a row that expects no endpoint."""
 _STICKY_TRIES = 20
 _LUCK = 0.25
 """How many of a node's own connections may change their port without being masqueraded, because it was in use, or
@@ -41,7 +42,7 @@ def _tries(expected: Expectation, seen: Sequence[Seen], rotates: bool) -> int:
     Of n equal shares one is missed by t attempts with probability (1 - 1/n)^t.
     """
     if expected.outcome is not Outcome.ENDPOINTS:
-        return _REFUSALS
+        return REFUSALS
     if any(item.outcome is not Outcome.ENDPOINTS for item in seen):
         return 0
     if expected.sticky is not Sticky.NO:

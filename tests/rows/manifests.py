@@ -172,10 +172,10 @@ def node_addresses(node: Object) -> tuple[Address, ...]:
     return tuple(address for family in Family for address in addresses_of(family, texts))
 
 
-def client_addresses(node: Object) -> tuple[Address, ...]:
-    """Where the pod of a node lives that is no endpoint: the 200th address of each pod range."""
+def pod_addresses(node: Object, number: int) -> tuple[Address, ...]:
+    """The address of this number in each of a node's pod ranges."""
     ranges = node["spec"]["podCIDRs"]
-    return tuple(network[200] for family in Family for network in networks_of(family, ranges)[:1])
+    return tuple(network[number] for family in Family for network in networks_of(family, ranges)[:1])
 
 
 def pods_of(objects: Iterable[Object], nodes: Mapping[str, Object], where: str) -> dict[str, PodPlan]:

@@ -15,7 +15,7 @@ from netkit.proxy.addresses import parse_address
 from rows import configuration
 from rows.errors import TableError
 from rows.format import Address, Cluster, NodePlan, Place, Plan, PodPlan, Row, Table
-from rows.manifests import client_addresses, completed, flattened, node_addresses, node_named, pods_of
+from rows.manifests import completed, flattened, node_addresses, node_named, pod_addresses, pods_of
 from rows.row import ROW_FIELDS, NodeClient, row_of
 
 _CLUSTER_FIELDS = frozenset({"cluster", "settings", "modes", "bridges", "defaults", "manifests", "rows"})
@@ -182,7 +182,9 @@ def _plan(where: str, clusters: Iterable[Cluster], rows: Iterable[Row]) -> Plan:
     for cluster in clusters:
         for node_name, node in cluster.nodes.items():
             bridge = node_name in cluster.bridges
-            plan = NodePlan(node_name, node_addresses(node), client_addresses(node), bridge)
+            plan = NodePlan(
+                node_name, node_addresses(node), pod_addresses(node, 1), pod_addresses(node, 200), bridge
+            )
             known = nodes.setdefault(node_name, plan)
             if (known.addresses, known.clients) != (plan.addresses, plan.clients):
                 raise TableError(f"{where}: Node {node_name}: has different addresses in two clusters")
@@ -208,6 +210,7 @@ def _plan(where: str, clusters: Iterable[Cluster], rows: Iterable[Row]) -> Plan:
         NodePlan(
             node.name,
             node.addresses,
+            node.gateways,
             node.clients,
             node.bridge,
             tuple(address for address in owned.get(node.name, ()) if address not in node.addresses),

@@ -23,7 +23,7 @@ ROW_FIELDS = (
     "name", "covers", "node", "settings", "from", "service", "to", "port", "protocol", "family", "expect",
     "masqueraded", "sticky", "modes",
 )  # fmt: skip
-_EXPECTATION_FIELDS = ("expect", "masqueraded", "sticky", "skip")
+_EXPECTATION_FIELDS = ("expect", "masqueraded", "sticky", "skip", "instead")
 _STICKY = {False: Sticky.NO, True: Sticky.ALL, "each": Sticky.EACH}
 _KINDS = {
     "clusterIP": Destination.CLUSTER_IP,
@@ -258,7 +258,7 @@ def _expectations(row: _Words, found: Row, modes: Mapping[str, Any]) -> dict[str
     own = row.words.get("modes") or {}
     if not isinstance(own, dict):
         raise row.fault("modes", "must be a mapping")
-    plain = {word: row.words[word] for word in _EXPECTATION_FIELDS if word in row.words}
+    plain = {word: row.words[word] for word in ("expect", "masqueraded", "sticky") if word in row.words}
     expected = {}
     for mode in (*own, *modes):
         if mode not in MODES:
@@ -269,11 +269,11 @@ def _expectations(row: _Words, found: Row, modes: Mapping[str, Any]) -> dict[str
             if not isinstance(words, dict) or not set(words) <= set(_EXPECTATION_FIELDS):
                 raise row.fault(f"modes.{mode}", f"must be a mapping of {', '.join(_EXPECTATION_FIELDS)}")
         # A cluster's word for a mode precedes the row's plain word, the row's word for the mode precedes both.
-        expected[mode] = _expectation(row, found, {**plain, **shared, **mine})
+        expected[mode] = _expectation(row, found, {**plain, **shared, **mine}, mine)
     return expected
 
 
-def _expectation(row: _Words, found: Row, words: Mapping[str, Any]) -> Expectation:
+def _expectation(row: _Words, found: Row, words: Mapping[str, Any], own: Mapping[str, Any]) -> Expectation:
     skip = words.get("skip", "")
     if not isinstance(skip, str):
         raise row.fault("skip", "says why, in words")
@@ -284,6 +284,11 @@ def _expectation(row: _Words, found: Row, words: Mapping[str, Any]) -> Expectati
     if masqueraded not in (None, True, False):
         raise row.fault("masqueraded", f"{masqueraded!r} is neither true nor false")
     expect = words.get("expect")
+    instead = words.get("instead") or {}
+    if not isinstance(instead, dict) or not {*instead, *instead.values()} <= set(Outcome):
+        raise row.fault("instead", f"{instead!r} is not a mapping of verdicts to verdicts")
+    if isinstance(expect, str) and "expect" not in own:
+        expect = instead.get(expect, expect)
     if isinstance(expect, list) and expect:
         endpoints = frozenset(_endpoint(row, found, text) for text in expect)
         return Expectation(Outcome.ENDPOINTS, endpoints, masqueraded, _STICKY[sticky], skip)

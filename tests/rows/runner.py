@@ -5,24 +5,28 @@ Rows that need the same rules, i.e. the same cluster, node and settings, run tog
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from netkit.proxy.addresses import Family
 from netkit.proxy.agent import node_facts, service_cidrs
 from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.services import ServicePortName
 from netkit.proxy.state import ProxyState
+from netkit.proxy.settings import ProxyMode
 from rows.format import Cluster, Expectation, Outcome, Row, Table
-from rows.judge import Judgement, enough, judge
+from rows.judge import REFUSALS, Judgement, enough, judge
 from rows.traffic import Job, Seen, Traffic
 from rows.varieties import Variety
 from rows.world import World
 
-_SILENCE = 0.4
+_SILENCE, _SILENCE_OF_A_PROCESS = 0.4, 2.0
+"""How long nothing must come before a connection counts as dropped: an answer of the kernel takes a millisecond, one of
+a process that has many others to serve may take a while. Seconds.
+"""
 _PATIENCE = 4.0
 
 
@@ -91,6 +95,20 @@ class Proxy:
         )
 
 
+@runtime_checkable
+class Stops(Protocol):
+    """A back end with something to end in this process."""
+
+    async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A back end that keeps sockets open."""
+
+    def close(self) -> None: ...
+
+
 class Runner:
     """Runs rows of a table in a world."""
 
@@ -132,13 +150,17 @@ class Runner:
         finally:
             for backend in backends:
                 await backend.cleanup()
+                if isinstance(backend, Stops):
+                    await backend.stop()
+                if isinstance(backend, Closes):
+                    backend.close()
 
     async def measure(
         self, variety: Variety, rows: Sequence[Row], proxy: Proxy | None = None
     ) -> list[Result]:
         """Make the connections of rows whose rules stand, and judge."""
         jobs = [job_of(row, row.expected[variety.mode.value], variety) for row in rows]
-        await asyncio.to_thread(self.traffic.run, jobs)
+        await self.traffic.run(jobs)
         found = []
         for row, job in zip(rows, jobs, strict=True):
             expected = row.expected[variety.mode.value]
@@ -155,8 +177,10 @@ def job_of(row: Row, expected: Expectation, variety: Variety) -> Job:
     def done(seen: Sequence[Seen]) -> bool:
         return sufficient(seen)
 
-    patience = _SILENCE if expected.outcome is Outcome.DROP else _PATIENCE
-    return Job(row.origin.machine, row.origin.source, row.targets, row.protocol, done, patience)
+    silence = _SILENCE_OF_A_PROCESS if variety.mode is ProxyMode.USERSPACE else _SILENCE
+    patience = silence if expected.outcome is Outcome.DROP else _PATIENCE
+    job = Job(row.origin.machine, row.origin.source, row.targets, row.protocol, done, patience)
+    return job if expected.outcome is Outcome.ENDPOINTS else replace(job, window=REFUSALS)
 
 
 def facts_of(cluster: Cluster, node: str) -> NodeFacts:

@@ -1,4 +1,4 @@
-"""Connections, very many of them, and how each one ended. One thread, one epoll for clients and servers.
+"""Connections, very many of them, and how each one ended. One epoll for clients and servers, inside the running loop.
 
 Over veth links nearly everything happens within the caller's system calls, so one thread that plays both ends is faster
 than two. Every attempt uses a source port that was not used before: the kernel's translation decides on the first
@@ -7,6 +7,8 @@ packet of a flow and would only be asked once otherwise.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import heapq
 import select
@@ -16,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, cycle
+from itertools import chain, cycle, groupby
 
 from netkit.kernel import netns
 from netkit.proxy.addresses import Address
@@ -31,7 +33,8 @@ _ORIGINS_ICMP = (2, 3)
 _PORT_UNREACHABLE = {2: (3, 3), 3: (1, 4)}
 """Type and code of "port unreachable", by the origin that tells ICMP from ICMPv6."""
 _WINDOW = 8
-_MOST = 256
+_MOST = 64
+"""Attempts at a time, of one job and of all. More would keep the loop from its other tasks for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +74,27 @@ class Job:
     seen: list[Seen] = field(default_factory=list)
     pending: int = 0
     started: int = 0
-    limit: Callable[[Sequence[Seen]], int] = lambda seen: 1 << 30
 
 
 class Traffic:
-    """All sockets of a world. Not for two threads at once. Close it, or use it in a `with`."""
+    """All sockets of a world, in the running loop. Use it in an `async with`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._epoll = select.epoll()
+        self._ready = asyncio.Event()
         self._handlers: dict[int, Handler] = {}
         self._ports: dict[tuple[str, int, Protocol], Iterator[int]] = {}
         self._deadlines: list[tuple[float, int, _Attempt]] = []
         self._attempts = 0
         self.servers = Servers(world, self.watch, self.unwatch)
 
-    def __enter__(self) -> Traffic:
+    async def __aenter__(self) -> Traffic:
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready.set)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
+    async def __aexit__(self, *exc: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
         self.servers.close()
         self._epoll.close()
 
@@ -104,9 +106,13 @@ class Traffic:
         del self._handlers[fd]
         self._epoll.unregister(fd)
 
-    def run(self, jobs: Iterable[Job]) -> None:
-        """Do all jobs; those that wait for silence wait together."""
-        waiting = deque(sorted(jobs, key=lambda job: job.patience))
+    async def run(self, jobs: Iterable[Job]) -> None:
+        """Do all jobs. Those that wait for silence come last and wait together, when nothing else keeps anybody busy."""
+        found = sorted(jobs, key=lambda job: job.patience, reverse=True)
+        for _, group in groupby(found, key=lambda job: job.patience):
+            await self._run(deque(group))
+
+    async def _run(self, waiting: deque[Job]) -> None:
         while waiting or self._deadlines:
             for _ in range(len(waiting)):
                 job = waiting.popleft()
@@ -118,20 +124,35 @@ class Traffic:
                 )
                 for _ in range(room):
                     self._start(job)
-            self.serve(self._next_deadline(bool(waiting)))
+            await self.serve(self._next_deadline())
 
-    def serve(self, patience: float) -> None:
-        """Handle what happens next, and attempts whose time is up. Waits for at most `patience` seconds."""
-        for fd, events in self._epoll.poll(max(patience, 0.0), 512):
-            if handler := self._handlers.get(fd):
-                handler(events)
+    async def serve(self, patience: float) -> None:
+        """Handle what happens in the next `patience` seconds; returns after the first events.
+
+        The loop goes on meanwhile: the proxies of the userspace mode live in it.
+        """
+        self._ready.clear()
+        if not self._poll() and patience > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._ready.wait()
+            self._poll()
+        else:
+            await asyncio.sleep(0)
         now = time.monotonic()
         while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= now):
             _, _, attempt = heapq.heappop(self._deadlines)
             if not attempt.done:
                 attempt.end(Seen(attempt.target, Outcome.DROP, attempt.source))
 
-    def _next_deadline(self, busy: bool) -> float:
+    def _poll(self) -> bool:
+        events = self._epoll.poll(0, 512)
+        for fd, event in events:
+            if handler := self._handlers.get(fd):
+                handler(event)
+        return bool(events)
+
+    def _next_deadline(self) -> float:
         while self._deadlines and self._deadlines[0][2].done:
             heapq.heappop(self._deadlines)
         if not self._deadlines:

@@ -57,7 +57,7 @@ VARIETIES: Sequence[Variety] = (
     Variety("iptables-nft", ProxyMode.IPTABLES, Variant.NFT),
     Variety("nftables", ProxyMode.NFTABLES),
     Variety("nftables-compact", ProxyMode.NFTABLES, layout=NftablesLayout.COMPACT),
-    Variety("ipvs", ProxyMode.IPVS, rotates=True),
+    Variety("ipvs", ProxyMode.IPVS, Variant.LEGACY, rotates=True),
     Variety("userspace", ProxyMode.USERSPACE, rotates=True),
 )
 

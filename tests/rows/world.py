@@ -196,6 +196,7 @@ class World:
             index = master or netlink.link_index(f"veth{number}")
             assert index
             netlink.apply(
+                *(links.address(address, index) for address in node.gateways),
                 *(links.route(address, index) for address in pod.addresses),
                 *(links.neighbour(address, peer_mac, index) for address in pod.addresses),
             )
