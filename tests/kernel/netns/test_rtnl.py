@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-from support.kernel import own_host
+from support.kernel import own_host, wait_for
 
 from netkit.kernel import netns, rtnl, rtnl_read
 from netkit.kernel.errors import KernelError
@@ -119,9 +119,13 @@ def test_a_link_without_ipv6_address(tmp_path: Path) -> None:
             rtnl.veth("with", "p1", up=False), rtnl.veth("without", "p2", up=False), rtnl.no_ipv6_addresses("without"),
             *(rtnl.link_up(name) for name in ("p1", "p2", "with", "without")),
         )  # fmt: skip
-        six = {entry.index for entry in rtnl_read.addresses(a) if entry.address.version == 6}
-        assert links.link_index("with") in six
-        assert links.link_index("without") not in six
+
+        def with_ipv6() -> set[int]:
+            return {entry.index for entry in rtnl_read.addresses(a) if entry.address.version == 6}
+
+        # The kernel gives the address when it has noticed the carrier, which takes it a moment.
+        assert wait_for(lambda: links.link_index("with") in with_ipv6())
+        assert links.link_index("without") not in with_ipv6()
     teardown(tmp_path / "l")
 
 
