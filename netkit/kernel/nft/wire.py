@@ -173,20 +173,26 @@ def message(kind: Message, family: int, body: bytes, flags: int = 0) -> bytes:
     )
 
 
-def attributes(data: bytes | memoryview, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """The attributes from `offset` on, as type (without flag bits) and payload."""
-    end = len(data)
+    return iter(_split(data, offset))
+
+
+def _split(data: bytes, offset: int) -> list[tuple[int, bytes]]:
+    unpack, end = _ATTRIBUTE.unpack_from, len(data)
+    found: list[tuple[int, bytes]] = []
     while offset + 4 <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        length, kind = unpack(data, offset)
         if length < 4:
-            return
-        yield kind & _TYPE_MASK, bytes(data[offset + 4 : offset + length])
+            break
+        found.append((kind & _TYPE_MASK, data[offset + 4 : offset + length]))
         offset += (length + 3) & ~3
+    return found
 
 
 def table_of(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes by type; of two of one type the last counts."""
-    return dict(attributes(data, offset))
+    return dict(_split(data, offset))
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:

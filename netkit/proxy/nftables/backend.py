@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from netkit.kernel.errors import KernelError, Unsupported
@@ -110,28 +110,45 @@ class NftablesBackend:
 
     def _full(self, book: RuleBook, state: ProxyState) -> SyncReport:
         contents = self._table.read()
-        with self._table.quiet() if contents is None else nullcontext() as witness:
+        if contents is None:
+            with self._table.quiet() as witness:
+                written = self._load(book.full(state, None))
+            if witness.others:
+                written += self._commit(book.full(state, self._table.read()))
+        else:
             written = self._commit(book.full(state, contents))
-        if witness is not None and witness.others:
-            written += self._commit(book.full(state, self._table.read()))
         self._table.watch()
         return _report(written, book, full=True)
 
     def _partial(self, book: RuleBook, state: ProxyState, changes: Changes) -> SyncReport:
-        many = len(changes.updated) + len(changes.removed) > _BULK_CHANGES
-        with self._table.quiet() if many else nullcontext() as witness:
-            written = self._commit(book.partial(state, changes))
-        if witness is not None and witness.others:
+        if len(changes.updated) + len(changes.removed) <= _BULK_CHANGES:
+            return _report(self._commit(book.partial(state, changes)), book, full=False)
+        with self._table.quiet() as witness:
+            written = self._load(book.partial(state, changes))
+        if witness.others:
             return self._full(book, state)
         return _report(written, book, full=False)
 
     def _commit(self, transactions: Iterable[list[bytes]]) -> list[int]:
         """Commit one after the other; how many rules each of them wrote."""
+        return [self._committed(transaction) for transaction in transactions]
+
+    def _load(self, transactions: Iterable[list[bytes]]) -> list[int]:
+        """The same for many: the next one is rendered while the kernel works at the last."""
         written = []
-        for transaction in transactions:
-            self._table.commit(transaction)
-            written.append(sum(map(_rules, transaction)))
+        with ThreadPoolExecutor(1, f"{self._node_name} nft") as pool:
+            working: Future[int] | None = None
+            for transaction in transactions:
+                if working is not None:
+                    written.append(working.result())
+                working = pool.submit(self._committed, transaction)
+            if working is not None:
+                written.append(working.result())
         return written
+
+    def _committed(self, transaction: list[bytes]) -> int:
+        self._table.commit(transaction)
+        return sum(map(_rules, transaction))
 
     def _delete_expired(self, book: RuleBook) -> None:
         """Delete the chains that were emptied a while ago. It may fail; then they are tried again later."""

@@ -6,7 +6,7 @@ anonymous set of another name, an older kernel that leaves an attribute out) the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from netkit.kernel.nft import wire
@@ -26,12 +26,19 @@ class Standing:
         found = self.contents.rules.get(chain)
         if found is None:
             return False
-        rules, made = _read(block)
+        rules, sets = _outline(block)
         if len(rules) != len(found):
             return False
-        if not made.sets and rules == found:
+        if rules == found and all(map(self._has_set, sets)):
             return True
+        made = _made(block)
         return all(self._same(rule, made, other) for rule, other in zip(rules, found, strict=True))
+
+    def _has_set(self, message: bytes) -> bool:
+        """Whether an anonymous set stands that has the same name and, by its signature, the same elements."""
+        spec = set_of(message)
+        found = self.contents.sets.get(spec.name)
+        return found is not None and bool(spec.signature) and found.signature == spec.signature
 
     def _same(self, rule: Rule, made: Contents, other: Rule) -> bool:
         """Whether a rule means what one means that stands; `made` has the anonymous set of the first."""
@@ -57,22 +64,34 @@ class Standing:
         return {name: spec for name, spec in self.contents.sets.items() if not spec.anonymous}
 
 
-def _read(block: bytes) -> tuple[list[Rule], Contents]:
-    """The rules that a chain's messages make, and their anonymous set."""
+def _outline(block: bytes) -> tuple[list[Rule], list[bytes]]:
+    """The rules that a chain's messages make, and the messages that make its anonymous sets."""
     rules: list[Rule] = []
+    sets: list[bytes] = []
+    for kind, body in _messages(block):
+        if kind == Message.NEWRULE:
+            rules.append(rule_of(body)[1])
+        elif kind == Message.NEWSET:
+            sets.append(body)
+    return rules, sets
+
+
+def _made(block: bytes) -> Contents:
+    """The anonymous sets of a chain's messages, with their elements."""
     made = Contents()
     last = ""
+    for kind, body in _messages(block):
+        if kind == Message.NEWSET:
+            spec = set_of(body)
+            made.sets[spec.name], made.elements[spec.name], last = spec, [], spec.name
+        elif kind == Message.NEWSETELEM:
+            made.elements[last] += elements_of(body)[1]
+    return made
+
+
+def _messages(block: bytes) -> Iterator[tuple[int, bytes]]:
     offset = 0
     while offset < len(block):
         length, kind = wire.HEADER.unpack_from(block, offset)[:2]
-        body = block[offset + HEADER_BYTES : offset + length]
-        match kind & 0xFF:
-            case Message.NEWRULE:
-                rules.append(rule_of(body)[1])
-            case Message.NEWSET:
-                spec = set_of(body)
-                made.sets[spec.name], made.elements[spec.name], last = spec, [], spec.name
-            case Message.NEWSETELEM:
-                made.elements[last] += elements_of(body)[1]
+        yield kind & 0xFF, block[offset + HEADER_BYTES : offset + length]
         offset += (length + 3) & ~3
-    return rules, made

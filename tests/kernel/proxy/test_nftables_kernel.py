@@ -1,4 +1,4 @@
-"""The nftables mode in a real kernel: what nft lists, restarts that write nothing, what others do and how it is mended."""
+"""The nftables mode in a real kernel: what nft lists, restarts that write nothing, what others do and its repair."""
 
 from __future__ import annotations
 
