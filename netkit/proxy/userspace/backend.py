@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
@@ -31,7 +31,7 @@ from netkit.proxy.userspace.book import (
     standing_proxy_ports,
 )
 from netkit.proxy.userspace.proxies import Proxies, proxies_at
-from netkit.proxy.userspace.rules import render_port
+from netkit.proxy.userspace.rules import PortRules, render_port
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,10 @@ _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address
 
 
 class UserspaceBackend:
-    """Proxies and rules of one family. `iptables` is bound to the node's namespace."""
+    """Proxies and rules of one family. `iptables` is bound to the node's namespace.
+
+    With a `node_address` of the family in `settings`, which is what bindAddress says, the proxies listen there only.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class UserspaceBackend:
         self._kernel = kernel or NamespaceKernel(iptables.ns)
         self._given_proxies = proxies
         self._addresses = settings.node_addresses(())
+        self._bound = next(self._of_family(self._addresses), None)
         self._host: Address | None = None
         self._book: RuleBook | None = None
         self._skipped: set[ServicePortName] = set()
@@ -166,7 +170,7 @@ class UserspaceBackend:
                 await asyncio.sleep(0)
             wanted = former.get((port.name.text, port.protocol), 0)
             try:
-                self._proxies.open(port, _ready(state, port.name), wanted)
+                self._proxies.open(port, _ready(state, port.name), wanted, self._bound)
             except KernelError as error:
                 failed.append(error)
         if failed:
@@ -177,15 +181,14 @@ class UserspaceBackend:
         return {
             port.name: placed(
                 port,
-                render_port(
-                    port,
-                    self._proxies.port_of(port.name),
-                    host,
-                    node_port=self._proxies.node_port_held(port.name),
-                ),
+                self._render(port, self._proxies.port_of(port.name), host),
             )
             for port in ports
         }
+
+    def _render(self, port: ServicePort, proxy_port: int, host: Address) -> PortRules:
+        held = self._proxies.node_port_held(port.name)
+        return render_port(port, proxy_port, host, bound=self._bound is not None, node_port=held)
 
     async def _wanted_book(self, state: ProxyState) -> RuleBook:
         former = standing_proxy_ports(await self._read())
@@ -195,8 +198,7 @@ class UserspaceBackend:
             name = port.name
             if self._handled(port):
                 number = self._proxies.port_of(name) or former.get((name.text, name.protocol), 0)
-                held = self._proxies.node_port_held(name)
-                found[name] = placed(port, render_port(port, number, host, node_port=held))
+                found[name] = placed(port, self._render(port, number, host))
         return RuleBook.of(found)
 
     async def _read(self) -> Standing:
@@ -204,19 +206,16 @@ class UserspaceBackend:
 
     async def _host_address(self, *, afresh: bool = False) -> Address:
         """The node's address of this family; if it has said none, the first it has that is no loopback address."""
-        for address in self._addresses:
-            if address.version == self.family.version:
-                return address
+        for address in self._of_family(self._addresses):
+            return address
         if self._host is None or afresh:
-            found = await asyncio.to_thread(self._kernel.addresses)
-            usable = (
-                address
-                for address in found
-                if address.version == self.family.version
-                and not (address.is_loopback or address.is_link_local)
-            )
+            found = self._of_family(await asyncio.to_thread(self._kernel.addresses))
+            usable = (item for item in found if not (item.is_loopback or item.is_link_local))
             self._host = next(usable, _LOOPBACK[self.family])
         return self._host
+
+    def _of_family(self, addresses: Iterable[Address]) -> Iterator[Address]:
+        return (address for address in addresses if address.version == self.family.version)
 
     def _handled(self, port: ServicePort) -> bool:
         """Whether this mode can proxy the port: it never could SCTP. Says so once."""

@@ -21,7 +21,9 @@ _REWRITTEN = 0.25
 """Share of the service ports from which on a change writes whole chains: single rules are searched one by one."""
 
 _TARGET = re.compile(r" -j (\S+)")
-_REDIRECTED = re.compile(r'-p (\S+) -m comment --comment "([^"]+)" .*-j REDIRECT --to-ports (\d+)$')
+_TO_PROXY = re.compile(
+    r'-p (\S+) -m comment --comment "([^"]+)" .*-j (?:REDIRECT --to-ports |DNAT --to-destination \S+:)(\d+)$'
+)
 
 Standing = Mapping[str, tuple[str, ...]]
 """What of ours is in the kernel: the rules of our chains, and of built-in chains (`nat PREROUTING`) our jumps."""
@@ -198,7 +200,7 @@ def standing_proxy_ports(standing: Standing) -> Mapping[tuple[str, Protocol], in
     """The proxy ports that rules in the kernel lead to, by text and protocol of the service port."""
     found: dict[tuple[str, Protocol], int] = {}
     for rule in standing.get(_where(PORTALS_CONTAINER), ()):
-        match = _REDIRECTED.search(rule)
+        match = _TO_PROXY.search(rule)
         if match and match[1].upper() in Protocol.__members__:
             found.setdefault((match[2], Protocol(match[1].upper())), int(match[3]))
     return found

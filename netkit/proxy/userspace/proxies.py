@@ -19,7 +19,7 @@ from typing import Protocol as Interface
 from netkit.kernel.errors import KernelError
 from netkit.kernel.limits import allow_open_files
 from netkit.kernel.netns import Namespace
-from netkit.proxy.addresses import Family
+from netkit.proxy.addresses import Address, Family
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.services import Protocol, ServicePort, ServicePortName
 from netkit.proxy.userspace.listening import held_port, proxy_socket
@@ -39,10 +39,13 @@ class Proxies(Interface):
     def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
         """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone`."""
 
-    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(
+        self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int, address: Address | None
+    ) -> int:
         """Proxy `port` to `endpoints`: the port on which the proxy listens, `wanted` if that is free (0: any).
 
-        A port that is proxied already keeps its proxy, and its connections. Raises KernelError.
+        It listens on `address` of the node (None: on all). A port that is proxied there already keeps its proxy.
+        Raises KernelError.
         """
 
     def port_of(self, name: ServicePortName) -> int:
@@ -77,6 +80,7 @@ class NodeProxies:
         self._ns = ns
         self._family = family
         self._proxies: dict[ServicePortName, TCPProxy | UDPProxy] = {}
+        self._listens_on: dict[ServicePortName, Address | None] = {}
         self._ending: list[TCPProxy | UDPProxy] = []
         self._choices: dict[ServicePortName, RoundRobin] = {}
         self._held: dict[ServicePortName, _Held] = {}
@@ -98,10 +102,15 @@ class NodeProxies:
         for port in wanting:
             self._hold(port)
 
-    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(
+        self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int, address: Address | None
+    ) -> int:
         """See `Proxies`."""
         name = port.name
         proxy = self._proxies.get(name)
+        if proxy is not None and self._listens_on[name] != address:
+            self._end(name)
+            proxy = None
         choice = self._choices.setdefault(name, RoundRobin())
         choice.configure(port.affinity_seconds)
         choice.forget_idle(time.monotonic())
@@ -109,11 +118,11 @@ class NodeProxies:
         if proxy is not None:
             proxy.endpoints_gone(gone)
             return proxy.port
-        sock = self._listening(name, wanted)
+        sock = self._listening(name, wanted, address)
         kind = TCPProxy if name.protocol is Protocol.TCP else UDPProxy
         proxy = kind(name, self._ns, self._family, sock, choice)
         proxy.start()
-        self._proxies[name] = proxy
+        self._proxies[name], self._listens_on[name] = proxy, address
         log.debug("%s: proxied on %s port %d", name, name.protocol, proxy.port)
         return proxy.port
 
@@ -141,10 +150,7 @@ class NodeProxies:
             self._choices.pop(name, None)
             self._release(name)
             self._not_held.discard(name)
-            proxy = self._proxies.pop(name, None)
-            if proxy is not None:
-                proxy.close()
-                self._ending.append(proxy)
+            self._end(name)
         self._ending = [proxy for proxy in self._ending if proxy.busy]
 
     async def stop(self) -> None:
@@ -155,16 +161,22 @@ class NodeProxies:
         self._ending.clear()
         _here().pop((self._ns.inode, self._family), None)
 
-    def _listening(self, name: ServicePortName, wanted: int) -> socket.socket:
+    def _end(self, name: ServicePortName) -> None:
+        proxy = self._proxies.pop(name, None)
+        if proxy is not None:
+            proxy.close()
+            self._ending.append(proxy)
+
+    def _listening(self, name: ServicePortName, wanted: int, address: Address | None) -> socket.socket:
         if not self._files_allowed:
             allow_open_files(_OPEN_FILES)
             self._files_allowed = True
         if wanted:
             try:
-                return proxy_socket(self._ns, self._family, name.protocol, wanted)
+                return proxy_socket(self._ns, self._family, name.protocol, wanted, address)
             except KernelError as error:
                 log.info("%s: its former proxy port cannot be had again: %s", name, error)
-        return proxy_socket(self._ns, self._family, name.protocol, 0)
+        return proxy_socket(self._ns, self._family, name.protocol, 0, address)
 
     def _hold(self, port: ServicePort) -> None:
         """Keep other programs from a NodePort, or find out that one has it."""

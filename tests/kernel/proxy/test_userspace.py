@@ -8,6 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from netkit.kernel import netns
 from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.process import run
 from netkit.proxy.addresses import Family
+from netkit.proxy.backend import NodeFacts
 from netkit.proxy.listing import differences
 from netkit.proxy.modes import Site, remove_leftovers
 from netkit.proxy.settings import ProxyMode, ProxySettings
@@ -29,7 +31,8 @@ from netkit.proxy.userspace.chains import CHAINS
 pytestmark = pytest.mark.root
 
 CLUSTER_IP, EXTERNAL_IP, BALANCER, NODE_PORT = "172.30.0.41", "1.2.3.4", "5.6.7.8", 30001
-SETTINGS = ProxySettings(cluster_cidr="10.244.0.0/16", node_address=NODE1)
+BOUND = {Variant.LEGACY: True, Variant.NFT: False}
+"""Whether the proxies listen on the node's own address only: one way with each implementation of iptables."""
 SOURCE_RANGES = {"loadBalancerSourceRanges": ["203.0.113.0/25"]}
 EVERY: dict[str, Any] = {
     "type": "LoadBalancer",
@@ -60,7 +63,10 @@ class Node:
         self.iptables = IPTables(net.node, variant, lock_file=self.lock_file)
 
     def backend(self) -> UserspaceBackend:
-        return UserspaceBackend("node1", SETTINGS, self.iptables)
+        settings = ProxySettings(node_address=NODE1 if BOUND[self.iptables.variant] else "")
+        backend = UserspaceBackend("node1", settings, self.iptables)
+        backend.configure(NodeFacts(addresses=(ip_address(NODE1),)))
+        return backend
 
     @asynccontextmanager
     async def serving(self, *objects: Object) -> AsyncIterator[tuple[UserspaceBackend, ProxyState]]:

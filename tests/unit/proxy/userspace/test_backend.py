@@ -12,7 +12,7 @@ from support.proxy import FakeNodeKernel, Object, feed, service, slice_of, state
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables_fake import FakeIPTables
-from netkit.proxy.addresses import Family, parse_address
+from netkit.proxy.addresses import Address, Family, parse_address
 from netkit.proxy.backend import NodeFacts
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.listing import differences
@@ -43,7 +43,9 @@ class FakeProxies:
             self.held.pop(name, None)
         self.held |= {port.name: port.node_port for port in ports}
 
-    def open(self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int) -> int:
+    def open(
+        self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int, address: Address | None
+    ) -> int:
         if port.name.name == self.broken:
             raise KernelError(f"bind for {port.name}")
         self.endpoints[port.name] = tuple(endpoints)
@@ -125,7 +127,7 @@ async def test_change_writes_what_differs_and_endpoints_no_rule() -> None:
     number = setting.proxies.numbers[next(state.ports()).name]
     about = '-d 172.30.1.1/32 -p tcp -m comment --comment "ns1/old:p80" -m tcp --dport 80'
     assert setting.iptables.documents[-1] == (
-        f"*nat\n-I KUBE-PORTALS-CONTAINER 1 {about} -j REDIRECT --to-ports {number}\n"
+        f"*nat\n-I KUBE-PORTALS-CONTAINER 1 {about} -j DNAT --to-destination 10.0.0.9:{number}\n"
         f"-I KUBE-PORTALS-HOST 1 {about} -j DNAT --to-destination 10.0.0.9:{number}\nCOMMIT\n"
     )
 

@@ -44,6 +44,13 @@ def test_all_addresses() -> None:
     }
 
 
+def test_proxy_that_listens_on_the_nodes_address_only() -> None:
+    (port,) = service_ports(EVERY, Family.IPV4)
+    rules = render_port(port, 41000, HOST, bound=True)
+    assert rules["KUBE-NODEPORT-CONTAINER"] == (f"{ABOUT} 30001 -j DNAT --to-destination 192.168.0.2:41000",)
+    assert "REDIRECT" not in str(rules)
+
+
 def test_node_port_that_another_program_has() -> None:
     (port,) = service_ports(EVERY, Family.IPV4)
     rules = render_port(port, 41000, HOST, node_port=False)
