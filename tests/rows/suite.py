@@ -24,18 +24,17 @@ TABLE = Path(__file__).with_name("table.yaml")
 class Suite:
     """A table, its network, and what became of its rows in each mode."""
 
-    def __init__(self, table: Table, world: World, traffic: Traffic) -> None:
+    def __init__(self, table: Table, world: World) -> None:
         self.table = table
         self.world = world
-        self.runner = Runner(table, world, traffic)
         self._results: dict[str, dict[str, Result]] = {}
 
     @classmethod
     @contextlib.contextmanager
     def built(cls, table: Table, directory: Path) -> Iterator[Suite]:
         """The suite with its network, until the end of the block."""
-        with World.built(table.plan, directory) as world, Traffic(world) as traffic:
-            yield cls(table, world, traffic)
+        with World.built(table.plan, directory) as world:
+            yield cls(table, world)
 
     def require(self, variety: Variety) -> None:
         """Skip the test where the mode cannot run, saying why."""
@@ -43,11 +42,15 @@ class Suite:
         if why:
             pytest.skip(f"{variety.name}: {why}")
 
+    async def _run(self, variety: Variety) -> list[Result]:
+        async with Traffic(self.world) as traffic:
+            return await Runner(self.table, self.world, traffic).run(variety)
+
     def result(self, variety: Variety, row: Row) -> Result:
         """What became of a row. The first call of a mode runs all rows of it."""
         if variety.name not in self._results:
             self.require(variety)
-            results = asyncio.run(self.runner.run(variety))
+            results = asyncio.run(self._run(variety))
             self._results[variety.name] = {result.row.title: result for result in results}
         return self._results[variety.name][row.title]
 

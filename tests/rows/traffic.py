@@ -16,9 +16,9 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, cycle, groupby
+from itertools import groupby
 
 from netkit.kernel import netns
 from netkit.proxy.addresses import Address
@@ -84,7 +84,6 @@ class Traffic:
         self._epoll = select.epoll()
         self._ready = asyncio.Event()
         self._handlers: dict[int, Handler] = {}
-        self._ports: dict[tuple[str, int, Protocol], Iterator[int]] = {}
         self._deadlines: list[tuple[float, int, _Attempt]] = []
         self._attempts = 0
         self.servers = Servers(world, self.watch, self.unwatch)
@@ -171,11 +170,8 @@ class Traffic:
             heapq.heappush(self._deadlines, (time.monotonic() + job.patience, id(attempt), attempt))
 
     def port(self, machine: str, version: int, protocol: Protocol) -> int:
-        """A source port that was not used for long, and that is no node port."""
-        ports = self._ports.setdefault(
-            (machine, version, protocol), cycle(chain(range(10000, 30000), range(33000, 61000)))
-        )
-        return next(ports)
+        """A source port that was not used for long."""
+        return self._world.source_port(machine, version, protocol)
 
     def ended(self) -> None:
         self._attempts -= 1

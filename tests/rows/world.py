@@ -15,12 +15,14 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
+from itertools import chain, cycle
 from pathlib import Path
 
 from netkit.kernel import netns, rtnl
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
+from netkit.proxy.services import Protocol
 from rows import links
 from rows.format import Address, NodePlan, Plan, PodPlan
 
@@ -75,6 +77,7 @@ class World:
         self._macs: dict[str, str] = {}
         self._uplinks: dict[str, int] = {}
         self._count = 0
+        self._ports: dict[tuple[str, int, Protocol], Iterator[int]] = {}
         self.services_at = ""
 
     @classmethod
@@ -98,6 +101,13 @@ class World:
     def node(self, name: str) -> NodePlan:
         """The plan of one node."""
         return next(node for node in self.plan.nodes if node.name == name)
+
+    def source_port(self, machine: str, version: int, protocol: Protocol) -> int:
+        """A port for a client that was not used for long, whoever asked, and that is no node port."""
+        ports = self._ports.setdefault(
+            (machine, version, protocol), cycle(chain(range(10000, 30000), range(33000, 61000)))
+        )
+        return next(ports)
 
     def serve_at(self, node_name: str) -> None:
         """Lead everybody's packets for Services to this node; there they meet its rules, or leave it by its way out."""
