@@ -37,7 +37,7 @@ from support.proxy import service, slice_of, state_of
 from support.proxy_net import CLOSED, NODE1, OUTSIDE, POD_PORT, PODS, REFUSED, SILENT, Net, Reply
 
 from netkit.proxy.addresses import Family
-from netkit.proxy.backend import Backend
+from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.modes import Site, backends
 from netkit.proxy.settings import NftablesLayout, ProxyMode, ProxySettings
 from netkit.proxy.state import ProxyState
@@ -68,9 +68,9 @@ class Bench:
             mode=ProxyMode.NFTABLES,
             nftables_layout=self.layout,
             node_address=NODE1,
-            service_cidrs=(SERVICE_RANGE,),
         )
         (backend,) = backends(settings, Site("node1", self.net.node), [Family.IPV4])
+        backend.configure(NodeFacts(service_cidrs=(SERVICE_RANGE,)))
         return backend
 
     async def load(self, settings: ProxySettings, *objects: dict[str, Any]) -> Backend:

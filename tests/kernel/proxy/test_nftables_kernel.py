@@ -22,6 +22,7 @@ from netkit.kernel.nft.expressions import Code, Verdict
 from netkit.kernel.nft.objects import Chain, TableWriter
 from netkit.kernel.process import run
 from netkit.proxy.addresses import Family
+from netkit.proxy.backend import NodeFacts
 from netkit.proxy.listing import differences
 from netkit.proxy.modes import Site, backends
 from netkit.proxy.nftables.backend import NftablesBackend
@@ -34,8 +35,8 @@ SETTINGS = ProxySettings(
     mode=ProxyMode.NFTABLES,
     cluster_cidr="10.0.0.0/8,fd00:10::/64",
     node_address="192.168.0.2,2001:db8::1",
-    service_cidrs=("172.30.0.0/16", "10.96.0.0/12", "fd00:10:96::/112"),
 )
+SERVICE_RANGES = ("172.30.0.0/16", "10.96.0.0/12", "fd00:10:96::/112")
 BOTH_LAYOUTS = pytest.mark.parametrize("layout", list(NftablesLayout))
 PORTS = [{"name": "p80", "port": 80, "nodePort": 3001}]
 EVERY: dict[str, Any] = {
@@ -81,6 +82,7 @@ def backend_of(
 ) -> NftablesBackend:
     (found,) = backends(replace(SETTINGS, nftables_layout=layout), Site("node1", ns), [family])
     assert isinstance(found, NftablesBackend)
+    found.configure(NodeFacts(service_cidrs=SERVICE_RANGES))
     return found
 
 
