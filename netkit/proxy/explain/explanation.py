@@ -211,7 +211,7 @@ def _packet(matter: Matter, port: ServicePort) -> Packet:
         interface=interface,
         from_node=standpoint.is_local_address(source.address),
         for_node=owned or standpoint.is_local_address(address),
-        bridged=standpoint.is_pod_here(source),
+        bridged=source.bridged,
     )
 
 
