@@ -261,7 +261,9 @@ def _hairpin(case: Case) -> Reason | None:
     if itself is None:
         return None
     if case.standpoint.mode is ProxyMode.IPVS and itself.node != case.node:
-        because = f"ipvs rewrites endpoints of {case.node} only; if {itself.target} is chosen, it answers in vain"
+        because = (
+            f"ipvs rewrites endpoints of {case.node} only; if {itself.target} is chosen, it answers in vain"
+        )
         return Reason("hairpin", "kept", because)
     return Reason(
         "hairpin",
