@@ -214,11 +214,10 @@ def _source(
         name = pod.name if pod is not None else node if origin is Origin.NODE else ""
         return Source(origin, _address(question.source), name, pod.node if pod is not None else node)
     if pod is not None:
-        return replace(pod, interface=_interface_to(inspected, pod.address))
+        return _placed(pod, inspected)
     match origin:
         case Origin.POD:
-            address = _pod_address(standpoint)
-            return Source(origin, address, node=node, interface=_interface_to(inspected, address))
+            return _placed(Source(origin, _pod_address(standpoint), node=node), inspected)
         case Origin.NODE:
             if standpoint.primary is None:
                 raise NotExplainable(f"node {node} has no {family} address")
@@ -228,14 +227,15 @@ def _source(
             return Source(origin, address, name)
 
 
-def _interface_to(inspected: Inspected, address: Address) -> str:
-    """The interface that leads to a pod's address, by which the pod's packets come in too; empty if none is known."""
+def _placed(pod: Source, inspected: Inspected) -> Source:
+    """The pod with the interface that leads to it, by which its packets come in too, as far as the routes tell."""
     ns = inspected.site.ns
-    routes = [route for route in rtnl_read.routes(ns) if address in route.target and route.index]
+    routes = [route for route in rtnl_read.routes(ns) if pod.address in route.target and route.index]
     if not routes:
-        return ""
+        return pod
     best = max(routes, key=lambda route: route.target.prefixlen)
-    return next((name for name, link in rtnl_read.links(ns).items() if link.index == best.index), "")
+    link = next((link for link in rtnl_read.links(ns).values() if link.index == best.index), None)
+    return replace(pod, interface=link.name, bridged=link.kind == "bridge") if link is not None else pod
 
 
 def _pod_address(standpoint: Standpoint) -> Address:

@@ -151,7 +151,7 @@ def explain(matter: Matter) -> Explanation:
     return _explanation(
         matter,
         _outcome(found),
-        _summary(found, given) + _lack(missing, matter.standpoint.node.name),
+        _summary(found, matter.source.address, given) + _lack(missing, matter.standpoint.node.name),
         rewritten=found.flow.masqueraded,
         reasons=given,
         endpoints=endpoints,
@@ -211,7 +211,7 @@ def _packet(matter: Matter, port: ServicePort) -> Packet:
         interface=interface,
         from_node=standpoint.is_local_address(source.address),
         for_node=owned or standpoint.is_local_address(address),
-        bridged=standpoint.is_pod_here(source),
+        bridged=source.bridged,
     )
 
 
@@ -245,11 +245,13 @@ def _others(sections: Sequence[Section], steps: Sequence[Step]) -> tuple[Section
     return tuple(section for section in left if section.entries)
 
 
-def _summary(found: Fate, given: Sequence[Reason]) -> str:
+def _summary(found: Fate, source: Address, given: Sequence[Reason]) -> str:
     count, flow = len(found.flow.endpoints), found.flow
     if flow.verdict is Verdict.FORWARD:
         where = f"to one of {count} endpoints" if count > 1 else f"to {flow.endpoints[0].target}"
-        return f"delivered {where}, source {'rewritten' if flow.masqueraded else 'kept'}"
+        itself = all(endpoint.address == source for endpoint in flow.endpoints)
+        kept = "rewritten" if flow.masqueraded else "rewritten (it calls itself)" if itself else "kept"
+        return f"delivered {where}, source {kept}"
     because = next(reason.because for reason in given if reason.about == "verdict")
     return f"{_outcome(found)}: {because}"
 

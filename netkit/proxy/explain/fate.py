@@ -119,6 +119,9 @@ def _ipvs(
             if not choice.has_any
             else "ipvs refuses where iptables is silent: no endpoint is here",
         )
+    if not masqueraded and all(_answers_itself(endpoint, source, standpoint) for endpoint in endpoints):
+        lost = "ipvs rewrites the source of endpoints of this node only; the caller answers itself and waits in vain"
+        return Fate(Flow(Verdict.DROP), policy, deviation=lost)
     if local and not deviation and destination is not Destination.CLUSTER_IP:
         deviation = "ipvs has one list per address, so callers inside the cluster get the local one as well"
         if caller is Caller.OUTSIDE:
@@ -126,6 +129,11 @@ def _ipvs(
     if policy is not TrafficPolicy.LOCAL and local and not masqueraded and caller is Caller.OUTSIDE:
         deviation += "; their answers do not come back through here, so callers outside may wait in vain"
     return Fate(Flow(Verdict.FORWARD, endpoints, masqueraded), policy, deviation=deviation)
+
+
+def _answers_itself(endpoint: Endpoint, source: Source, standpoint: Standpoint) -> bool:
+    """Whether an endpoint that calls itself is none of the node's, which alone are in KUBE-LOOP-BACK."""
+    return endpoint.address == source.address and endpoint.node != standpoint.node.name
 
 
 def _virtual_server(choice: Choice, local: bool) -> tuple[tuple[Endpoint, ...], str]:

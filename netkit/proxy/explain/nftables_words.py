@@ -17,7 +17,8 @@ def element_meaning(name: str, statement: Statement, subject: Subject) -> str:
     if match := _TREATED.match(name):
         return f"{service}: {_treated(match[1], match[2], match[3], subject)}"
     if match := _COUNTED.match(name):
-        return f"{service}: up to {match[2]} {'endpoints of all nodes' if match[1] == 'cluster' else 'endpoints here'}"
+        where = "on all nodes" if match[1] == "cluster" else "on this node"
+        return f"{service}: it has {match[2]} endpoint{'s or less' if match[2] != '1' else ''} {where}"
     match name:
         case "firewall-ips":
             return f"{service}: its load balancer address is guarded by source ranges"

@@ -151,6 +151,10 @@ def _verdict(case: Case) -> Reason:
             )
         case Verdict.DROP if fate.unlisted:
             return Reason("verdict", "dropped", "the source ranges do not list the caller: it waits in vain")
+        case Verdict.DROP if case.standpoint.mode is ProxyMode.IPVS:
+            return Reason(
+                "verdict", "dropped", "the only endpoint is the caller itself, which answers itself in vain"
+            )
         case Verdict.DROP:
             usable = len([endpoint for endpoint in case.merged if endpoint.usable])
             count = "1 endpoint is" if usable == 1 else f"{usable} endpoints are"
@@ -256,6 +260,11 @@ def _hairpin(case: Case) -> Reason | None:
     itself = next((item for item in case.fate.flow.endpoints if item.address == case.source.address), None)
     if itself is None:
         return None
+    if case.standpoint.mode is ProxyMode.IPVS and itself.node != case.node:
+        because = (
+            f"ipvs rewrites endpoints of {case.node} only; if {itself.target} is chosen, it answers in vain"
+        )
+        return Reason("hairpin", "kept", because)
     return Reason(
         "hairpin",
         "rewritten",

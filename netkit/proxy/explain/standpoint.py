@@ -28,7 +28,7 @@ class Origin(StrEnum):
 class Source:
     """Who calls. `name` is the pod's or the node's (empty: any of the kind), `node` where a pod runs.
 
-    `interface` is the one by which its packets come in, empty if that is not known.
+    `interface` is the one by which its packets come in, empty if that is not known; `bridged`: it is a bridge.
     """
 
     origin: Origin
@@ -36,6 +36,7 @@ class Source:
     name: str = ""
     node: str = ""
     interface: str = ""
+    bridged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ def _beyond_userspace(
         return ""
     if source.origin is Origin.NODE:
         return "the userspace mode lets the node's own packets to external IPs go where they want"
-    if standpoint.is_pod_here(source):
-        return "the userspace mode lets packets of pods, which come from a bridge, to external IPs go where they want"
+    if source.bridged:
+        return (
+            "the userspace mode lets packets from a bridge, i.e. of pods, to external IPs go where they want"
+        )
     return ""

@@ -97,6 +97,11 @@ def test_hairpin() -> None:
     assert "hairpin" not in [item.about for item in rewritten.reasons]
 
 
+def test_hairpin_with_nobody_else_is_in_the_summary() -> None:
+    found = asked("pod", To.CLUSTER_IP, HERE, source="10.244.0.5")
+    assert found.summary == "ns1/svc1:p80: delivered to 10.244.0.5:80, source rewritten (it calls itself)"
+
+
 def test_refused_when_nothing_is_ready_anywhere() -> None:
     found = asked("pod", To.CLUSTER_IP, unready("10.244.0.5", "here"), unready("10.244.1.6", "there"))
     assert found.outcome is Outcome.REFUSED

@@ -28,13 +28,13 @@ PODS = {pod.name: pod for pod in TABLE.plan.pods}
 OUTCOMES = {
     Explained.DELIVERED: Outcome.ENDPOINTS,
     Explained.REFUSED: Outcome.REJECT,
+    Explained.CLOSED: Outcome.CLOSED,
     Explained.DROPPED: Outcome.DROP,
     Explained.IGNORED: Outcome.NONE,
 }
-MODES = (ProxyMode.IPTABLES, ProxyMode.NFTABLES, ProxyMode.IPVS)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ProxyMode)
 def test_rows(mode: ProxyMode) -> None:
     wrong, asked = [], 0
     for row in TABLE.rows:
@@ -119,7 +119,7 @@ def source_of(row: Row) -> Source:
         pod = PODS[origin.machine]
         bridge = "cni0" if here in TABLE.clusters[row.cluster].bridges and pod.node == here else ""
         address = origin.source or of_family(row, pod.addresses)
-        return Source(Origin.POD, address, pod.name, pod.node, bridge)
+        return Source(Origin.POD, address, pod.name, pod.node, bridge, bool(bridge))
     if origin.place is Place.NODE:
         address = origin.source or of_family(row, NODES[origin.machine].addresses)
         return Source(Origin.NODE if origin.machine == here else Origin.OUTSIDE, address, origin.machine)
