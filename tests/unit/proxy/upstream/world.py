@@ -86,6 +86,10 @@ class Proxier:
         self.state.mark_synced()
         return report
 
+    def start_over(self) -> None:
+        """The next sync is a full one, as after a failure."""
+        self._first = True
+
     async def rules(self) -> Listing:
         """What is in the kernel."""
         return await self.backend.standing()
