@@ -118,10 +118,7 @@ class Traffic:
                 if job.enough(job.seen):
                     continue
                 waiting.append(job)
-                room = min(
-                    job.window - job.pending, _MOST - self._attempts, job.limit(job.seen) - job.started
-                )
-                for _ in range(room):
+                for _ in range(min(job.window - job.pending, _MOST - self._attempts)):
                     self._start(job)
             await self.serve(self._next_deadline())
 
