@@ -245,6 +245,19 @@ async def test_what_others_do_is_told_and_mended(
     assert not differences(await backend.wanted(state), await backend.standing())
 
 
+async def test_what_happened_before_anybody_asked_is_told(ns: Namespace) -> None:
+    backend = backend_of(ns)
+    await backend.sync(state_of(*OBJECTS), None)
+    nft(ns, "delete rule ip kube-proxy reject-chain handle " + handle(ns, "reject-chain"))
+    async with asyncio.timeout(10):
+        assert "deleted a rule of chain reject-chain" in await backend.disturbed()
+
+
+def handle(ns: Namespace, chain: str) -> str:
+    """The number of the chain's last rule."""
+    return nft(ns, "-a", "list", "chain", "ip", "kube-proxy", chain).rpartition("# handle ")[2].split()[0]
+
+
 async def test_cleanup_removes_the_table_and_nothing_else(ns: Namespace) -> None:
     nft(ns, "add table ip filter")
     backend = backend_of(ns)

@@ -344,6 +344,19 @@ def test_compact_holds_endpoints_in_maps() -> None:
     )
 
 
+def test_compact_draws_until_there_is_an_endpoint_of_that_number() -> None:
+    found = table(compact=True)
+    key = "ip daddr . meta l4proto . th dport"
+    draw = f"dnat ip to {key} . numgen random mod 8 map @cluster-services"
+    last = f"dnat ip to {key} . numgen random mod 4 map @cluster-services"
+    assert entries(found, "chain draw-cluster-8-services") == (draw,) * 4
+    assert entries(found, "chain cluster-8-services") == ("jump draw-cluster-8-services",) * 5 + (last,)
+    assert (
+        entries(found, "chain pick-cluster-services")[3]
+        == f"{key} @cluster-8-services goto cluster-8-services"
+    )
+
+
 def test_compact_external_local_keeps_short_cuts() -> None:
     found = table(
         service("ns2/svc2", "172.30.0.42", **EVERY, **LOCAL), slice_of("ns2/svc2", "10.180.0.2"), compact=True
