@@ -17,7 +17,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from netkit.kernel import netns
@@ -50,6 +50,8 @@ class Seen:
     endpoint: str = ""
     peer: tuple[str, int] = ("", 0)
     problem: str = ""
+    number: int = 0
+    """The how manieth attempt of its job it was, from 0."""
 
     def __str__(self) -> str:
         if self.outcome is Outcome.ENDPOINTS:
@@ -179,19 +181,20 @@ class _Attempt:
 
     kind = socket.SOCK_STREAM
     protocol = Protocol.TCP
-    number = 0
+    transport = 0
 
     def __init__(self, traffic: Traffic, job: Job, target: Target) -> None:
         self.traffic = traffic
         self.job = job
         self.target = target
+        self.number = job.started - 1
         self.done = False
         self.source = ("", 0)
         self._fd = -1
 
     def begin(self, space: netns.Namespace) -> None:
         address, version = self.target.address, self.target.address.version
-        self.sock = netns.socket_in(space, family_of(address), self.kind, self.number)
+        self.sock = netns.socket_in(space, family_of(address), self.kind, self.transport)
         self.sock.setblocking(False)
         level, option = (
             (socket.IPPROTO_IP, _IP_RECVERR) if version == 4 else (socket.IPPROTO_IPV6, _IPV6_RECVERR)
@@ -277,7 +280,7 @@ class _Attempt:
         if self._fd >= 0:
             self.traffic.unwatch(self._fd)
         self.close()
-        self.job.seen.append(seen)
+        self.job.seen.append(replace(seen, number=self.number))
 
     def close(self) -> None:
         self.sock.close()
@@ -325,7 +328,7 @@ class _Datagram(_Attempt):
 class _Association(_Attempt):
     kind = socket.SOCK_RAW
     protocol = Protocol.SCTP
-    number = SCTP
+    transport = SCTP
 
     def bound_port(self) -> int:
         return 0
