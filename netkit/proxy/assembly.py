@@ -5,6 +5,7 @@ A cluster's node agents and `netkit proxy` both build theirs here, so that they 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,11 @@ from netkit.proxy.conntrack_cleaner import ConntrackCleaner
 from netkit.proxy.conntrack_sysctls import ConntrackSysctls
 from netkit.proxy.health.proxy_health import ProxyHealth
 from netkit.proxy.health.service_servers import ServiceHealthServers
+from netkit.proxy.iptables.rules import INVALID_DROPPED, LOCALHOST_ACCEPTED
 from netkit.proxy.local_endpoints import LocalEndpointCounts
 from netkit.proxy.metrics import AgentMetrics
 from netkit.proxy.modes import Site, backends
-from netkit.proxy.node_kernel import NamespaceKernel
+from netkit.proxy.node_kernel import NamespaceKernel, NodeKernel
 from netkit.proxy.node_port_places import NodePortPlaces
 from netkit.proxy.reports import Reports
 from netkit.proxy.servers.healthz import health_pages
@@ -33,6 +35,10 @@ from netkit.proxy.settings import ProxyMode, ProxySettings
 HEALTH_PORT, METRICS_PORT = 10256, 10249
 HEALTH_FAILED, METRICS_FAILED = "FailedToStartProxierHealthcheck", "FailedToStartMetricsServer"
 """Reasons of Events; the first is kube-proxy's of old."""
+_COUNTERS = {
+    "iptables_ct_state_invalid_dropped_packets_total": INVALID_DROPPED,
+    "iptables_localhost_nodeports_accepted_packets_total": LOCALHOST_ACCEPTED,
+}
 
 
 def assemble(
@@ -51,6 +57,8 @@ def assemble(
     reports = Reports(client, node_name)
     health = ProxyHealth(2 * settings.sync_period)
     counts = AgentMetrics(settings.mode, families)
+    if settings.mode is ProxyMode.IPTABLES:
+        counts.counted_packets = functools.partial(_counted_packets, NamespaceKernel(site.ns))
 
     def primary() -> Sequence[Address]:
         facts = node_facts(reports.node)
@@ -79,6 +87,12 @@ def assemble(
         health=health,
         counts=counts,
     )
+
+
+def _counted_packets(kernel: NodeKernel) -> Mapping[str, int]:
+    """The packets that iptables rules count, by metric."""
+    found = {metric: kernel.counted_packets(counter) for metric, counter in _COUNTERS.items()}
+    return {metric: number for metric, number in found.items() if number is not None}
 
 
 class Start:

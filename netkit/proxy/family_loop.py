@@ -93,7 +93,13 @@ class FamilyLoop:
         await self._settled.wait()
 
     async def run(self) -> None:
-        """Sync whenever it is asked for, until cancelled. Start it when `state` holds everything listed."""
+        """Sync whenever it is asked for, until cancelled. Start it when `state` holds everything listed.
+
+        From now on the family is judged: what was listed waits like any change, though its first sync may never
+        succeed.
+        """
+        self._health.updated(self.backend.family, waiting=self.state.pending)
+        self.metrics.sync_proxy_rules_last_queued_timestamp_seconds = time.time()
         self._request()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_after(), name=f"{self._who} canary")

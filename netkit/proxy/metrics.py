@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from netkit.proxy.addresses import Family
@@ -87,11 +87,20 @@ class ProxyMetrics:
             self.sync_proxy_rules_iptables_partial_restore_failures_total += 1
 
 
+def _none() -> Mapping[str, int]:
+    return {}
+
+
 class AgentMetrics:
-    """All that one proxy counts: its families, and the probes of its own health by status code."""
+    """All that one proxy counts: its families, and the probes of its own health by status code.
+
+    `counted_packets` asks the kernel for what rules count, by metric; what the kernel cannot count is not in it. It
+    blocks shortly.
+    """
 
     def __init__(self, mode: ProxyMode, families: Iterable[Family]) -> None:
         self.mode = mode
         self.families = {family: ProxyMetrics() for family in families}
         self.proxy_healthz_total: Counter[int] = Counter()
         self.proxy_livez_total: Counter[int] = Counter()
+        self.counted_packets: Callable[[], Mapping[str, int]] = _none

@@ -31,6 +31,9 @@ class NodeKernel(Protocol):
     def packet_counters(self, names: Sequence[str]) -> frozenset[str]:
         """Make counters of packets that rules can name (nfacct); those that are there now."""
 
+    def counted_packets(self, name: str) -> int | None:
+        """How many packets such a counter has counted; None if there is none of that name."""
+
 
 class NamespaceKernel:
     """The kernel as a namespace sees it."""
@@ -52,3 +55,6 @@ class NamespaceKernel:
 
     def packet_counters(self, names: Sequence[str]) -> frozenset[str]:
         return frozenset(name for name in names if nfacct.ensure(self._ns, name))
+
+    def counted_packets(self, name: str) -> int | None:
+        return nfacct.packets(self._ns, name)

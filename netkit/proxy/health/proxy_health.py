@@ -33,8 +33,8 @@ class HealthAnswer:
 class ProxyHealth:
     """Health of all families of one proxy.
 
-    A family is late when a change has waited for longer than `timeout` seconds. One that never finished a sync is
-    not judged yet, and one that has nothing to do is healthy for ever.
+    A family is late when a change has waited for longer than `timeout` seconds. One whose loop has not begun is not
+    judged yet, and one that has nothing to do is healthy for ever.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ProxyHealth:
         self._waiting_since.setdefault(family, self._monotonic())
 
     def updated(self, family: Family, *, waiting: bool = False) -> None:
-        """All that was known when a sync began is written; `waiting`: more came while it ran."""
+        """All that was known when a sync began is written, or the loop begins; `waiting`: more is to be written."""
         self._updated[family] = self._now()
         self._waiting_since.pop(family, None)
         if waiting:

@@ -47,6 +47,10 @@ _BY_TABLE = {
     "sync_proxy_rules_iptables_total": "Rules of kube-proxy in a table",
     "sync_proxy_rules_iptables_last": "Rules that the last sync wrote to a table",
 }
+_PACKETS = {
+    "iptables_ct_state_invalid_dropped_packets_total": "Packets dropped because connection tracking calls them invalid",
+    "iptables_localhost_nodeports_accepted_packets_total": "Packets to node ports on loopback addresses",
+}
 _NO_LOCAL = "sync_proxy_rules_no_local_endpoints_total"
 _FAILURES: Mapping[ProxyMode, Mapping[str, str]] = {
     ProxyMode.IPTABLES: _IPTABLES,
@@ -97,6 +101,7 @@ def families(counts: AgentMetrics) -> Iterator[Metric]:
     yield _by_label(counts, _NO_LOCAL, text, "traffic_policy")
     yield from _changes(counts)
     yield from _probes(counts)
+    yield from _packets(counts)
     yield _build_info()
 
 
@@ -162,6 +167,16 @@ def _probes(counts: AgentMetrics) -> Iterator[Metric]:
                 yield [str(code)], float(number)
 
         yield _made(name, f"Answers of {name.split('_')[1]} by status", ["code"], values, counter=True)
+
+
+def _packets(counts: AgentMetrics) -> Iterator[Metric]:
+    """What rules count: of both families together, since the kernel's counters are."""
+    for name, number in counts.counted_packets().items():
+
+        def values(number: int = number) -> Iterator[tuple[list[str], float]]:
+            yield [], float(number)
+
+        yield _made(name, _PACKETS[name], [], values, counter=True)
 
 
 def _made(
