@@ -123,6 +123,8 @@ class Cluster:
     nodes: Mapping[str, Object]
     pods: Mapping[str, PodPlan]
     bridges: frozenset[str] = frozenset()
+    closed: bool = False
+    """Whether the nodes' iptables drop what nobody accepts."""
 
     def of_kind(self, kind: str) -> list[Object]:
         return [item for item in self.objects if item["kind"] == kind]
@@ -154,6 +156,8 @@ class Plan:
     service_addresses: tuple[Address, ...]
     outside: tuple[Address, ...]
     """Addresses of the client outside; the first of a family is the usual one."""
+    loopback: tuple[Address, ...] = ()
+    """Loopback addresses that the client outside sends packets to, as if they were the node's."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from rows.format import Address, Cluster, NodePlan, Place, Plan, PodPlan, Row, T
 from rows.manifests import completed, flattened, node_addresses, node_named, pod_addresses, pods_of
 from rows.row import ROW_FIELDS, NodeClient, row_of
 
-_CLUSTER_FIELDS = frozenset({"cluster", "settings", "modes", "bridges", "defaults", "manifests", "rows"})
+_CLUSTER_FIELDS = frozenset(
+    {"cluster", "settings", "modes", "bridges", "firewall", "defaults", "manifests", "rows"}
+)
 OUTSIDE = (parse_address("192.168.0.100"), parse_address("fd00:192:168::100"))
 """The client outside, on the nodes' segment."""
 
@@ -54,6 +56,7 @@ class _Draft:
     settings: dict[str, Any] = field(default_factory=dict)
     modes: dict[str, Any] = field(default_factory=dict)
     bridges: list[str] = field(default_factory=list)
+    closed: bool = False
     manifests: list[Object] = field(default_factory=list)
     rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -118,6 +121,9 @@ def _take(draft: _Draft, document: dict[str, Any], where: str) -> None:
     draft.settings = configuration.merged(draft.settings, document.get("settings", {}))
     draft.modes = configuration.merged(draft.modes, document.get("modes", {}))
     draft.bridges += document.get("bridges", [])
+    if (firewall := document.get("firewall", "open")) not in ("open", "closed"):
+        raise TableError(f"{where}: firewall: {firewall!r} is neither open nor closed")
+    draft.closed |= firewall == "closed"
     for number, manifest in enumerate(document.get("manifests", ())):
         draft.manifests += flattened(manifest, f"{where}: manifests[{number}]")
     defaults = document.get("defaults", {})
@@ -162,6 +168,7 @@ def _cluster(draft: _Draft, numbers: dict[str, int]) -> Cluster:
         nodes,
         pods,
         frozenset(draft.bridges),
+        draft.closed,
     )
 
 
@@ -219,7 +226,13 @@ def _plan(where: str, clusters: Iterable[Cluster], rows: Iterable[Row]) -> Plan:
     )
     local |= {address for pod in pods.values() for address in pod.addresses}
     routed = tuple(address for address in services if address not in local)
-    return Plan(finished, tuple(pods.values()), routed, tuple(outside))
+    loopback = {
+        target.address: None
+        for row in rows
+        for target in row.targets
+        if row.origin.place is Place.OUTSIDE and target.address.is_loopback
+    }
+    return Plan(finished, tuple(pods.values()), routed, tuple(outside), tuple(loopback))
 
 
 def pod_client(row: Row, nodes: Mapping[str, NodePlan]) -> PodPlan | None:

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from netkit.kernel.iptables import Variant
+from netkit.kernel.process import run
 from netkit.proxy.addresses import Family
 from netkit.proxy.agent import node_facts, service_cidrs
 from netkit.proxy.backend import Backend, NodeFacts
@@ -89,9 +91,7 @@ class Proxy:
         except NotImplementedError:
             return ""
         return "\n".join(
-            line
-            for section in sections
-            for line in (section.name, *(f"  {entry}" for entry in section.entries))
+            line for section in sections for line in (section.name, *(f"  {entry}" for entry in section.entries))
         )
 
 
@@ -146,8 +146,12 @@ class Runner:
             for backend in backends:
                 backend.configure(facts)
             await proxy.sync(full=True)
+            if cluster.closed:
+                self._policy(variety, batch.node, "DROP")
             yield proxy
         finally:
+            if cluster.closed:
+                self._policy(variety, batch.node, "ACCEPT")
             for backend in backends:
                 await backend.cleanup()
                 if isinstance(backend, Stops):
@@ -155,11 +159,18 @@ class Runner:
                 if isinstance(backend, Closes):
                     backend.close()
 
+    def _policy(self, variety: Variety, node: str, policy: str) -> None:
+        """What a node's iptables do with what nobody accepts."""
+        for program in ("iptables", "ip6tables"):
+            text = f"*filter\n:INPUT {policy}\n:FORWARD {policy}\nCOMMIT\n"
+            argv = [f"{program}-{variety.variant or Variant.LEGACY}-restore", "--noflush"]
+            run(argv, ns=self.world.machines[node], input=text.encode(), check=True)
+
     async def measure(
-        self, variety: Variety, rows: Sequence[Row], proxy: Proxy | None = None
+        self, variety: Variety, rows: Sequence[Row], proxy: Proxy | None = None, patience: float = _PATIENCE
     ) -> list[Result]:
-        """Make the connections of rows whose rules stand, and judge."""
-        jobs = [job_of(row, row.expected[variety.mode.value], variety) for row in rows]
+        """Make the connections of rows whose rules stand, and judge. `patience`: how long an answer may take."""
+        jobs = [job_of(row, row.expected[variety.mode.value], variety, patience) for row in rows]
         await self.traffic.run(jobs)
         found = []
         for row, job in zip(rows, jobs, strict=True):
@@ -170,7 +181,7 @@ class Runner:
         return found
 
 
-def job_of(row: Row, expected: Expectation, variety: Variety) -> Job:
+def job_of(row: Row, expected: Expectation, variety: Variety, patience: float = _PATIENCE) -> Job:
     """The connections of a row."""
     sufficient = functools.partial(enough, expected, rotates=variety.rotates)
 
@@ -178,7 +189,7 @@ def job_of(row: Row, expected: Expectation, variety: Variety) -> Job:
         return sufficient(seen)
 
     silence = _SILENCE_OF_A_PROCESS if variety.mode is ProxyMode.USERSPACE else _SILENCE
-    patience = silence if expected.outcome is Outcome.DROP else _PATIENCE
+    patience = silence if expected.outcome is Outcome.DROP else patience
     job = Job(row.origin.machine, row.origin.source, row.targets, row.protocol, done, patience)
     return job if expected.outcome is Outcome.ENDPOINTS else replace(job, window=REFUSALS)
 

@@ -59,6 +59,7 @@ _OUTSIDE_SETTINGS = {
     "net/ipv4/conf/all/accept_local": 1,
     "net/ipv4/conf/all/send_redirects": 0,
     "net/ipv4/conf/all/arp_ignore": 1,
+    "net/ipv4/conf/all/route_localnet": 1,
     "net/ipv6/ip_nonlocal_bind": 1,
 }
 _serial = iter(range(1_000_000))
@@ -121,6 +122,10 @@ class World:
                     messages.append(links.no_route(address, index))
                 else:
                     # As if the address were on the segment, at that node: no gateway that the kernel could refuse.
+                    messages.append(links.route(address, index))
+                    messages.append(links.neighbour(address, mac, index))
+            if machine == OUTSIDE:
+                for address in self.plan.loopback:
                     messages.append(links.route(address, index))
                     messages.append(links.neighbour(address, mac, index))
             for everything in _EVERYTHING if machine != OUTSIDE else ():
