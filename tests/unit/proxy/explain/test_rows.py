@@ -39,7 +39,8 @@ def test_rows(mode: ProxyMode) -> None:
     wrong, asked = [], 0
     for row in TABLE.rows:
         expected = row.expected[mode.value]
-        if expected.skip:
+        if expected.skip or TABLE.clusters[row.cluster].closed:
+            # Rules of others, such as those of a closed firewall, are no part of an explanation.
             continue
         for number in range(len(row.targets)):
             try:
