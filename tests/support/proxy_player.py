@@ -178,11 +178,11 @@ async def _ends_like_a_fresh_start(
     await other.sync()
     assert await rig.content() == await fresh.content()
 
+    rig.fail(None)
     await player.begin()
     assert not await player.sync(), "a restart adopts what stands"
     everything = ProxyState(family)
     feed(everything, *player.objects.values())
     assert not (await player.backend.sync(everything, everything.collect())).wrote
-    rig.fail(None)
     await player.backend.cleanup()
     assert await rig.content() == empty
