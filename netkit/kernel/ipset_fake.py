@@ -16,7 +16,7 @@ from netkit.kernel.netlink import Message
 class FakeIPSet:
     """Takes the place of `ipset.IPSet`. `sent` is every message so far; sets in `used` cannot be destroyed.
 
-    The next `failures` calls of `apply` fail, having done nothing.
+    The next `failures` calls of `apply` fail when half of it is done.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,13 @@ class FakeIPSet:
 
     def apply(self, *messages: Message) -> None:
         self.sent += messages
+        half = len(messages)
+        failed: list[KernelError] = []
         if self.failures and messages:
             self.failures -= 1
-            raise KernelError(messages[0].what, "fake", errno.EIO)
-        failed: list[KernelError] = []
-        for message in messages:
+            half //= 2
+            failed.append(KernelError(messages[half].what, "fake", errno.EIO))
+        for message in messages[:half]:
             code = self._apply(message)
             if code and code not in message.allowed:
                 failed.append(KernelError(message.what, "fake", code))

@@ -6,6 +6,7 @@ rules in or jumps to chains that do not exist, removal of chains that hold rules
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ _TARGETS = frozenset(
         "CT",
     }
 )
+
+_QUOTED = re.compile(r'"[^"]*"')
+_TARGET = re.compile(r"(?:^| )-j (\S+)")
 
 Table = dict[str, list[str]]
 
@@ -132,6 +136,15 @@ class FakeIPTables:
         """The rules of a chain, without the chain's name."""
         return list(self._table(table)[chain])
 
+    def standing(self) -> dict[tuple[str, str], list[str]]:
+        """Rules by table and chain; built-in chains without any are left out."""
+        return {
+            (table, chain): list(rules)
+            for table, chains in self.tables.items()
+            for chain, rules in chains.items()
+            if rules or chain not in _BUILT_IN[table]
+        }
+
     def _table(self, table: str) -> Table:
         return self.tables.setdefault(table, {chain: [] for chain in _BUILT_IN[table]})
 
@@ -180,8 +193,6 @@ def _apply(table: Table, line: str) -> None:
 
 
 def _check_target(table: Table, rule: str) -> None:
-    words = shlex.split(rule)
-    if "-j" in words:
-        target = words[words.index("-j") + 1]
-        if target not in table and target not in _TARGETS:
-            raise ValueError(f"no chain {target}")
+    found = _TARGET.search(_QUOTED.sub("", rule))
+    if found and found[1] not in table and found[1] not in _TARGETS:
+        raise ValueError(f"no chain {found[1]}")

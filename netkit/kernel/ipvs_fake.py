@@ -18,7 +18,7 @@ from netkit.kernel.netlink import Attributes, Message, attributes
 class FakeIPVS:
     """Takes the place of `ipvs.IPVS`. `sent` is every message so far; `schedulers` are those "the kernel" has.
 
-    The next `failures` calls of `apply` fail, having done nothing.
+    The next `failures` calls of `apply` fail when half of it is done.
     """
 
     def __init__(self, schedulers: Sequence[str] = SCHEDULERS) -> None:
@@ -31,11 +31,13 @@ class FakeIPVS:
 
     def apply(self, *messages: Message) -> None:
         self.sent += messages
+        half = len(messages)
+        failed: list[KernelError] = []
         if self.failures and messages:
             self.failures -= 1
-            raise KernelError(messages[0].what, "fake", errno.EIO)
-        failed: list[KernelError] = []
-        for message in messages:
+            half //= 2
+            failed.append(KernelError(messages[half].what, "fake", errno.EIO))
+        for message in messages[:half]:
             code = self._apply(message)
             if code and code not in message.allowed:
                 failed.append(KernelError(message.what, "fake", code))

@@ -24,7 +24,7 @@ SETTINGS = ProxySettings(cluster_cidr="10.244.0.0/16,fd00:244::/48", node_addres
 
 
 class FakeNode:
-    """Addresses by device, and kernel settings that were made."""
+    """Addresses by device, and kernel settings that were made. The next `failures` changes of addresses fail."""
 
     def __init__(self) -> None:
         self.devices: dict[str, set[Address]] = {
@@ -33,6 +33,7 @@ class FakeNode:
         }
         self.settings: dict[str, int] = {}
         self.done: list[str] = []
+        self.failures = 0
 
     def addresses(self) -> Mapping[str, Collection[Address]]:
         return {name: set(found) for name, found in self.devices.items()}
@@ -65,8 +66,9 @@ class FakeNode:
         return taken
 
     def _device(self) -> set[Address]:
-        if DEVICE not in self.devices:
-            raise KernelError(f"no {DEVICE}")
+        if DEVICE not in self.devices or self.failures:
+            self.failures = max(0, self.failures - 1)
+            raise KernelError(f"{DEVICE} cannot be changed")
         return self.devices[DEVICE]
 
 

@@ -1,39 +1,39 @@
-"""Random sequences of changes for a proxy mode, and the proof that they end where a fresh start would.
+"""Random sequences of what happens to a proxy: objects that change, Nodes, restarts, failures, time.
 
-For the tests of every mode: a `Rig` gives the mode's back end on its fake kernel, `ends_like_a_fresh_start` plays a
-sequence on it. Services, slices and Nodes are drawn from small pools, so that they clash, move, double and lack what
-they need. `NETKIT_SEQUENCES` in the environment says how many sequences are played (100 without).
+Services, slices and Nodes are drawn from small pools, so that they clash, move, double and lack what they need.
+`proxy_player` plays the sequences. `NETKIT_SEQUENCES` in the environment says how many each test plays.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from support.proxy import Object, endpoint, feed, service, slice_of
+from support.proxy import Object, endpoint, service, slice_of
 
-from netkit.kernel.errors import KernelError
 from netkit.proxy.addresses import Family
-from netkit.proxy.backend import Backend, NodeFacts
+from netkit.proxy.backend import NodeFacts
 from netkit.proxy.detector import DetectLocalMode
-from netkit.proxy.listing import differences
 from netkit.proxy.settings import ProxySettings
-from netkit.proxy.state import ProxyState
 
 HERE, THERE = "here", "there"
-SEQUENCES = int(os.environ.get("NETKIT_SEQUENCES", "100"))
 
-sequences_played = settings(
-    max_examples=SEQUENCES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-)
-"""Decorates tests that take `SEQUENCES_OF[family]`."""
+
+def sequences(unless_told: int) -> settings:
+    """Decorates a test that takes a `start` from `SETTINGS` and `steps` from `SEQUENCES_OF[family]`."""
+    return settings(
+        max_examples=int(os.environ.get("NETKIT_SEQUENCES", unless_told)),
+        deadline=None,
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -75,97 +75,25 @@ class Restart:
 
 @dataclass(frozen=True)
 class Failure:
-    """The next write to the kernel fails."""
+    """A write to the kernel will fail. Which one of those that a sync makes, or of which part, is the mode's."""
+
+    place: int
 
 
-Step = Upsert | Delete | Sync | NodeChange | Restart | Failure
+@dataclass(frozen=True)
+class Minute:
+    """A minute passes, and the agent looks after what stands."""
 
 
-class Rig(Protocol):
-    """A mode on a fake kernel of its own."""
+@dataclass(frozen=True)
+class Traffic:
+    """So many connections are open to each real server, where the kernel counts them."""
 
-    def backend(self, settings: ProxySettings) -> Backend:
-        """A back end for the node `HERE` on this kernel that knows nothing of earlier ones."""
-
-    def fail_next(self) -> None:
-        """Have the next write fail, with nothing written."""
-
-    def content(self) -> Any:
-        """All that is in the kernel, equal for two kernels with the same content."""
+    connections: int
 
 
-@dataclass
-class _World:
-    """The objects that exist, as the API would list them."""
+Step = Upsert | Delete | Sync | NodeChange | Restart | Failure | Minute | Traffic
 
-    objects: dict[tuple[str, str, str], Object] = field(default_factory=dict)
-
-    def apply(self, step: Upsert | Delete, state: ProxyState) -> None:
-        if isinstance(step, Upsert):
-            metadata = step.obj["metadata"]
-            self.objects[step.obj["kind"], metadata["namespace"], metadata["name"]] = step.obj
-            feed(state, step.obj)
-        else:
-            self.objects.pop((step.kind, step.namespace, step.name), None)
-            delete = state.delete_service if step.kind == "Service" else state.delete_slice
-            delete(step.namespace, step.name)
-
-
-async def ends_like_a_fresh_start(
-    rig: Rig, fresh: Rig, family: Family, start: ProxySettings, steps: Sequence[Step]
-) -> None:
-    """Play `steps` on `rig` as the loop would, and assert that its kernel ends like that of `fresh`.
-
-    Also: what stands is what is wanted, and a restarted agent finds nothing to write.
-    """
-    world, state = _World(), ProxyState(family)
-    chosen, facts = start, NodeFacts()
-    backend, full = rig.backend(start), True
-    for step in (*steps, Sync()):
-        match step:
-            case Upsert() | Delete():
-                world.apply(step, state)
-            case NodeChange():
-                facts = step.facts
-                full |= backend.configure(facts)
-            case Restart():
-                chosen = step.settings
-                backend, full = rig.backend(chosen), True
-                backend.configure(facts)
-            case Failure():
-                rig.fail_next()
-            case Sync():
-                full = not await _synced(backend, state, full=full or step.full)
-    if full:  # the last write was made to fail
-        assert await _synced(backend, state, full=True)
-
-    other = ProxyState(family)
-    feed(other, *world.objects.values())
-    other.collect()
-    fresh_backend = fresh.backend(chosen)
-    fresh_backend.configure(facts)
-    await fresh_backend.sync(other, None)
-    assert rig.content() == fresh.content()
-    assert differences(await backend.wanted(state), await backend.standing()) == ()
-
-    restarted = rig.backend(chosen)
-    restarted.configure(facts)
-    assert not (await restarted.sync(other, None)).wrote
-    assert not (await restarted.sync(other, other.collect())).wrote
-
-
-async def _synced(backend: Backend, state: ProxyState, *, full: bool) -> bool:
-    """One sync; False if it failed, so that the next must be a full one."""
-    changes = state.collect()
-    try:
-        await backend.sync(state, None if full else changes)
-    except KernelError:
-        return False
-    state.mark_synced()
-    return True
-
-
-# what the sequences are made of
 
 _NAMES = ("ns1/a", "ns1/b", "ns2/a", "ns2/c")
 _CLUSTER_IPS = {name: (f"172.30.0.{index}", f"fd00:30::{index}") for index, name in enumerate(_NAMES, 1)}
@@ -356,7 +284,10 @@ def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
         (
             *(NodeChange(facts) for facts in _NODES),
             *(Restart(chosen) for chosen in SETTINGS),
-            Failure(),
+            *(Failure(place) for place in range(4)),
+            *(Traffic(connections) for connections in (0, 1)),
+            Minute(),
+            Minute(),
             Sync(full=True),
         )
     )

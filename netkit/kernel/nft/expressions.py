@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from netkit.kernel.nft import wire
@@ -333,6 +334,7 @@ def encode(expressions: Iterable[Expression]) -> bytes:
     return b"".join([expression.encode() for expression in expressions])
 
 
+@lru_cache(maxsize=4096)
 def decode(data: bytes) -> tuple[Expression, ...]:
     """The expressions of a list as the kernel dumps it."""
     return tuple(_decoded(item) for _, item in wire.attributes(data))

@@ -6,7 +6,6 @@ import asyncio
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.nft import wire
@@ -15,13 +14,11 @@ from netkit.kernel.nft.expressions import Code, Dynset, Lookup, Verdict, decode
 from netkit.kernel.nft.objects import Contents
 from netkit.kernel.nft.replay import Replay
 
-_decoded = lru_cache(maxsize=4096)(decode)
-
 
 class FakeNftTable:
     """See `driver.TableDriver`. `transactions` counts the commits and `sent` the bytes of each.
 
-    `refuse` makes the next commit fail with that errno.
+    `refuse` makes the next commit fail with that errno, or a later one: that after `refuse_after` good ones.
     """
 
     def __init__(self, family: int = wire.NFPROTO_IPV4, table: str = "kube-proxy") -> None:
@@ -30,6 +27,7 @@ class FakeNftTable:
         self.contents: Contents | None = None
         self.sent: list[int] = []
         self.refuse = 0
+        self.refuse_after = 0
         self._disturbances: asyncio.Queue[str] = asyncio.Queue()
 
     @property
@@ -38,7 +36,9 @@ class FakeNftTable:
 
     def commit(self, messages: Sequence[bytes]) -> None:
         """Apply all of it, or nothing."""
-        if self.refuse:
+        if self.refuse and self.refuse_after:
+            self.refuse_after -= 1
+        elif self.refuse:
             code, self.refuse = self.refuse, 0
             raise KernelError("nft transaction", "fake", code)
         replay = Replay(self.contents.copy() if self.contents is not None else None)
@@ -49,8 +49,15 @@ class FakeNftTable:
         self.sent.append(sum(map(len, messages)))
 
     def read(self, *, all_elements: bool = False) -> Contents | None:
-        """A copy of everything."""
-        return self.contents.copy() if self.contents is not None else None
+        """A copy of what the kernel would be asked for."""
+        if self.contents is None:
+            return None
+        found = self.contents.copy()
+        if not all_elements:
+            for name, spec in found.sets.items():
+                if spec.signature:
+                    found.elements[name] = []
+        return found
 
     def has(self, chains: Iterable[str]) -> bool:
         return self.contents is not None and all(chain in self.contents.chains for chain in chains)
@@ -74,7 +81,7 @@ def check(contents: Contents) -> None:
     """Refuse rules and elements that lead to nothing, as the kernel does: EBUSY for what was deleted too early."""
     for name, rules in contents.rules.items():
         for rule in rules:
-            for item in _decoded(rule.expressions):
+            for item in decode(rule.expressions):
                 if isinstance(item, Lookup | Dynset) and item.set_name not in contents.sets:
                     raise KernelError(f"rule of {name} uses set {item.set_name}", errno=errno.EBUSY)
                 _check_verdict(contents, item, name)

@@ -10,8 +10,10 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Final
 
 from netkit.kernel.errors import KernelError, Unsupported
@@ -64,16 +66,22 @@ class NftablesBackend:
     """The table of one family. `table` and `kernel` are bound to the node's namespace."""
 
     def __init__(
-        self, node_name: str, family: Family, settings: ProxySettings, table: TableDriver, kernel: NodeKernel
+        self,
+        node_name: str,
+        family: Family,
+        settings: ProxySettings,
+        table: TableDriver,
+        kernel: NodeKernel,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.family = family
         self._node_name = node_name
         self._settings = settings
         self._table = table
         self._kernel = kernel
+        self._clock = clock
         self._facts = NodeFacts(addresses=settings.node_addresses(()))
         self._book: RuleBook | None = None
-        self._known_layout: Layout | None = None
         self._busy = threading.Lock()
 
     def configure(self, facts: NodeFacts) -> bool:
@@ -100,7 +108,7 @@ class NftablesBackend:
             if book is not None:
                 self._delete_expired(book)
             if changes is None or book is None:
-                book = RuleBook(self._layout())
+                book = RuleBook(self._layout(), self._clock)
                 report = self._full(book, state)
             else:
                 report = self._partial(book, state, changes)
@@ -240,12 +248,7 @@ class NftablesBackend:
             node_port_ips=self._node_port_ips(),
             service_ranges=networks_of(self.family, self._facts.service_cidrs),
         )
-        known = self._known_layout
-        if known is not None and known.settings == settings:
-            return known
-        kind = CompactLayout if self._settings.nftables_layout is NftablesLayout.COMPACT else KubeProxyLayout
-        self._known_layout = kind(self.family, settings)
-        return self._known_layout
+        return _layout(self._settings.nftables_layout, self.family, settings)
 
     def _node_port_ips(self) -> tuple[Address, ...] | None:
         """Where node ports answer: on the node's primary address, if nothing else is configured."""
@@ -262,6 +265,14 @@ class NftablesBackend:
             if not address.is_loopback and any(address in network for network in chosen)
         }
         return tuple(sorted(found, key=str))
+
+
+@lru_cache(maxsize=128)
+def _layout(kind: NftablesLayout, family: Family, settings: NftablesSettings) -> Layout:
+    """A layout keeps what it has rendered of its frame. There are as few as Nodes' addresses and zones change."""
+    if kind is NftablesLayout.COMPACT:
+        return CompactLayout(family, settings)
+    return KubeProxyLayout(family, settings)
 
 
 def _replayed(transactions: Iterable[list[bytes]]) -> Contents:

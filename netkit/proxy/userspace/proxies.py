@@ -13,7 +13,6 @@ import logging
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from netkit.kernel.errors import KernelError
@@ -22,7 +21,8 @@ from netkit.kernel.netns import Namespace
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.services import Protocol, ServicePort, ServicePortName
-from netkit.proxy.userspace.listening import held_port, proxy_socket
+from netkit.proxy.userspace.listening import NodeSockets, Sockets
+from netkit.proxy.userspace.node_ports import NodePorts
 from netkit.proxy.userspace.roundrobin import RoundRobin
 from netkit.proxy.userspace.tcp import TCPProxy
 from netkit.proxy.userspace.udp import UDPProxy
@@ -36,8 +36,11 @@ _OPEN_FILES = 64_000
 class Proxies(Interface):
     """Driver interface of `backend`; `NodeProxies` is the real one."""
 
-    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
-        """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone`."""
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName] | None) -> None:
+        """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone` (None: all others).
+
+        Raises KernelError, but not for those that another program has.
+        """
 
     def open(
         self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int, address: Address | None
@@ -67,40 +70,27 @@ class Proxies(Interface):
         """End all proxies and all connections."""
 
 
-@dataclass(slots=True)
-class _Held:
-    number: int
-    sock: socket.socket
-
-
 class NodeProxies:
-    """Proxies whose sockets live in the namespace `ns`. To be had from `proxies_at`."""
+    """Proxies whose `sockets` live in the namespace `ns`. To be had from `proxies_at`."""
 
-    def __init__(self, ns: Namespace, family: Family) -> None:
+    def __init__(self, ns: Namespace, family: Family, sockets: Sockets | None = None) -> None:
         self._ns = ns
         self._family = family
+        self._sockets = sockets or NodeSockets(ns, family)
         self._proxies: dict[ServicePortName, TCPProxy | UDPProxy] = {}
         self._listens_on: dict[ServicePortName, Address | None] = {}
         self._ending: list[TCPProxy | UDPProxy] = []
         self._choices: dict[ServicePortName, RoundRobin] = {}
-        self._held: dict[ServicePortName, _Held] = {}
-        self._not_held: set[ServicePortName] = set()
+        self._node_ports = NodePorts(self._sockets)
         self._files_allowed = False
 
-    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName] | None) -> None:
         """See `Proxies`."""
-        wanting = []
-        for name in gone:
-            self._release(name)
-            self._not_held.discard(name)
-        for port in ports:
-            held = self._held.get(port.name)
-            if held is None or held.number != port.node_port:
-                self._release(port.name)
-                wanting.append(port)
-        # Only now: two Services may have swapped theirs.
-        for port in wanting:
-            self._hold(port)
+        ports = list(ports)
+        if gone is None:
+            gone = self._node_ports.names - {port.name for port in ports}
+        self._node_ports.release(gone)
+        self._node_ports.claim(ports)
 
     def open(
         self, port: ServicePort, endpoints: Iterable[Endpoint], wanted: int, address: Address | None
@@ -133,7 +123,7 @@ class NodeProxies:
 
     def node_port_held(self, name: ServicePortName) -> bool:
         """See `Proxies`."""
-        return name not in self._not_held
+        return self._node_ports.is_held(name)
 
     def endpoints_of(self, name: ServicePortName) -> tuple[Endpoint, ...]:
         """See `Proxies`."""
@@ -142,20 +132,20 @@ class NodeProxies:
 
     def close_others(self, names: Iterable[ServicePortName]) -> None:
         """See `Proxies`."""
-        self.close(self._choices.keys() - set(names))
+        self.close((self._choices.keys() | self._node_ports.names) - set(names))
 
     def close(self, names: Iterable[ServicePortName]) -> None:
         """See `Proxies`."""
-        for name in list(names):
+        ending = list(names)
+        self._node_ports.release(ending)
+        for name in ending:
             self._choices.pop(name, None)
-            self._release(name)
-            self._not_held.discard(name)
             self._end(name)
         self._ending = [proxy for proxy in self._ending if proxy.busy]
 
     async def stop(self) -> None:
         """See `Proxies`."""
-        self.close(list(self._choices))
+        self.close_others(())
         for proxy in self._ending:
             await proxy.stop()
         self._ending.clear()
@@ -173,30 +163,10 @@ class NodeProxies:
             self._files_allowed = True
         if wanted:
             try:
-                return proxy_socket(self._ns, self._family, name.protocol, wanted, address)
+                return self._sockets.proxy(name.protocol, wanted, address)
             except KernelError as error:
                 log.info("%s: its former proxy port cannot be had again: %s", name, error)
-        return proxy_socket(self._ns, self._family, name.protocol, 0, address)
-
-    def _hold(self, port: ServicePort) -> None:
-        """Keep other programs from a NodePort, or find out that one has it."""
-        name, known = port.name, port.name in self._not_held
-        self._not_held.discard(name)
-        if not port.node_port:
-            return
-        try:
-            sock = held_port(self._ns, self._family, port.protocol, port.node_port)
-        except KernelError as error:
-            self._not_held.add(name)
-            if not known:
-                log.warning("%s: NodePort %d is not opened: %s", name, port.node_port, error)
-            return
-        self._held[name] = _Held(port.node_port, sock)
-
-    def _release(self, name: ServicePortName) -> None:
-        held = self._held.pop(name, None)
-        if held is not None:
-            held.sock.close()
+        return self._sockets.proxy(name.protocol, 0, address)
 
 
 _Key = tuple[int, Family]

@@ -1,0 +1,77 @@
+"""Random sequences of changes end in the table that a fresh start would write, in either layout."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.proxy import FakeNodeKernel
+from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
+from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
+
+from netkit.kernel.nft.fake import FakeNftTable
+from netkit.kernel.nft.wire import NFPROTO_IPV4, NFPROTO_IPV6
+from netkit.proxy.addresses import Family
+from netkit.proxy.backend import Backend
+from netkit.proxy.nftables.backend import NftablesBackend
+from netkit.proxy.settings import NftablesLayout, ProxySettings
+
+
+class NftablesRig(Rig):
+    """The nftables mode on a fake kernel that refuses what the real one refuses, and a clock of its own."""
+
+    def __init__(self, family: Family, layout: NftablesLayout) -> None:
+        self.family = family
+        self.layout = layout
+        self.table = FakeNftTable(NFPROTO_IPV4 if family is Family.IPV4 else NFPROTO_IPV6)
+        self.now = 1000.0
+
+    async def start(self, settings: ProxySettings) -> NftablesBackend:
+        """Some settings go with the other layout, which finds the table of this one, or the other way round."""
+        layout = self.layout
+        if settings.masquerade_all:
+            (layout,) = set(NftablesLayout) - {layout}
+        settings = replace(settings, nftables_layout=layout)
+        kernel = FakeNodeKernel(local=ADDRESSES)
+        return NftablesBackend(HERE, self.family, settings, self.table, kernel, lambda: self.now)
+
+    def fail(self, place: int | None) -> None:
+        self.table.refuse, self.table.refuse_after = (0, 0) if place is None else (errno.ENOMEM, place)
+
+    async def minute(self, backend: Backend) -> None:
+        self.now += 60
+
+    async def content(self) -> Any:
+        found = self.table.contents
+        return found and (found.comment, found.chains, found.rules, found.sets, _by_key(found.elements))
+
+
+def _by_key(elements: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    return {
+        name: sorted(found, key=lambda element: (element.key, element.ends))
+        for name, found in elements.items()
+    }
+
+
+async def ends_well(family: Family, layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:
+    await ends_like_a_fresh_start(
+        NftablesRig(family, layout), NftablesRig(family, layout), family, start, steps
+    )
+
+
+@pytest.mark.parametrize("layout", NftablesLayout)
+@sequences(20)
+@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV4])
+async def test_ipv4(layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:
+    await ends_well(Family.IPV4, layout, start, steps)
+
+
+@pytest.mark.parametrize("layout", NftablesLayout)
+@sequences(20)
+@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV6])
+async def test_ipv6(layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:
+    await ends_well(Family.IPV6, layout, start, steps)

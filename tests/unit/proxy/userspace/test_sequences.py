@@ -1,0 +1,143 @@
+"""Random sequences of changes end in the proxies, held ports and rules that a fresh start would have.
+
+The ports of proxies are any free ones: rules are compared with the service port's name in their place.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from dataclasses import replace
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.proxy import FakeNodeKernel
+from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
+from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
+
+from netkit.kernel.errors import KernelError
+from netkit.kernel.iptables_fake import FakeIPTables
+from netkit.kernel.netns import HOST
+from netkit.proxy.addresses import Address, Family
+from netkit.proxy.services import Protocol, ServicePortName
+from netkit.proxy.settings import ProxySettings
+from netkit.proxy.userspace.backend import UserspaceBackend
+from netkit.proxy.userspace.proxies import NodeProxies
+
+_NAMED = re.compile(r'-p (\S+) -m comment --comment "([^/]+)/([^":]+):?([^"]*)"')
+_PROXY_PORT = re.compile(r"(?<=--to-ports )\d+|(?<=:)\d+$|(?<=--dport )\d+(?= -m state)")
+
+
+class FakeSocket(socket.socket):
+    """A socket that no packet reaches. It takes a port from the others of its kernel until it is closed."""
+
+    def __init__(self, kernel: FakeSockets, protocol: Protocol, port: int) -> None:
+        super().__init__(
+            socket.AF_UNIX, socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+        )
+        self.bind("")
+        self.setblocking(False)
+        self._taken = (protocol, port)
+        self._kernel = kernel
+        kernel.open[self._taken] = self
+
+    def getsockname(self) -> Any:
+        return "", self._taken[1]
+
+    def close(self) -> None:
+        if self.fileno() >= 0:
+            del self._kernel.open[self._taken]
+        super().close()
+
+
+class FakeSockets:
+    """All sockets of one node. The next `failures` times there is none to be had."""
+
+    def __init__(self) -> None:
+        self.open: dict[tuple[Protocol, int], FakeSocket] = {}
+        self.failures = 0
+        self._last = 40_000
+
+    def proxy(self, protocol: Protocol, port: int, address: Address | None) -> socket.socket:
+        if not port:
+            self._last += 1
+        return self._taken(protocol, port or self._last)
+
+    def held(self, protocol: Protocol, port: int) -> socket.socket:
+        return self._taken(protocol, port)
+
+    def _taken(self, protocol: Protocol, port: int) -> socket.socket:
+        if self.failures:
+            self.failures -= 1
+            raise KernelError("socket", "fake", errno.EMFILE)
+        if (protocol, port) in self.open:
+            raise KernelError(f"bind({protocol} port {port})", "fake", errno.EADDRINUSE)
+        return FakeSocket(self, protocol, port)
+
+
+class UserspaceRig(Rig):
+    """The userspace mode with fake iptables and sockets."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.iptables = FakeIPTables(version=family.version)
+        self.sockets = FakeSockets()
+        self.proxies = NodeProxies(HOST, family, self.sockets)
+
+    async def start(self, settings: ProxySettings) -> UserspaceBackend:
+        """The proxies of the process before have died with it. Some settings go with an address to listen on."""
+        if settings.masquerade_all:
+            settings = replace(settings, node_address="10.0.0.1,fd00::1")
+        await self.proxies.stop()
+        assert not self.sockets.open
+        self.proxies = NodeProxies(HOST, self.family, self.sockets)
+        kernel = FakeNodeKernel(local=ADDRESSES)
+        return UserspaceBackend(HERE, settings, cast(Any, self.iptables), kernel, self.proxies)
+
+    def fail(self, place: int | None) -> None:
+        self.iptables.failures = place in (0, 1)
+        self.sockets.failures = place in (2, 3)
+
+    async def content(self) -> Any:
+        """The rules, and what listens where: proxy ports by their service ports."""
+        names: dict[tuple[Protocol, int], set[ServicePortName]] = {}
+        rules = {
+            where: [self._without_port(rule, names) for rule in found]
+            for where, found in self.iptables.standing().items()
+        }
+        assert all(len(named) == 1 for named in names.values()), f"proxies share a port: {names}"
+        listening = sorted(str(names.get(taken, taken)) for taken in self.sockets.open)
+        proxied = {name for named in names.values() for name in named}
+        return rules, listening, {name: set(self.proxies.endpoints_of(name)) for name in proxied}
+
+    async def close(self) -> None:
+        await self.proxies.stop()
+        assert not self.sockets.open
+
+    def _without_port(self, rule: str, names: dict[tuple[Protocol, int], set[ServicePortName]]) -> str:
+        """The rule without its proxy's port, which is noted."""
+        named, port = _NAMED.search(rule), _PROXY_PORT.search(rule)
+        if named is None or port is None:
+            return rule
+        protocol = Protocol(named[1].upper())
+        name = ServicePortName(named[2], named[3], named[4] or "", protocol)
+        names.setdefault((protocol, int(port[0])), set()).add(name)
+        return _PROXY_PORT.sub("PORT", rule)
+
+
+async def ends_well(family: Family, start: ProxySettings, steps: list[Step]) -> None:
+    await ends_like_a_fresh_start(UserspaceRig(family), UserspaceRig(family), family, start, steps)
+
+
+@sequences(25)
+@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV4])
+async def test_ipv4(start: ProxySettings, steps: list[Step]) -> None:
+    await ends_well(Family.IPV4, start, steps)
+
+
+@sequences(25)
+@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV6])
+async def test_ipv6(start: ProxySettings, steps: list[Step]) -> None:
+    await ends_well(Family.IPV6, start, steps)
