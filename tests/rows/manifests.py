@@ -11,7 +11,6 @@ from controlplane.meta.objects import clone, dig, name
 from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE, SERVICE_CIDR
 from controlplane.resources.kind import Kind
 from netkit.proxy.addresses import Family, addresses_of, networks_of, parse_address
-
 from netkit.proxy.services import Protocol
 from rows.errors import TableError
 from rows.format import Address, PodPlan
@@ -143,7 +142,7 @@ def _allocate(
 
 
 def node_named(node_name: str, index: int, manifest: Object | None = None) -> Object:
-    """A Node with addresses and pod ranges: those of its manifest, or those that the network gives to number `index`."""
+    """A Node with addresses and pod ranges: those of its manifest, or those the network gives to number `index`."""
     node = (
         clone(manifest) if manifest else {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name}}
     )

@@ -1,7 +1,7 @@
 """Single rules, set elements and servers of a node's kernel, and how to take each one away.
 
-Read from the kernel by the programs that users have, not by what wrote them. `kind` is what a rule looks like without its
-addresses, numbers and names: rules of one kind do the same for different Services.
+Read from the kernel by the programs that users have, not by what wrote them. `kind` is what a rule looks like without
+its addresses, numbers and names: rules of one kind do the same for different Services.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def _ipset(ns: Namespace) -> Iterator[Mutant]:
         if words[:1] == ["add"] and words[1].startswith("KUBE-"):
             name, entry = words[1], words[2]
             kind = f"ipset {name.replace('KUBE-6-', 'KUBE-')}"
-            yield Mutant(kind, f"{name} {entry}", ("ipset", "del", name, entry), ("ipset", "add", name, entry))
+            yield Mutant(
+                kind, f"{name} {entry}", ("ipset", "del", name, entry), ("ipset", "add", name, entry)
+            )
 
 
 def _ipvs(ns: Namespace) -> Iterator[Mutant]:
@@ -144,9 +146,7 @@ def _ipvs(ns: Namespace) -> Iterator[Mutant]:
         kept = 5 if words[0] == "-a" else 3
         kind = "real server" if words[0] == "-a" else "virtual server"
         persistent = " persistent" if "-p" in words else ""
-        yield Mutant(
-            kind + persistent, line, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words)
-        )
+        yield Mutant(kind + persistent, line, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words))
 
 
 def _addresses(ns: Namespace) -> Iterator[Mutant]:
@@ -156,7 +156,10 @@ def _addresses(ns: Namespace) -> Iterator[Mutant]:
             continue
         arguments = (address, "dev", "kube-ipvs0")
         yield Mutant(
-            "address of kube-ipvs0", line, ("ip", "address", "del", *arguments), ("ip", "address", "add", *arguments)
+            "address of kube-ipvs0",
+            line,
+            ("ip", "address", "del", *arguments),
+            ("ip", "address", "add", *arguments),
         )
 
 

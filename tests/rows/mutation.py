@@ -127,7 +127,9 @@ class Check:
         named = bool(re.search(rf"{re.escape(service)}(?![\w-])", mutant.what))
         called = any(str(target.address) in words for target in row.targets)
         pods = self._runner.table.plan.pods
-        clients = [str(address) for pod in pods if pod.name == row.origin.machine for address in pod.addresses]
+        clients = [
+            str(address) for pod in pods if pod.name == row.origin.machine for address in pod.addresses
+        ]
         return named + called + any(client in words for client in clients)
 
     async def _notice(self, mutant: Mutant, rows: Sequence[Row]) -> str:
@@ -162,7 +164,9 @@ def excuse(kind: str) -> str:
     return next((why for pattern, why in UNNOTICED.items() if re.search(pattern, kind)), "")
 
 
-async def check(table: Table, world: World, variety: Variety, told: Callable[[str], None], *, each: bool) -> Check:
+async def check(
+    table: Table, world: World, variety: Variety, told: Callable[[str], None], *, each: bool
+) -> Check:
     async with Traffic(world) as traffic:
         made = Check(Runner(table, world, traffic), variety, each=each)
         await made.run(told)
@@ -188,7 +192,9 @@ def main(arguments: list[str]) -> int:
                 print(f"NOBODY NOTICED {kind}")
                 for rule in rules:
                     print(f"    {rule}")
-            print(f"{variety.name}: {len(found.kinds)} kinds, {len(missed)} missed, {time.monotonic() - started:.0f} s")
+            print(
+                f"{variety.name}: {len(found.kinds)} kinds, {len(missed)} missed, {time.monotonic() - started:.0f} s"
+            )
             status |= bool(missed)
     netns_directory.restore()
     return status

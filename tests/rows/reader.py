@@ -64,7 +64,7 @@ class _Draft:
 def read_table(path: Path) -> Table:
     """The table in a file. Raises TableError."""
     try:
-        documents = list(yaml.load_all(path.read_text(), Loader=_Loader))  # noqa: S506 - a safe loader
+        documents = list(yaml.load_all(path.read_text(), Loader=_Loader))
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:

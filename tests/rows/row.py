@@ -182,7 +182,8 @@ def _origin(row: _Words, node: str, family: Family) -> Origin:
     except ValueError:
         raise row.fault(
             "from",
-            f"{text!r} is not a pod, node, other-node, {', '.join(nodes)}, localhost, outside, 'pod on NODE' or an address",
+            f"{text!r} is not a pod, node, other-node, {', '.join(nodes)}, localhost, outside, "
+            "'pod on NODE' or an address",
         ) from None
 
 

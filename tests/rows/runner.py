@@ -17,8 +17,8 @@ from netkit.proxy.addresses import Family
 from netkit.proxy.agent import node_facts, service_cidrs
 from netkit.proxy.backend import Backend, NodeFacts
 from netkit.proxy.services import ServicePortName
-from netkit.proxy.state import ProxyState
 from netkit.proxy.settings import ProxyMode
+from netkit.proxy.state import ProxyState
 from rows.format import Cluster, Expectation, Outcome, Row, Table
 from rows.judge import REFUSALS, Judgement, enough, judge
 from rows.traffic import Job, Seen, Traffic
@@ -91,7 +91,9 @@ class Proxy:
         except NotImplementedError:
             return ""
         return "\n".join(
-            line for section in sections for line in (section.name, *(f"  {entry}" for entry in section.entries))
+            line
+            for section in sections
+            for line in (section.name, *(f"  {entry}" for entry in section.entries))
         )
 
 

@@ -62,5 +62,3 @@ async def _until(made: Bench, row_name: str, first: object) -> None:
     """Wait as long as the memory lasts, which is at most two seconds; 30 clients never all choose the same again."""
     await asyncio.sleep(2.5)
     assert await made.connect(made.row(row_name), crowd(30)) != first
-
-

@@ -44,7 +44,9 @@ class Bench:
     def row(self, row_name: str) -> Row:
         return next(row for row in self.table.rows if row.name == row_name)
 
-    def job(self, row: Row, enough: Any, *, source: Address | None = None, patience: float = _PATIENCE) -> Job:
+    def job(
+        self, row: Row, enough: Any, *, source: Address | None = None, patience: float = _PATIENCE
+    ) -> Job:
         return Job(
             row.origin.machine, source or row.origin.source, row.targets, row.protocol, enough, patience
         )
@@ -171,9 +173,7 @@ async def rolling_update(bench: Bench) -> Counter[str]:
     jobs = [bench.job(row, lambda seen: finished.is_set()) for row in rows]
     space = bench.world.machines["outside"]
     target = rows[0].targets[0]
-    lines = [
-        Line(space, target, bench.world.source_port("outside", 4, rows[0].protocol)) for _ in range(12)
-    ]
+    lines = [Line(space, target, bench.world.source_port("outside", 4, rows[0].protocol)) for _ in range(12)]
     load = asyncio.create_task(bench.traffic.run(jobs))
     try:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Rows as tests: the network and the results of whole tables, made when the first test asks and shared by all others."""
+"""Rows as tests: the network and the results of whole tables, made when first asked for and shared by all."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Traffic:
         self._epoll.unregister(fd)
 
     async def run(self, jobs: Iterable[Job]) -> None:
-        """Do all jobs. Those that wait for silence come last and wait together, when nothing else keeps anybody busy."""
+        """Do all jobs. Those that wait for silence come last and wait together, when nothing else is busy."""
         found = sorted(jobs, key=lambda job: job.patience, reverse=True)
         for _, group in groupby(found, key=lambda job: job.patience):
             await self._run(deque(group))
