@@ -27,8 +27,8 @@ _CHAIN = re.compile(r"^:(\S+) (\S+)")
 class MadeToFail(KernelError):
     """What a driver raises that was told to."""
 
-    def __init__(self, ns: Namespace) -> None:
-        super().__init__("a write", ns.name, stderr="made to fail")
+    def __init__(self, namespace: str) -> None:
+        super().__init__("a write", namespace, stderr="made to fail")
 
 
 class FailingIPTables(IPTables):
@@ -39,7 +39,7 @@ class FailingIPTables(IPTables):
     async def restore(self, text: str, *, noflush: bool = True, counters: bool = False) -> None:
         if self.failures:
             self.failures -= 1
-            raise MadeToFail(self.ns)
+            raise MadeToFail(self.ns.name)
         await super().restore(text, noflush=noflush, counters=counters)
 
     async def standing(self) -> dict[tuple[str, str], list[str]]:

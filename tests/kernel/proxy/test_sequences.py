@@ -89,7 +89,7 @@ class FailingTable(NftTable):
     def commit(self, messages: Sequence[bytes]) -> None:
         if self.good == 0:
             self.good = None
-            raise MadeToFail(self.ns)
+            raise MadeToFail(self.ns.name)
         if self.good is not None:
             self.good -= 1
         super().commit(messages)
