@@ -255,7 +255,7 @@ _NODES = (
     NodeFacts(),
     NodeFacts("zone-a", (ip_address("10.0.0.1"), ip_address("fd00::1")), ("10.1.0.0/24", "fd00:1::/64")),
     NodeFacts("zone-b", (ip_address("10.0.0.1"), ip_address("fd00::1")), ("10.1.0.0/24", "fd00:1::/64")),
-    NodeFacts("zone-a", (ip_address("203.0.113.7"),), ("10.2.0.0/24",)),
+    NodeFacts("zone-a", (ip_address("203.0.113.7"),), ("10.2.0.0/24",), ("172.30.0.0/29", "fd00:30::/120")),
 )
 
 _PLAIN = ProxySettings(cluster_cidr="10.1.0.0/16,fd00:1::/64")
@@ -297,3 +297,8 @@ def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
 
 SEQUENCES_OF = {family: _sequences(family) for family in Family}
 """Strategies of lists of steps, by family. Start with any of `SETTINGS`."""
+
+SEQUENCES_OF_EITHER = st.sampled_from(Family).flatmap(
+    lambda family: st.tuples(st.just(family), SEQUENCES_OF[family])
+)
+"""The same with the family in front, for tests that have no time for each."""

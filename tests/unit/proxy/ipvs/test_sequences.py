@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from support.ipvs import FakeNode
+from support.proxy_modes import ipvs_settings
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
 from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
 
@@ -21,7 +21,7 @@ from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.ipvs.backend import IPVSBackend
 from netkit.proxy.ipvs.drivers import Drivers
-from netkit.proxy.settings import IPVSSettings, ProxySettings
+from netkit.proxy.settings import ProxySettings
 
 
 class OneLook:
@@ -54,11 +54,8 @@ class IPVSRig(Rig):
         self.events = OneLook()
 
     async def start(self, settings: ProxySettings) -> IPVSBackend:
-        """Some settings go with another scheduler."""
-        if settings.masquerade_all:
-            settings = replace(settings, ipvs=IPVSSettings("mh"))
         drivers = Drivers(cast(Any, self.iptables), self.servers, self.sets, self.node, self.events)
-        return IPVSBackend(HERE, settings, drivers, look_seconds=0.0)
+        return IPVSBackend(HERE, ipvs_settings(settings), drivers, look_seconds=0.0)
 
     def fail(self, place: int | None) -> None:
         for number, driver in enumerate((self.servers, self.sets, self.iptables, self.node)):

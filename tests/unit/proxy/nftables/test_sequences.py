@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.proxy import FakeNodeKernel
+from support.proxy_modes import nftables_settings, table_content
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
 from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
 
@@ -31,11 +31,7 @@ class NftablesRig(Rig):
         self.now = 1000.0
 
     async def start(self, settings: ProxySettings) -> NftablesBackend:
-        """Some settings go with the other layout, which finds the table of this one, or the other way round."""
-        layout = self.layout
-        if settings.masquerade_all:
-            (layout,) = set(NftablesLayout) - {layout}
-        settings = replace(settings, nftables_layout=layout)
+        settings = nftables_settings(settings, self.layout)
         kernel = FakeNodeKernel(local=ADDRESSES)
         return NftablesBackend(HERE, self.family, settings, self.table, kernel, lambda: self.now)
 
@@ -46,15 +42,7 @@ class NftablesRig(Rig):
         self.now += 60
 
     async def content(self) -> Any:
-        found = self.table.contents
-        return found and (found.comment, found.chains, found.rules, found.sets, _by_key(found.elements))
-
-
-def _by_key(elements: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    return {
-        name: sorted(found, key=lambda element: (element.key, element.ends))
-        for name, found in elements.items()
-    }
+        return table_content(self.table.contents)
 
 
 async def ends_well(family: Family, layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:

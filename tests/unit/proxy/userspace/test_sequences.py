@@ -6,14 +6,13 @@ The ports of proxies are any free ones: rules are compared with the service port
 from __future__ import annotations
 
 import errno
-import re
 import socket
-from dataclasses import replace
 from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from support.proxy import FakeNodeKernel
+from support.proxy_modes import proxy_ports, userspace_settings, without_proxy_ports
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
 from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
 
@@ -21,13 +20,10 @@ from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.kernel.netns import HOST
 from netkit.proxy.addresses import Address, Family
-from netkit.proxy.services import Protocol, ServicePortName
+from netkit.proxy.services import Protocol
 from netkit.proxy.settings import ProxySettings
 from netkit.proxy.userspace.backend import UserspaceBackend
 from netkit.proxy.userspace.proxies import NodeProxies
-
-_NAMED = re.compile(r'-p (\S+) -m comment --comment "([^/]+)/([^":]+):?([^"]*)"')
-_PROXY_PORT = re.compile(r"(?<=--to-ports )\d+|(?<=:)\d+$|(?<=--dport )\d+(?= -m state)")
 
 
 class FakeSocket(socket.socket):
@@ -87,14 +83,14 @@ class UserspaceRig(Rig):
         self.proxies = NodeProxies(HOST, family, self.sockets)
 
     async def start(self, settings: ProxySettings) -> UserspaceBackend:
-        """The proxies of the process before have died with it. Some settings go with an address to listen on."""
-        if settings.masquerade_all:
-            settings = replace(settings, node_address="10.0.0.1,fd00::1")
+        """The proxies of the process before have died with it."""
         await self.proxies.stop()
         assert not self.sockets.open
         self.proxies = NodeProxies(HOST, self.family, self.sockets)
         kernel = FakeNodeKernel(local=ADDRESSES)
-        return UserspaceBackend(HERE, settings, cast(Any, self.iptables), kernel, self.proxies)
+        return UserspaceBackend(
+            HERE, userspace_settings(settings), cast(Any, self.iptables), kernel, self.proxies
+        )
 
     def fail(self, place: int | None) -> None:
         self.iptables.failures = place in (0, 1)
@@ -102,29 +98,15 @@ class UserspaceRig(Rig):
 
     async def content(self) -> Any:
         """The rules, and what listens where: proxy ports by their service ports."""
-        names: dict[tuple[Protocol, int], set[ServicePortName]] = {}
-        rules = {
-            where: [self._without_port(rule, names) for rule in found]
-            for where, found in self.iptables.standing().items()
-        }
-        assert all(len(named) == 1 for named in names.values()), f"proxies share a port: {names}"
+        rules = self.iptables.standing()
+        names = proxy_ports(rules)
         listening = sorted(str(names.get(taken, taken)) for taken in self.sockets.open)
-        proxied = {name for named in names.values() for name in named}
-        return rules, listening, {name: set(self.proxies.endpoints_of(name)) for name in proxied}
+        endpoints = {name: set(self.proxies.endpoints_of(name)) for name in names.values()}
+        return without_proxy_ports(rules), listening, endpoints
 
     async def close(self) -> None:
         await self.proxies.stop()
         assert not self.sockets.open
-
-    def _without_port(self, rule: str, names: dict[tuple[Protocol, int], set[ServicePortName]]) -> str:
-        """The rule without its proxy's port, which is noted."""
-        named, port = _NAMED.search(rule), _PROXY_PORT.search(rule)
-        if named is None or port is None:
-            return rule
-        protocol = Protocol(named[1].upper())
-        name = ServicePortName(named[2], named[3], named[4] or "", protocol)
-        names.setdefault((protocol, int(port[0])), set()).add(name)
-        return _PROXY_PORT.sub("PORT", rule)
 
 
 async def ends_well(family: Family, start: ProxySettings, steps: list[Step]) -> None:
