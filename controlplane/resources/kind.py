@@ -137,7 +137,8 @@ class Kind:
     None for a new object).
     `prepare_create(obj)` and `prepare_update(new, old)` edit in place before validation what a client may
     not set or may leave out (e.g. a Service's cluster IP on a PUT without it); they run after the defaults
-    and after the status was taken from where it belongs. `prepare_status(new, old)` puts back what a write
+    and after the status was taken from where it belongs: a new object has none, except with `status_at_creation`.
+    `prepare_status(new, old)` puts back what a write
     of the status must not change; of the metadata such a write changes only `status_metadata`.
 
     `columns` are all printer columns and `row(obj, now)` the cells in the same order; the column of format
@@ -187,6 +188,7 @@ class Kind:
     validate_ratcheting: Callable[[Object, Object], Sequence[Cause]] | None = None
     warnings: Callable[[Object, Object | None], Sequence[str]] = _no_warnings
     status: bool = False
+    status_at_creation: bool = False
     status_metadata: tuple[str, ...] = FREE_METADATA
     prepare_status: Callable[[Object, Object], None] = _no_change
     validate_status: Callable[[Object, Object], Sequence[Cause]] = _no_update_causes

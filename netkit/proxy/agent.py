@@ -16,7 +16,7 @@ from controlplane.client.client import Client
 from controlplane.client.informer import Informer
 from controlplane.errors import Object
 from controlplane.meta.objects import dig, labels, name, namespace
-from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE, SERVICE_CIDR
+from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE
 from netkit.proxy.addresses import parse_address
 from netkit.proxy.backend import Backend, Follower, NodeFacts, Preparation, Server
 from netkit.proxy.detector import DetectLocalMode
@@ -24,6 +24,7 @@ from netkit.proxy.family_loop import FamilyLoop
 from netkit.proxy.health.proxy_health import ProxyHealth
 from netkit.proxy.metrics import AgentMetrics, ProxyMetrics
 from netkit.proxy.reports import Reports
+from netkit.proxy.service_ranges import ServiceRanges
 from netkit.proxy.services import NOT_OURS_SELECTOR
 from netkit.proxy.settings import ProxyMode, ProxySettings
 
@@ -59,7 +60,7 @@ class ProxyAgent:
         self._services = Informer(client, SERVICE, label_selector=NOT_OURS_SELECTOR)
         self._slices = Informer(client, ENDPOINT_SLICE, label_selector=NOT_OURS_SELECTOR)
         self._nodes = Informer(client, NODE, field_selector=f"metadata.name={node_name}")
-        self._ranges = Informer(client, SERVICE_CIDR)
+        self._ranges = ServiceRanges(client, self._ranges_changed)
         self._facts = NodeFacts()
         self._servers = servers
         self._preparations = preparations
@@ -82,7 +83,6 @@ class ProxyAgent:
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)
         self._nodes.on_change(self._node_changed)
-        self._ranges.on_change(self._range_changed)
 
     @property
     def metrics(self) -> Sequence[tuple[str, ProxyMetrics]]:
@@ -96,18 +96,16 @@ class ProxyAgent:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers:
                     group.create_task(server.run(), name=f"proxy {type(server).__name__}")
-                for informer in self._informers():
+                for informer in (self._services, self._slices, self._nodes):
                     group.create_task(informer.run(), name=f"proxy {informer.kind.plural}")
+                # Only this mode has rules for unused addresses; others need not be allowed to see the ranges.
+                if self._settings.mode is ProxyMode.NFTABLES:
+                    group.create_task(self._ranges.run(), name="proxy ranges of Services")
                 await self._everything_listed()
                 for loop in self._families:
                     group.create_task(loop.run(), name=f"proxy {loop.backend.family}")
         finally:
             await self._reports.close()
-
-    def _informers(self) -> tuple[Informer, ...]:
-        """Only the nftables mode has rules for unused addresses; others need not be allowed to see the ranges."""
-        by_all = (self._services, self._slices, self._nodes)
-        return (*by_all, self._ranges) if self._settings.mode is ProxyMode.NFTABLES else by_all
 
     async def prepare(self) -> None:
         """Set up what needs more rights than the rest: `run` does it first, and `--init-only` nothing else."""
@@ -170,8 +168,8 @@ class ProxyAgent:
         if self._facts.pod_cidrs:
             self._pod_range_known.set()
 
-    def _range_changed(self, old: Object | None, new: Object | None) -> None:
-        self._configure(replace(self._facts, service_cidrs=service_cidrs(self._ranges.items())))
+    def _ranges_changed(self, ranges: Iterable[Object]) -> None:
+        self._configure(replace(self._facts, service_cidrs=service_cidrs(ranges)))
 
     def _configure(self, facts: NodeFacts) -> None:
         self._facts = facts

@@ -60,13 +60,17 @@ async def create(
     base = "" if metadata.get("name") or not kind.generate_name else metadata.get("generateName", "")
     if base:
         metadata["name"] = generate_name(base)
-    if kind.status:
+    if kind.status and not kind.status_at_creation:
         obj.pop("status", None)
     kind.default(obj)
     name = str(metadata.get("name", ""))
     if entries is None:
+        # Nobody owns a status by a write of the object itself.
+        owned = obj
+        if kind.status_at_creation:
+            owned = {key: value for key, value in obj.items() if key != "status"}
         entries = tracked(
-            versions_of(kind), None, obj, claimed, writer_of(opts, kind.api_version, "", ctx.clock())
+            versions_of(kind), None, owned, claimed, writer_of(opts, kind.api_version, "", ctx.clock())
         )
     put_entries(metadata, entries)
     request = ctx.admission_request(

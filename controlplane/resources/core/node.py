@@ -105,10 +105,20 @@ def _validate_status(new: Object, old: Object) -> Sequence[Cause]:
         if pair in seen:
             address.duplicate()
         seen.add(pair)
+    _amounts(status)
+    return field.causes
+
+
+def _validate_create(node: Object) -> Sequence[Cause]:
+    field = Field.root(node)
+    _amounts(field["status"])
+    return field.causes
+
+
+def _amounts(status: Field) -> None:
     for name_ in ("capacity", "allocatable"):
         for _, amount in status[name_].entries():
             amount.quantity()
-    return field.causes
 
 
 def _row(node: Object, now: datetime) -> Sequence[object]:
@@ -183,9 +193,12 @@ NODE = Kind(
     default=_default,
     prepare_status=_prepare_status,
     validate=_validate,
+    validate_create=_validate_create,
     validate_update=_validate_update,
     validate_status=_validate_status,
     status=True,
+    # A kubelet registers its machine with all it knows of it.
+    status_at_creation=True,
     subresources=(Subresource("proxy", "NodeProxyOptions", ("create", "delete", "get", "patch", "update")),),
     fields=selectable_fields(named={"spec.unschedulable": flag("spec", "unschedulable")}),
 )

@@ -12,6 +12,7 @@ from support.client_fake import FakeApi
 from support.client_wait import running, until
 from support.proxy import FakeNodeKernel, Object, endpoint, service, slice_of
 
+from controlplane.errors import NotFound, StatusError
 from controlplane.resources.catalog import ENDPOINT_SLICE, EVENT, NODE, SERVICE, SERVICE_CIDR
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.proxy.addresses import Family
@@ -360,6 +361,31 @@ async def test_the_nftables_mode_learns_the_ranges_of_services(setup: Setup) -> 
         await client.create(SERVICE_CIDR, cidr("more", "10.200.0.0/16"))
         await until(lambda: told.facts[-1].service_cidrs == ("10.200.0.0/16", "10.96.0.0/12"))
         assert told.facts[-1].zone == "a"
+
+
+@pytest.mark.parametrize(
+    ("versions", "followed"),
+    [(("v1", "v1beta1"), "v1"), (("v1beta1",), "v1beta1"), (("v1",), "v1"), ((), "")],
+)
+async def test_the_ranges_come_in_the_version_that_is_served(
+    setup: Setup, versions: tuple[str, ...], followed: str
+) -> None:
+    client = setup.api.client()
+    await client.create(SERVICE_CIDR, cidr("kubernetes", "10.96.0.0/12"))
+    setup.api.calls.clear()
+
+    def not_served(method: str, path: str, body: Object | None) -> StatusError | None:
+        served = not path.endswith("/servicecidrs") or path.split("/")[3] in versions
+        return None if served else NotFound("the server could not find the requested resource")
+
+    setup.api.reject.append(not_served)
+    told = Told()
+    agent = ProxyAgent(client, "here", ProxySettings(mode=ProxyMode.NFTABLES), [told])  # type: ignore[list-item]
+    async with running(agent.run()):
+        await agent.synced()
+        await until(lambda: not followed or told.facts[-1:] == [NodeFacts(service_cidrs=("10.96.0.0/12",))])
+        asked = [path.split("/")[3] for _, path in setup.api.calls if path.endswith("/servicecidrs")]
+        assert asked[-1] == (followed or "v1beta1")
 
 
 async def test_other_modes_do_not_ask_for_the_ranges_of_services(setup: Setup) -> None:

@@ -11,6 +11,7 @@ from support.registry_kinds import GLOBAL, PLAIN, WIDGET, TestClock, named
 
 from controlplane.apiserver.registry import DeleteOptions, ListOptions, Registry, WriteOptions
 from controlplane.errors import AlreadyExists, BadRequest, Invalid, NotFound, Unclassified
+from controlplane.resources.catalog import NODE
 from controlplane.store.memory import MemoryStore
 
 WRITE = WriteOptions()
@@ -163,3 +164,13 @@ async def test_a_dry_run_stores_nothing(registry: Registry, store: MemoryStore) 
     with pytest.raises(NotFound, match=r'^widgets\.test "a" not found$'):
         await registry.get(WIDGET, "default", "a")
     assert list((await registry.list(WIDGET, "", ListOptions())).items) == []
+
+
+async def test_a_node_may_be_registered_with_its_status(registry: Registry) -> None:
+    status = {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}], "capacity": {"cpu": "2000m"}}
+    made = (await registry.create(NODE, "", named("n", spec={}, status=status), WRITE)).object
+    assert made["status"] == {**status, "capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}
+    assert all("f:status" not in entry["fieldsV1"] for entry in made["metadata"].get("managedFields", ()))
+    wrong = named("m", spec={}, status={"capacity": {"cpu": "-1"}})
+    with pytest.raises(Invalid, match=r"status\.capacity\[?\.?cpu"):
+        await registry.create(NODE, "", wrong, WRITE)

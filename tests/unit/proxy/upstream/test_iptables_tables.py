@@ -218,3 +218,27 @@ async def test_the_way_to_node_ports_is_the_last_rule() -> None:
     proxier.add(*OBJECTS, slice_of("ns6/svc6", endpoint("10.180.0.6", NODE)))
     await proxier.sync()
     assert meaning(ours(proxier)["nat KUBE-SERVICES"][-1]) == meaning(LAST_OF_SERVICES)
+
+
+async def test_no_comments_for_endpoints_of_a_large_cluster() -> None:
+    """From 1001 endpoints on. Upstream leaves the rules of other Services until its next full sync; ours go along."""
+
+    def destinations() -> list[str]:
+        return [rule for rules in ours(proxier).values() for rule in rules if "-j DNAT" in rule]
+
+    proxier = IPTablesProxier(masquerade_all=True)
+    for number in range(2):
+        name, addresses = f"ns{number}/svc{number}", [f"10.{number}.{n % 256}.{n // 256}" for n in range(499)]
+        proxier.add(service(name, f"172.30.0.4{number}", tcp()), slice_of(name, *addresses))
+    await proxier.sync()
+    assert [" --comment " in rule for rule in destinations()] == [True] * 998
+    proxier.add(service("ns3/svc3", "172.30.0.43", tcp(8081, name="p8081")))
+    proxier.add(
+        slice_of("ns3/svc3", "203.0.113.4", "203.0.113.8", "203.0.113.12", ports=tcp(8081, name="p8081"))
+    )
+    await proxier.sync()
+    assert [" --comment " in rule for rule in destinations()] == [False] * 1001
+    same(
+        {"nat": tuple(ours(proxier)["nat KUBE-SEP-RUVVH7YV3PHQBDOS"][1:])},
+        {"nat": ("-m tcp -p tcp -j DNAT --to-destination 203.0.113.4:8081",)},
+    )
