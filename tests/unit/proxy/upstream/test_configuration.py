@@ -259,3 +259,51 @@ def test_conntrack_settings(changes: Mapping[str, Any], names: set[str]) -> None
 def test_the_conntrack_limit(per_core: int, minimum: int, limit: int | None) -> None:
     settings = replace(NOTHING, max_per_core=per_core, minimum=minimum)
     assert wanted_sysctls(settings, 4).get("max") == limit
+
+
+ETH, LO = ["10.20.30.51", "100.200.201.1", "1.2.3.4", "2001:db8::1"], ["127.0.0.1", "127.0.1.1", "::1"]
+ALL = "every address"
+
+
+@pytest.mark.parametrize(
+    ("ranges", "ipv4", "ipv6"),
+    [
+        (["10.20.30.0/24"], {"10.20.30.51"}, ALL),
+        (["0.0.0.0/0"], ALL, ALL),
+        (["2001:db8::/64", "::1/128"], ALL, {"2001:db8::1", "::1"}),
+        (["::/0"], ALL, ALL),
+        (["127.0.0.1/32"], {"127.0.0.1"}, ALL),
+        (["127.0.0.0/8"], {"127.0.0.1", "127.0.1.1"}, ALL),
+        (["10.20.30.0/24", "100.200.201.0/24"], {"10.20.30.51", "100.200.201.1"}, ALL),
+        (["10.20.31.0/24", "100.200.202.0/24"], set(), ALL),
+        ([], ALL, ALL),
+        (["1.2.3.0/24", "0.0.0.0/0"], ALL, ALL),
+        (["0.0.0.0/0", "1.2.3.0/24", "2001:db8::1/128"], ALL, {"2001:db8::1"}),
+        (["::/0", "1.2.3.0/24", "2001:db8::1/128"], {"1.2.3.4"}, ALL),
+    ],
+)
+def test_where_node_ports_answer(ranges: Sequence[str], ipv4: set[str] | str, ipv6: set[str] | str) -> None:
+    settings = ProxySettings(node_port_addresses=tuple(ranges))
+    for family, expected in ((V4, ipv4), (V6, ipv6)):
+        networks = settings.node_port_ranges(family)
+        chosen = {one for one in ETH + LO if any(ip_address(one) in network for network in networks)}
+        assert (chosen if networks else ALL) == expected
+
+
+@pytest.mark.parametrize(
+    ("ranges", "loopback"),
+    [
+        ([], True),
+        (["224.0.0.0/24", "192.168.0.0/16", "fd00:1:d::/64", "0.0.0.0/0"], True),
+        (["224.0.0.0/24", "192.168.0.0/16", "fd00:1:d::/64", "::/0"], False),
+        (["192.168.0.0/16", "127.0.0.0/8"], True),
+        (["192.168.0.0/16", "::1/128"], False),
+        (["192.168.0.0/16", "127.0.2.0/28"], True),
+        (["192.168.0.0/16", "64.0.0.0/2"], True),
+        (["128.0.2.0/28", "224.0.0.0/24", "192.168.0.0/16"], False),
+    ],
+)
+def test_whether_node_ports_answer_on_loopback(ranges: Sequence[str], loopback: bool) -> None:
+    settings = ProxySettings(node_port_addresses=tuple(ranges))
+    assert settings.loopback_node_ports(V4) is loopback
+    assert settings.loopback_node_ports(V6) is False
