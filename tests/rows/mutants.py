@@ -25,6 +25,7 @@ class Mutant:
 
     kind: str
     what: str
+    version: int
     remove: Command
     put_back: Command = ()
 
@@ -75,6 +76,7 @@ def _iptables(ns: Namespace, program: str) -> Iterator[Mutant]:
         yield Mutant(
             f"{table} {_iptables_kind(line[3:])}",
             f"{program} -t {table} {line}",
+            6 if program.startswith("ip6") else 4,
             (*arguments, "-D", chain, str(number)),
             (*arguments, "-I", chain, str(number), *shlex.split(line)[2:]),
         )
@@ -94,9 +96,8 @@ def _filled(saved: str) -> set[tuple[str, str]]:
 def _iptables_kind(rule: str) -> str:
     rule = _CHAIN.sub(r"KUBE-\1", _COMMENT.sub("", rule))
     rule = _PROTOCOL.sub("", _IPTABLES_VALUES.sub(r"\1", rule))
-    kept = {"127.0.0.0/8": "LOOPBACK", "::1/128": "LOOPBACK"}
-    for address, name in kept.items():
-        rule = rule.replace(address, name)
+    for address in (" 127.0.0.0/8", " ::1/128"):
+        rule = rule.replace(address, " LOOPBACK")
     rule = _INTERFACE.sub("-i X", _MARK.sub("M", rule))
     return " ".join(_IPV6.sub("A", _IPV4.sub("A", rule)).split())
 
@@ -152,6 +153,7 @@ def _nftables(ns: Namespace, family: str) -> Iterator[Mutant]:
                 yield Mutant(
                     f"chain {_nft_kind(chain)}: {_nft_kind(rule)}",
                     f"{family} {chain}: {rule}",
+                    6 if family == "ip6" else 4,
                     ("nft", "delete", "rule", family, "kube-proxy", chain, "handle", handle),
                 )
     for name, elements in table.sets.items():
@@ -160,6 +162,7 @@ def _nftables(ns: Namespace, family: str) -> Iterator[Mutant]:
             yield Mutant(
                 f"{table.kinds[name]} {_nft_kind(name)}",
                 f"{family} {name} {{ {element.strip()} }}",
+                6 if family == "ip6" else 4,
                 ("nft", "delete", "element", family, "kube-proxy", name, "{", key, "}"),
             )
 
@@ -178,7 +181,9 @@ def _ipset(ns: Namespace) -> Iterator[Mutant]:
         if words[:1] == ["add"] and words[1].startswith("KUBE-"):
             name, entry = words[1], words[2]
             kind = f"ipset {name.replace('KUBE-6-', 'KUBE-')}"
-            yield Mutant(kind, f"{name} {entry}", ("ipset", "del", name, entry), ("ipset", "add", name, entry))
+            version = 6 if name.startswith("KUBE-6-") else 4
+            remove, put_back = ("ipset", "del", name, entry), ("ipset", "add", name, entry)
+            yield Mutant(kind, f"{name} {entry}", version, remove, put_back)
 
 
 def _ipvs(ns: Namespace) -> Iterator[Mutant]:
@@ -188,8 +193,9 @@ def _ipvs(ns: Namespace) -> Iterator[Mutant]:
         kept = 5 if words[0] == "-a" else 3
         kind = "real server" if words[0] == "-a" else "virtual server"
         persistent = " persistent" if "-p" in words else ""
+        version = 6 if words[2].startswith("[") else 4
         yield Mutant(
-            kind + persistent, line, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words)
+            kind + persistent, line, version, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words)
         )
 
 
@@ -200,7 +206,11 @@ def _addresses(ns: Namespace) -> Iterator[Mutant]:
             continue
         arguments = (address, "dev", "kube-ipvs0")
         yield Mutant(
-            "address of kube-ipvs0", line, ("ip", "address", "del", *arguments), ("ip", "address", "add", *arguments)
+            "address of kube-ipvs0",
+            line,
+            6 if ":" in address else 4,
+            ("ip", "address", "del", *arguments),
+            ("ip", "address", "add", *arguments),
         )
 
 

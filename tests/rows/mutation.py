@@ -37,6 +37,7 @@ _CHUNK = 24
 UNNOTICED: Mapping[str, str] = {
     r"nfacct-name localhost_nps_accepted_pkts": "counts, and does what the next rule does",
     r"^nat KUBE-FW$": "a comment",
+    r"^filter OUTPUT -j KUBE-FIREWALL$": "what it drops on its way out would be dropped on its way in",
     r"--ctstate INVALID": "drops packets outside the window of a connection, which no row sends",
     r"^nat KUBE-POSTROUTING -j MARK --set-xmark|^chain masquerading: meta mark set": (
         "clears the mark for packets that are wrapped into a tunnel afterwards; this network has none"
@@ -109,9 +110,10 @@ class Check:
     ) -> Mutant | None:
         """The next rule to take away here: one of a kind that nobody noticed yet, that concerns most rows."""
         candidates = []
+        versions = {row.family.version for row in rows}
         for mutant in found:
             kind = self.kinds.setdefault(mutant.kind, Kind())
-            if mutant.what in seen:
+            if mutant.what in seen or mutant.version not in versions:
                 continue
             settled = kind.noticed_by or kind.tries >= _TRIES or tried[mutant.kind] >= _TRIES_HERE
             if self._each or not (settled or excuse(mutant.kind)):
