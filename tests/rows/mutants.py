@@ -1,7 +1,7 @@
 """Single rules, set elements and servers of a node's kernel, and how to take each one away.
 
-Read from the kernel by the programs that users have, not by what wrote them. `kind` is what a rule looks like without
-its addresses, numbers and names: rules of one kind do the same for different Services.
+Read from the kernel by the programs that users have, not by what wrote them. `kind` is what a rule looks like without its
+addresses, numbers and names: rules of one kind do the same for different Services.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netkit.kernel.netns import Namespace
 from netkit.kernel.process import run
@@ -25,6 +25,7 @@ class Mutant:
 
     kind: str
     what: str
+    version: int
     remove: Command
     put_back: Command = ()
 
@@ -53,13 +54,13 @@ _CHAIN = re.compile(r"\bKUBE-(SVC|SVL|SEP|EXT|FW)-[A-Z2-7]{16}\b")
 _COMMENT = re.compile(r'-m comment --comment (?:"[^"]*"|\S+) ?')
 _IPTABLES_VALUES = re.compile(r"(--(?:dport|probability|seconds|to-destination|to-ports|vport)) \S+")
 _INTERFACE = re.compile(r"-i \S+")
-_MARK = re.compile(r"\b0x[1-9a-f][0-9a-f]*\b")
+_MARK = re.compile(r"\b0x0*[1-9a-f][0-9a-f]*\b")
 _PROTOCOL = re.compile(r"-[pm] (?:tcp|udp|sctp)\b")
 
 
 def _iptables(ns: Namespace, program: str) -> Iterator[Mutant]:
     saved = _text(ns, f"{program}-save")
-    filled = {line.split()[1] for line in saved.splitlines() if line.startswith("-A ")}
+    filled = _filled(saved)
     table, numbers = "", dict[str, int]()
     for line in saved.splitlines():
         if line.startswith("*"):
@@ -69,23 +70,34 @@ def _iptables(ns: Namespace, program: str) -> Iterator[Mutant]:
         chain = line.split()[1]
         number = numbers[chain] = numbers.get(chain, 0) + 1
         target = line.rpartition(" -j ")[2].split()[0]
-        if "KUBE-" not in line or (target.startswith("KUBE-") and target not in filled):
+        if "KUBE-" not in line or (target.startswith("KUBE-") and (table, target) not in filled):
             continue  # not ours, or the way into a chain that is empty just now
         arguments = (program, "-w", "5", "-t", table)
         yield Mutant(
             f"{table} {_iptables_kind(line[3:])}",
             f"{program} -t {table} {line}",
+            6 if program.startswith("ip6") else 4,
             (*arguments, "-D", chain, str(number)),
             (*arguments, "-I", chain, str(number), *shlex.split(line)[2:]),
         )
 
 
+def _filled(saved: str) -> set[tuple[str, str]]:
+    """Tables and names of the chains that have a rule."""
+    table, found = "", set()
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith("-A "):
+            found.add((table, line.split()[1]))
+    return found
+
+
 def _iptables_kind(rule: str) -> str:
     rule = _CHAIN.sub(r"KUBE-\1", _COMMENT.sub("", rule))
     rule = _PROTOCOL.sub("", _IPTABLES_VALUES.sub(r"\1", rule))
-    kept = {"127.0.0.0/8": "LOOPBACK", "::1/128": "LOOPBACK"}
-    for address, name in kept.items():
-        rule = rule.replace(address, name)
+    for address in (" 127.0.0.0/8", " ::1/128"):
+        rule = rule.replace(address, " LOOPBACK")
     rule = _INTERFACE.sub("-i X", _MARK.sub("M", rule))
     return " ".join(_IPV6.sub("A", _IPV4.sub("A", rule)).split())
 
@@ -93,38 +105,77 @@ def _iptables_kind(rule: str) -> str:
 _OBJECT = re.compile(r"^\t(set|map|chain) (\S+) \{")
 _HANDLE = re.compile(r"^\t\t(.*) # handle (\d+)$")
 _NAME = re.compile(r"\b([a-z]+)-[A-Z2-7]{8}-\S+")
+_IIFNAME = re.compile(r"(iifname(?: !=)?) \"[^\"]*\"")
 _PAIRS = re.compile(r"\{[^{}]*\}")
 _NUMBER = re.compile(r"\b\d+\b")
 
 
+@dataclass
+class _Table:
+    """What nft lists: rules with their handles by chain, elements by set or map."""
+
+    chains: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    sets: dict[str, list[str]] = field(default_factory=dict)
+    dynamic: set[str] = field(default_factory=set)
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parsed(cls, text: str) -> _Table:
+        table, name = cls(), ""
+        for line in re.sub(r",\n\t+", ", ", text).splitlines():
+            words = line.strip()
+            if found := _OBJECT.match(line):
+                kind, name = found.groups()
+                table.kinds[name] = kind
+                (table.chains if kind == "chain" else table.sets)[name] = []
+            elif name in table.chains and (rule := _HANDLE.match(line)):
+                table.chains[name].append((rule[1], rule[2]))
+            elif name in table.sets and words.startswith("flags dynamic"):
+                table.dynamic.add(name)
+            elif name in table.sets and words.startswith("elements = {"):
+                table.sets[name] = words.removeprefix("elements = {").rstrip("} ").split(", ")
+        return table
+
+    def idle(self, rule: str) -> bool:
+        """Whether a rule can match nothing just now: it looks into an empty set, or leads to such rules only."""
+        if (
+            (found := re.search(r"@(\S+)", rule))
+            and found[1] not in self.dynamic
+            and not self.sets.get(found[1])
+        ):
+            return True
+        if found := re.search(r"(?:jump|goto) (\S+)", rule):
+            return all(self.idle(inner) for inner, _ in self.chains.get(found[1], [("", "")]))
+        return False
+
+
 def _nftables(ns: Namespace, family: str) -> Iterator[Mutant]:
-    done = run(["nft", "-a", "list", "table", family, "kube-proxy"], ns=ns)
-    text = re.sub(r",\n\t+", ", ", done.stdout.decode())
-    kind = name = ""
-    for line in text.splitlines():
-        if found := _OBJECT.match(line):
-            kind, name = found.groups()
-        elif kind == "chain" and (rule := _HANDLE.match(line)):
-            yield Mutant(
-                f"chain {_nft_kind(name)}: {_nft_kind(rule[1])}",
-                f"{family} {name}: {rule[1]}",
-                ("nft", "delete", "rule", family, "kube-proxy", name, "handle", rule[2]),
-            )
-        elif kind != "chain" and line.strip().startswith("elements = {"):
-            inside = line.strip().removeprefix("elements = {").rstrip("} ")
-            for element in inside.split(", "):
-                key = re.split(r" : | comment | timeout | expires ", element.strip())[0]
+    table = _Table.parsed(run(["nft", "-a", "list", "table", family, "kube-proxy"], ns=ns).stdout.decode())
+    for chain, rules in table.chains.items():
+        for rule, handle in rules:
+            if not table.idle(rule):
                 yield Mutant(
-                    f"{kind} {_nft_kind(name)}",
-                    f"{family} {name} {{ {element.strip()} }}",
-                    ("nft", "delete", "element", family, "kube-proxy", name, "{", key, "}"),
+                    f"chain {_nft_kind(chain)}: {_nft_kind(rule)}",
+                    f"{family} {chain}: {rule}",
+                    6 if family == "ip6" else 4,
+                    ("nft", "delete", "rule", family, "kube-proxy", chain, "handle", handle),
                 )
+    for name, elements in table.sets.items():
+        for element in elements:
+            key = re.split(r" : | comment | timeout | expires ", element.strip())[0]
+            yield Mutant(
+                f"{table.kinds[name]} {_nft_kind(name)}",
+                f"{family} {name} {{ {element.strip()} }}",
+                6 if family == "ip6" else 4,
+                ("nft", "delete", "element", family, "kube-proxy", name, "{", key, "}"),
+            )
 
 
 def _nft_kind(text: str) -> str:
     text = _NAME.sub(r"\1", text)
     text = _IPV6.sub("A", _IPV4.sub("A", _PAIRS.sub("{}", text)))
     text = text.replace("ip6 ", "ip ").replace("icmpv6", "icmp")
+    text = _MARK.sub("M", _IIFNAME.sub(r"\1 X", text))
     return _NUMBER.sub("N", text)
 
 
@@ -134,9 +185,9 @@ def _ipset(ns: Namespace) -> Iterator[Mutant]:
         if words[:1] == ["add"] and words[1].startswith("KUBE-"):
             name, entry = words[1], words[2]
             kind = f"ipset {name.replace('KUBE-6-', 'KUBE-')}"
-            yield Mutant(
-                kind, f"{name} {entry}", ("ipset", "del", name, entry), ("ipset", "add", name, entry)
-            )
+            version = 6 if name.startswith("KUBE-6-") else 4
+            remove, put_back = ("ipset", "del", name, entry), ("ipset", "add", name, entry)
+            yield Mutant(kind, f"{name} {entry}", version, remove, put_back)
 
 
 def _ipvs(ns: Namespace) -> Iterator[Mutant]:
@@ -146,7 +197,10 @@ def _ipvs(ns: Namespace) -> Iterator[Mutant]:
         kept = 5 if words[0] == "-a" else 3
         kind = "real server" if words[0] == "-a" else "virtual server"
         persistent = " persistent" if "-p" in words else ""
-        yield Mutant(kind + persistent, line, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words))
+        version = 6 if words[2].startswith("[") else 4
+        yield Mutant(
+            kind + persistent, line, version, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words)
+        )
 
 
 def _addresses(ns: Namespace) -> Iterator[Mutant]:
@@ -158,6 +212,7 @@ def _addresses(ns: Namespace) -> Iterator[Mutant]:
         yield Mutant(
             "address of kube-ipvs0",
             line,
+            6 if ":" in address else 4,
             ("ip", "address", "del", *arguments),
             ("ip", "address", "add", *arguments),
         )

@@ -149,11 +149,11 @@ class Runner:
                 backend.configure(facts)
             await proxy.sync(full=True)
             if cluster.closed:
-                self._policy(variety, batch.node, "DROP")
+                self._firewall(variety, batch.node, closed=True)
             yield proxy
         finally:
             if cluster.closed:
-                self._policy(variety, batch.node, "ACCEPT")
+                self._firewall(variety, batch.node, closed=False)
             for backend in backends:
                 await backend.cleanup()
                 if isinstance(backend, Stops):
@@ -161,10 +161,12 @@ class Runner:
                 if isinstance(backend, Closes):
                     backend.close()
 
-    def _policy(self, variety: Variety, node: str, policy: str) -> None:
-        """What a node's iptables do with what nobody accepts."""
+    def _firewall(self, variety: Variety, node: str, *, closed: bool) -> None:
+        """Have a node's iptables let nothing in and nothing through, but what belongs to the node's connections."""
+        policy, action = ("DROP", "-A") if closed else ("ACCEPT", "-D")
+        answers = f"{action} INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        text = f"*filter\n:INPUT {policy}\n:FORWARD {policy}\n{answers}\nCOMMIT\n"
         for program in ("iptables", "ip6tables"):
-            text = f"*filter\n:INPUT {policy}\n:FORWARD {policy}\nCOMMIT\n"
             argv = [f"{program}-{variety.variant or Variant.LEGACY}-restore", "--noflush"]
             run(argv, ns=self.world.machines[node], input=text.encode(), check=True)
 
