@@ -18,7 +18,7 @@ from netkit.kernel.netlink import Attributes, Message, attributes
 class FakeIPVS:
     """Takes the place of `ipvs.IPVS`. `sent` is every message so far; `schedulers` are those "the kernel" has.
 
-    The next `failures` calls of `apply` fail when half of it is done.
+    Every new real server gets `connections` at once. The next `failures` calls of `apply` fail when half of it is done.
     """
 
     def __init__(self, schedulers: Sequence[str] = SCHEDULERS) -> None:
@@ -28,6 +28,7 @@ class FakeIPVS:
         self.configured = Timeouts(900, 120, 300)
         self.sent: list[Message] = []
         self.failures = 0
+        self.connections = 0
 
     def apply(self, *messages: Message) -> None:
         self.sent += messages
@@ -112,7 +113,7 @@ class FakeIPVS:
         if command == ipvs.DEL_DEST:
             del known[real.target]
         else:
-            before = known.get(real.target, real)
+            before = known.get(real.target, replace(real, active=self.connections))
             known[real.target] = replace(before, weight=real.weight)
         return 0
 

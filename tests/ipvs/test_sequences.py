@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from support.ipvs import load_ipv6
 from support.proxy_kernel import MadeToFail, failing_iptables, two_nodes
 from support.proxy_modes import ipvs_settings
 from support.proxy_player import Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, SEQUENCES_OF_EITHER, SETTINGS, Step, sequences
+from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.address_events import AddressEvents
 from netkit.kernel.ipset import IPSet
@@ -56,7 +55,7 @@ class FailingIPSet(Failing, IPSet):
 class IPVSRig(Rig):
     """The IPVS mode. Nobody connects, so nobody who leaves is waited for."""
 
-    def __init__(self, space: Namespace, family: Family, directory: Path) -> None:
+    def __init__(self, space: Namespace, directory: Path, family: Family) -> None:
         self.family = family
         self.iptables = failing_iptables(space, family, Variant.LEGACY, directory)
         self.servers = FailingIPVS(space)
@@ -102,13 +101,11 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Namespace,
 
 
 @sequences(6)
-@given(start=st.sampled_from(SETTINGS), played=SEQUENCES_OF_EITHER)
+@given(play=PLAYS)
 async def test_it_ends_like_a_fresh_start(
-    nodes: tuple[Namespace, Namespace],
-    tmp_path_factory: pytest.TempPathFactory,
-    start: ProxySettings,
-    played: tuple[Family, list[Step]],
+    nodes: tuple[Namespace, Namespace], tmp_path_factory: pytest.TempPathFactory, play: Play
 ) -> None:
-    family, steps = played
-    one, two = (IPVSRig(space, family, tmp_path_factory.getbasetemp()) for space in nodes)
-    await ends_like_a_fresh_start(one, two, family, start, steps)
+    free = iter(nodes)
+    await ends_like_a_fresh_start(
+        lambda family: IPVSRig(next(free), tmp_path_factory.getbasetemp(), family), play
+    )

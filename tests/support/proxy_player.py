@@ -6,7 +6,7 @@ For the tests of every mode: a `Rig` is a kernel, fake or real, on which back en
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -18,6 +18,7 @@ from support.proxy_sequences import (
     Failure,
     Minute,
     NodeChange,
+    Play,
     Restart,
     Step,
     Sync,
@@ -76,7 +77,7 @@ class Player:
         feed(self.state, *self.objects.values())
         self.full = True
 
-    async def play(self, steps: Sequence[Step]) -> None:
+    async def play(self, steps: Iterable[Step]) -> None:
         """Do what the steps say as the loop would, until everything is written."""
         await self.begin()
         for step in (*steps, Sync()):
@@ -144,27 +145,24 @@ class _InThisThread(ThreadPoolExecutor):
         return done
 
 
-async def ends_like_a_fresh_start(
-    rig: Rig, fresh: Rig, family: Family, start: ProxySettings, steps: Sequence[Step]
-) -> None:
-    """Play `steps` on `rig`, and assert that its kernel ends like that of `fresh`, where nothing was before.
+async def ends_like_a_fresh_start(made: Callable[[Family], Rig], play: Play) -> None:
+    """Play on one rig, and assert that its kernel ends like that of another, where nothing was before.
 
     Also: what stands is what is wanted, an agent that starts again finds nothing to write, and its clean-up leaves
     nothing.
     """
     asyncio.get_running_loop().set_default_executor(_InThisThread())
+    family, start, steps = play
+    rig, fresh = made(family), made(family)
     try:
-        await _ends_like_a_fresh_start(rig, fresh, family, start, steps)
+        await _ends_like_a_fresh_start(rig, fresh, Player(rig, family, start), steps)
     finally:
         await rig.close()
         await fresh.close()
 
 
-async def _ends_like_a_fresh_start(
-    rig: Rig, fresh: Rig, family: Family, start: ProxySettings, steps: Sequence[Step]
-) -> None:
+async def _ends_like_a_fresh_start(rig: Rig, fresh: Rig, player: Player, steps: Iterable[Step]) -> None:
     empty = await rig.content()
-    player = Player(rig, family, start)
     await player.play(steps)
     await player.agrees()
     rig.connect(0)
@@ -173,7 +171,7 @@ async def _ends_like_a_fresh_start(
         await rig.minute(player.backend)
         assert await player.backend.intact()
 
-    other = Player(fresh, family, player.settings, player.facts, player.objects)
+    other = Player(fresh, player.family, player.settings, player.facts, player.objects)
     await other.begin()
     await other.sync()
     assert await rig.content() == await fresh.content()
@@ -181,7 +179,7 @@ async def _ends_like_a_fresh_start(
     rig.fail(None)
     await player.begin()
     assert not await player.sync(), "a restart adopts what stands"
-    everything = ProxyState(family)
+    everything = ProxyState(player.family)
     feed(everything, *player.objects.values())
     assert not (await player.backend.sync(everything, everything.collect())).wrote
     await player.backend.cleanup()

@@ -24,7 +24,7 @@ HERE, THERE = "here", "there"
 
 
 def sequences(unless_told: int) -> settings:
-    """Decorates a test that takes a `start` from `SETTINGS` and `steps` from `SEQUENCES_OF[family]`."""
+    """Decorates a test that is given one of `PLAYS` at a time."""
     return settings(
         max_examples=int(os.environ.get("NETKIT_SEQUENCES", unless_told)),
         deadline=None,
@@ -34,6 +34,9 @@ def sequences(unless_told: int) -> settings:
             HealthCheck.large_base_example,
         ],
     )
+
+
+Play = tuple[Family, ProxySettings, list["Step"]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Minute:
 
 @dataclass(frozen=True)
 class Traffic:
-    """So many connections are open to each real server, where the kernel counts them."""
+    """So many connections are open to each real server from now on, where the kernel counts them."""
 
     connections: int
 
@@ -103,16 +106,33 @@ _PORTS: tuple[tuple[Object, ...], ...] = (
     ({"name": "p80", "port": 80, "nodePort": 30001},),
     ({"name": "p80", "port": 80, "nodePort": 30001}, {"name": "p443", "port": 443, "nodePort": 30002}),
     ({"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}),
+    *(
+        (
+            {"name": "p80", "port": 80, "nodePort": 30001},
+            {"name": "p443", "port": 443},
+            {"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30001},
+            {"name": "dns-tcp", "port": 53, "nodePort": 30002},
+        ),
+    )
+    * 3,
     ({"name": "p80", "port": 81, "protocol": "SCTP", "nodePort": 30003},),
     (),
 )
+_ALL_PORTS: tuple[Object, ...] = (
+    {"name": "p80", "port": 8080},
+    {"name": "", "port": 8080},
+    {"name": "p443", "port": 8443},
+    {"name": "dns", "port": 5353, "protocol": "UDP"},
+    {"name": "dns-tcp", "port": 5353},
+    {"name": "p80", "port": 8080, "protocol": "SCTP"},
+)
 _SLICE_PORTS: tuple[tuple[Object, ...], ...] = (
+    *(_ALL_PORTS,) * 7,
     ({"name": "p80", "port": 8080},),
     ({"name": "", "port": 8080},),
     ({"name": "p80", "port": 8080}, {"name": "p443", "port": 8443}),
     ({"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5353}),
     ({"name": "p80", "port": 8080}, {"name": "p80", "port": 8081}),
-    ({"name": "p80", "port": 8080, "protocol": "SCTP"},),
     ({"name": "p80", "port": None}, {"name": None, "port": 8080}),
 )
 _EXTERNAL = ((), ("1.2.3.4", "2001:db8::4"), ("1.2.3.5", "not an address", "1.2.3.4"), ("10.0.0.1",))
@@ -130,9 +150,7 @@ _RANGES = (
     ("nonsense",),
 )
 _LABELS = (
-    {},
-    {},
-    {},
+    *({},) * 10,
     {"service.kubernetes.io/headless": ""},
     {"service.kubernetes.io/service-proxy-name": "other"},
 )
@@ -174,12 +192,12 @@ def _service(
 _services = st.builds(
     _service,
     st.sampled_from(_NAMES),
-    st.sampled_from(("ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer", "ExternalName")),
+    st.sampled_from((*("ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer") * 3, "ExternalName")),
     st.sampled_from(_PORTS),
     st.sampled_from(_EXTERNAL),
     st.tuples(st.sampled_from(_INGRESS), st.sampled_from(_RANGES)),
     rest=st.tuples(
-        st.sampled_from((False,) * 9 + (True,)),
+        st.sampled_from((False,) * 14 + (True,)),
         st.sampled_from(_POLICIES),
         st.sampled_from(_POLICIES),
         st.sampled_from(("None", "ClientIP")),
@@ -190,7 +208,7 @@ _services = st.builds(
 )
 
 _CONDITIONS = (
-    (True, None, None),
+    *((True, None, None),) * 3,
     (None, None, None),
     (False, True, True),
     (False, False, True),
@@ -234,10 +252,10 @@ def _slices(family: Family) -> st.SearchStrategy[Object]:
         made,
         st.sampled_from(_NAMES),
         st.sampled_from("xy"),
-        st.sampled_from(("own",) * 8 + ("a", "", "headless")),
-        st.sampled_from((str(family),) * 8 + (other, "FQDN")),
+        st.sampled_from(("own",) * 12 + ("a", "", "headless")),
+        st.sampled_from((str(family),) * 12 + (other, "FQDN")),
         st.sampled_from(_SLICE_PORTS),
-        st.lists(_endpoints(family), max_size=5),
+        st.lists(_endpoints(family), max_size=4),
     )
 
 
@@ -273,32 +291,39 @@ SETTINGS = (
 """What a sequence may start or restart with; a mode may map it further (its own mode, its own layout)."""
 
 
-def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
-    changes = (
-        st.builds(Upsert, _services)
-        | st.builds(Upsert, _slices(family))
-        | st.builds(Upsert, _slices(family))
-        | _deletions
+_Steps = st.SearchStrategy[Step]
+
+
+def _weighted(*weighted: tuple[int, _Steps]) -> _Steps:
+    """One of the strategies, each as often as its weight says."""
+    return st.sampled_from([steps for weight, steps in weighted for _ in range(weight)]).flatmap(
+        lambda steps: steps
     )
-    rare = st.sampled_from(
-        (
-            *(NodeChange(facts) for facts in _NODES),
-            *(Restart(chosen) for chosen in SETTINGS),
-            *(Failure(place) for place in range(4)),
-            *(Traffic(connections) for connections in (0, 1)),
-            Minute(),
-            Minute(),
-            Sync(full=True),
-        )
-    )
-    # One of a kind per branch: hypothesis draws branches with equal weight.
-    return st.lists(changes | changes | st.just(Sync()) | rare, min_size=1, max_size=25)
 
 
-SEQUENCES_OF = {family: _sequences(family) for family in Family}
-"""Strategies of lists of steps, by family. Start with any of `SETTINGS`."""
-
-SEQUENCES_OF_EITHER = st.sampled_from(Family).flatmap(
-    lambda family: st.tuples(st.just(family), SEQUENCES_OF[family])
+_rare = _weighted(
+    (4, st.builds(NodeChange, st.sampled_from(_NODES))),
+    (4, st.builds(Restart, st.sampled_from(SETTINGS))),
+    (4, st.builds(Failure, st.integers(0, 3))),
+    (4, st.builds(Traffic, st.sampled_from((0, 1, 1)))),
+    (4, st.just(Minute())),
+    (1, st.just(Sync(full=True))),
 )
-"""The same with the family in front, for tests that have no time for each."""
+
+
+def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
+    """Mostly changes that are synced one or a few at a time."""
+    step = _weighted(
+        (5, st.builds(Upsert, _services)),
+        (5, st.builds(Upsert, _slices(family))),
+        (2, _deletions),
+        (6, st.just(Sync())),
+        (3, _rare),
+    )
+    return st.lists(step, min_size=12, max_size=40)
+
+
+PLAYS = st.sampled_from(Family).flatmap(
+    lambda family: st.tuples(st.just(family), st.sampled_from(SETTINGS), _sequences(family))
+)
+"""A family, the settings to start with, and the steps."""

@@ -145,7 +145,7 @@ class UserspaceBackend:
         standing = await self._read()
         ports = [port for port in state.ports() if self._handled(port)]
         names = {port.name for port in ports}
-        self._proxies.hold(ports, None)
+        self._proxies.hold(ports, ())
         await self._open(state, ports, standing_proxy_ports(standing))
         book = RuleBook.of(self._placed_now(ports, await self._host_address(afresh=True)))
         self._book = None

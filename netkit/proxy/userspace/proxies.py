@@ -36,8 +36,8 @@ _OPEN_FILES = 64_000
 class Proxies(Interface):
     """Driver interface of `backend`; `NodeProxies` is the real one."""
 
-    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName] | None) -> None:
-        """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone` (None: all others).
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
+        """Keep other programs from the NodePorts of `ports`, and no longer from those of `gone`.
 
         Raises KernelError, but not for those that another program has.
         """
@@ -84,11 +84,8 @@ class NodeProxies:
         self._node_ports = NodePorts(self._sockets)
         self._files_allowed = False
 
-    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName] | None) -> None:
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
         """See `Proxies`."""
-        ports = list(ports)
-        if gone is None:
-            gone = self._node_ports.names - {port.name for port in ports}
         self._node_ports.release(gone)
         self._node_ports.claim(ports)
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from support.proxy_kernel import MadeToFail, failing_iptables, two_nodes
 from support.proxy_modes import nftables_settings, table_content, userspace_settings, without_proxy_ports
 from support.proxy_player import Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, SEQUENCES_OF_EITHER, SETTINGS, Step, sequences
+from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.iptables import Variant, installed_variants
 from netkit.kernel.netns import Namespace
@@ -39,7 +38,7 @@ pytestmark = pytest.mark.root
 class IPTablesRig(Rig):
     """The iptables mode with one of the two implementations."""
 
-    def __init__(self, variant: Variant, space: Namespace, family: Family, directory: Path) -> None:
+    def __init__(self, variant: Variant, space: Namespace, directory: Path, family: Family) -> None:
         if variant not in installed_variants(family.version):
             pytest.skip(f"iptables-{variant} for {family} is not installed")
         self.space = space
@@ -62,8 +61,8 @@ class IPTablesRig(Rig):
 class UserspaceRig(IPTablesRig):
     """The userspace mode, with real sockets."""
 
-    def __init__(self, variant: Variant, space: Namespace, family: Family, directory: Path) -> None:
-        super().__init__(variant, space, family, directory)
+    def __init__(self, variant: Variant, space: Namespace, directory: Path, family: Family) -> None:
+        super().__init__(variant, space, directory, family)
         self.proxies = NodeProxies(space, family)
 
     async def start(self, settings: ProxySettings) -> Backend:
@@ -98,7 +97,7 @@ class FailingTable(NftTable):
 class NftablesRig(Rig):
     """The nftables mode, with a clock of its own."""
 
-    def __init__(self, layout: NftablesLayout, space: Namespace, family: Family, directory: Path) -> None:
+    def __init__(self, layout: NftablesLayout, space: Namespace, directory: Path, family: Family) -> None:
         self.layout = layout
         self.space = space
         self.family = family
@@ -146,14 +145,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Namespace,
     ],
 )
 @sequences(40)
-@given(start=st.sampled_from(SETTINGS), played=SEQUENCES_OF_EITHER)
+@given(play=PLAYS)
 async def test_it_ends_like_a_fresh_start(
-    rig: Callable[[Namespace, Family, Path], Rig],
+    rig: Callable[[Namespace, Path, Family], Rig],
     nodes: tuple[Namespace, Namespace],
     tmp_path_factory: pytest.TempPathFactory,
-    start: ProxySettings,
-    played: tuple[Family, list[Step]],
+    play: Play,
 ) -> None:
-    family, steps = played
-    one, two = (rig(space, family, tmp_path_factory.getbasetemp()) for space in nodes)
-    await ends_like_a_fresh_start(one, two, family, start, steps)
+    free = iter(nodes)
+    await ends_like_a_fresh_start(
+        lambda family: rig(next(free), tmp_path_factory.getbasetemp(), family), play
+    )

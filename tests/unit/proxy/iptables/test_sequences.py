@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import given
-from hypothesis import strategies as st
 from support.proxy import FakeNodeKernel
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
+from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.proxy.addresses import Family
@@ -32,17 +31,7 @@ class IPTablesRig(Rig):
         return self.iptables.standing()
 
 
-async def ends_well(family: Family, start: ProxySettings, steps: list[Step]) -> None:
-    await ends_like_a_fresh_start(IPTablesRig(family), IPTablesRig(family), family, start, steps)
-
-
-@sequences(30)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV4])
-async def test_ipv4(start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV4, start, steps)
-
-
-@sequences(30)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV6])
-async def test_ipv6(start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV6, start, steps)
+@sequences(40)
+@given(PLAYS)
+async def test_it_ends_like_a_fresh_start(play: Play) -> None:
+    await ends_like_a_fresh_start(IPTablesRig, play)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from hypothesis import given
-from hypothesis import strategies as st
 from support.ipvs import FakeNode
 from support.proxy_modes import ipvs_settings
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
+from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.address_events import AddressEvent
 from netkit.kernel.ipset_fake import FakeIPSet
@@ -62,6 +61,7 @@ class IPVSRig(Rig):
             driver.failures = number == place
 
     def connect(self, connections: int) -> None:
+        self.servers.connections = connections
         for key, reals in self.servers.reals.items():
             for target in reals:
                 self.servers.connect(key, target, active=connections)
@@ -88,17 +88,7 @@ class IPVSRig(Rig):
         )
 
 
-async def ends_well(family: Family, start: ProxySettings, steps: list[Step]) -> None:
-    await ends_like_a_fresh_start(IPVSRig(family), IPVSRig(family), family, start, steps)
-
-
-@sequences(25)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV4])
-async def test_ipv4(start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV4, start, steps)
-
-
-@sequences(25)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV6])
-async def test_ipv6(start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV6, start, steps)
+@sequences(40)
+@given(PLAYS)
+async def test_it_ends_like_a_fresh_start(play: Play) -> None:
+    await ends_like_a_fresh_start(IPVSRig, play)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
-import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from support.proxy import FakeNodeKernel
 from support.proxy_modes import nftables_settings, table_content
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
+from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.nft.fake import FakeNftTable
 from netkit.kernel.nft.wire import NFPROTO_IPV4, NFPROTO_IPV6
@@ -24,7 +23,7 @@ from netkit.proxy.settings import NftablesLayout, ProxySettings
 class NftablesRig(Rig):
     """The nftables mode on a fake kernel that refuses what the real one refuses, and a clock of its own."""
 
-    def __init__(self, family: Family, layout: NftablesLayout) -> None:
+    def __init__(self, layout: NftablesLayout, family: Family) -> None:
         self.family = family
         self.layout = layout
         self.table = FakeNftTable(NFPROTO_IPV4 if family is Family.IPV4 else NFPROTO_IPV6)
@@ -45,21 +44,13 @@ class NftablesRig(Rig):
         return table_content(self.table.contents)
 
 
-async def ends_well(family: Family, layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:
-    await ends_like_a_fresh_start(
-        NftablesRig(family, layout), NftablesRig(family, layout), family, start, steps
-    )
+@sequences(40)
+@given(PLAYS)
+async def test_it_ends_like_a_fresh_start(play: Play) -> None:
+    await ends_like_a_fresh_start(partial(NftablesRig, NftablesLayout.KUBE_PROXY), play)
 
 
-@pytest.mark.parametrize("layout", NftablesLayout)
 @sequences(20)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV4])
-async def test_ipv4(layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV4, layout, start, steps)
-
-
-@pytest.mark.parametrize("layout", NftablesLayout)
-@sequences(20)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV6])
-async def test_ipv6(layout: NftablesLayout, start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV6, layout, start, steps)
+@given(PLAYS)
+async def test_compact(play: Play) -> None:
+    await ends_like_a_fresh_start(partial(NftablesRig, NftablesLayout.COMPACT), play)

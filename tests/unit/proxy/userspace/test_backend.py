@@ -38,8 +38,8 @@ class FakeProxies:
         self.taken = taken
         self.broken = ""
 
-    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName] | None) -> None:
-        for name in list(self.held) if gone is None else gone:
+    def hold(self, ports: Iterable[ServicePort], gone: Iterable[ServicePortName]) -> None:
+        for name in gone:
             self.held.pop(name, None)
         self.held |= {port.name: port.node_port for port in ports}
 

@@ -10,11 +10,10 @@ import socket
 from typing import Any, cast
 
 from hypothesis import given
-from hypothesis import strategies as st
 from support.proxy import FakeNodeKernel
 from support.proxy_modes import proxy_ports, userspace_settings, without_proxy_ports
 from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, SEQUENCES_OF, SETTINGS, Step, sequences
+from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables_fake import FakeIPTables
@@ -109,17 +108,7 @@ class UserspaceRig(Rig):
         assert not self.sockets.open
 
 
-async def ends_well(family: Family, start: ProxySettings, steps: list[Step]) -> None:
-    await ends_like_a_fresh_start(UserspaceRig(family), UserspaceRig(family), family, start, steps)
-
-
-@sequences(25)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV4])
-async def test_ipv4(start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV4, start, steps)
-
-
-@sequences(25)
-@given(start=st.sampled_from(SETTINGS), steps=SEQUENCES_OF[Family.IPV6])
-async def test_ipv6(start: ProxySettings, steps: list[Step]) -> None:
-    await ends_well(Family.IPV6, start, steps)
+@sequences(60)
+@given(PLAYS)
+async def test_it_ends_like_a_fresh_start(play: Play) -> None:
+    await ends_like_a_fresh_start(UserspaceRig, play)
