@@ -1,7 +1,7 @@
 """Single rules, set elements and servers of a node's kernel, and how to take each one away.
 
-Read from the kernel by the programs that users have, not by what wrote them. `kind` is what a rule looks like without its
-addresses, numbers and names: rules of one kind do the same for different Services.
+Read from the kernel by the programs that users have, not by what wrote them. `kind` is what a rule looks like without
+its addresses, numbers and names: rules of one kind do the same for different Services.
 """
 
 from __future__ import annotations
