@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.settings import ProxySettings
 
 HERE, THERE = "here", "there"
+
+_T = TypeVar("_T")
 
 
 def sequences(unless_told: int) -> settings:
@@ -189,23 +192,29 @@ def _service(
     )
 
 
-_services = st.builds(
-    _service,
-    st.sampled_from(_NAMES),
-    st.sampled_from((*("ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer") * 3, "ExternalName")),
-    st.sampled_from(_PORTS),
-    st.sampled_from(_EXTERNAL),
-    st.tuples(st.sampled_from(_INGRESS), st.sampled_from(_RANGES)),
-    rest=st.tuples(
-        st.sampled_from((False,) * 14 + (True,)),
-        st.sampled_from(_POLICIES),
-        st.sampled_from(_POLICIES),
-        st.sampled_from(("None", "ClientIP")),
-        st.sampled_from((60, 10800)),
-        st.integers(1, 3),
-        st.sampled_from(_LABELS),
-    ),
-)
+_any_name = st.sampled_from(_NAMES)
+
+
+def _services(names: st.SearchStrategy[str]) -> st.SearchStrategy[Step]:
+    service_of = st.builds(
+        _service,
+        names,
+        st.sampled_from((*("ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer") * 3, "ExternalName")),
+        st.sampled_from(_PORTS),
+        st.sampled_from(_EXTERNAL),
+        st.tuples(st.sampled_from(_INGRESS), st.sampled_from(_RANGES)),
+        rest=st.tuples(
+            st.sampled_from((False,) * 14 + (True,)),
+            st.sampled_from(_POLICIES),
+            st.sampled_from(_POLICIES),
+            st.sampled_from(("None", "ClientIP")),
+            st.sampled_from((60, 10800)),
+            st.integers(1, 3),
+            st.sampled_from(_LABELS),
+        ),
+    )
+    return st.builds(Upsert, service_of)
+
 
 _CONDITIONS = (
     *((True, None, None),) * 3,
@@ -238,19 +247,19 @@ def _endpoints(family: Family) -> st.SearchStrategy[Object]:
     )
 
 
-def _slices(family: Family) -> st.SearchStrategy[Object]:
+def _slices(family: Family, names: st.SearchStrategy[str]) -> st.SearchStrategy[Step]:
     other = "IPv6" if family is Family.IPV4 else "IPv4"
 
     def made(
         name: str, suffix: str, owner: str, kind: str, ports: tuple[Object, ...], found: list[Object]
-    ) -> Object:
+    ) -> Step:
         labels = {} if owner == "own" else {"kubernetes.io/service-name": owner}
         labels |= {"service.kubernetes.io/headless": ""} if owner == "headless" else {}
-        return slice_of(name, *found, suffix=suffix, ports=ports, address_type=kind, labels=labels)
+        return Upsert(slice_of(name, *found, suffix=suffix, ports=ports, address_type=kind, labels=labels))
 
     return st.builds(
         made,
-        st.sampled_from(_NAMES),
+        names,
         st.sampled_from("xy"),
         st.sampled_from(("own",) * 12 + ("a", "", "headless")),
         st.sampled_from((str(family),) * 12 + (other, "FQDN")),
@@ -265,7 +274,7 @@ _deletions = st.builds(
         if suffix
         else Delete("Service", *name.split("/"))
     ),
-    st.sampled_from(_NAMES),
+    _any_name,
     st.sampled_from(("", "x", "y")),
 )
 
@@ -291,14 +300,10 @@ SETTINGS = (
 """What a sequence may start or restart with; a mode may map it further (its own mode, its own layout)."""
 
 
-_Steps = st.SearchStrategy[Step]
-
-
-def _weighted(*weighted: tuple[int, _Steps]) -> _Steps:
+def _weighted(*weighted: tuple[int, st.SearchStrategy[_T]]) -> st.SearchStrategy[_T]:
     """One of the strategies, each as often as its weight says."""
-    return st.sampled_from([steps for weight, steps in weighted for _ in range(weight)]).flatmap(
-        lambda steps: steps
-    )
+    repeated = [strategy for weight, strategy in weighted for _ in range(weight)]
+    return st.sampled_from(repeated).flatmap(lambda strategy: strategy)
 
 
 _rare = _weighted(
@@ -312,15 +317,18 @@ _rare = _weighted(
 
 
 def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
-    """Mostly changes that are synced one or a few at a time."""
-    step = _weighted(
-        (5, st.builds(Upsert, _services)),
-        (5, st.builds(Upsert, _slices(family))),
-        (2, _deletions),
-        (6, st.just(Sync())),
-        (3, _rare),
+    """A start with all Services and a slice of each, and then changes, most of which are synced one by one."""
+    start = [made for name in map(st.just, _NAMES) for made in (_services(name), _slices(family, name))]
+    change = _weighted((4, _services(_any_name)), (4, _slices(family, _any_name)), (4, _deletions))
+    few = st.sampled_from((True, True, True, False)).flatmap(
+        lambda synced: st.tuples(change, st.just(Sync())) if synced else st.tuples(change)
     )
-    return st.lists(step, min_size=12, max_size=40)
+    some = _weighted((4, few), (1, st.tuples(_rare)))
+    return st.builds(
+        lambda first, then: [*first, Sync(), *chain.from_iterable(then)],
+        st.tuples(*start),
+        st.lists(some, min_size=6, max_size=24),
+    )
 
 
 PLAYS = st.sampled_from(Family).flatmap(

@@ -100,7 +100,9 @@ class UserspaceRig(Rig):
         rules = self.iptables.standing()
         names = proxy_ports(rules)
         listening = sorted(str(names.get(taken, taken)) for taken in self.sockets.open)
-        endpoints = {name: set(self.proxies.endpoints_of(name)) for name in names.values()}
+        endpoints = {
+            name: {endpoint.target for endpoint in self.proxies.endpoints_of(name)} for name in names.values()
+        }
         return without_proxy_ports(rules), listening, endpoints
 
     async def close(self) -> None:
