@@ -31,7 +31,7 @@ class IPTablesRig(Rig):
         return self.iptables.standing()
 
 
-@sequences(40)
+@sequences(15)
 @given(PLAYS)
 async def test_it_ends_like_a_fresh_start(play: Play) -> None:
     await ends_like_a_fresh_start(IPTablesRig, play)

@@ -88,7 +88,7 @@ class IPVSRig(Rig):
         )
 
 
-@sequences(40)
+@sequences(15)
 @given(PLAYS)
 async def test_it_ends_like_a_fresh_start(play: Play) -> None:
     await ends_like_a_fresh_start(IPVSRig, play)

@@ -44,13 +44,13 @@ class NftablesRig(Rig):
         return table_content(self.table.contents)
 
 
-@sequences(40)
+@sequences(15)
 @given(PLAYS)
 async def test_it_ends_like_a_fresh_start(play: Play) -> None:
     await ends_like_a_fresh_start(partial(NftablesRig, NftablesLayout.KUBE_PROXY), play)
 
 
-@sequences(20)
+@sequences(8)
 @given(PLAYS)
 async def test_compact(play: Play) -> None:
     await ends_like_a_fresh_start(partial(NftablesRig, NftablesLayout.COMPACT), play)

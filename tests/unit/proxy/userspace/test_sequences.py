@@ -110,7 +110,7 @@ class UserspaceRig(Rig):
         assert not self.sockets.open
 
 
-@sequences(60)
+@sequences(15)
 @given(PLAYS)
 async def test_it_ends_like_a_fresh_start(play: Play) -> None:
     await ends_like_a_fresh_start(UserspaceRig, play)
