@@ -320,10 +320,7 @@ def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
     """A start with all Services and a slice of each, and then changes, most of which are synced one by one."""
     start = [made for name in map(st.just, _NAMES) for made in (_services(name), _slices(family, name))]
     change = _weighted((4, _services(_any_name)), (4, _slices(family, _any_name)), (4, _deletions))
-    few = st.sampled_from((True, True, True, False)).flatmap(
-        lambda synced: st.tuples(change, st.just(Sync())) if synced else st.tuples(change)
-    )
-    some = _weighted((4, few), (1, st.tuples(_rare)))
+    some = _weighted((9, st.tuples(change, st.just(Sync()))), (3, st.tuples(change)), (3, st.tuples(_rare)))
     return st.builds(
         lambda first, then: [*first, Sync(), *chain.from_iterable(then)],
         st.tuples(*start),
@@ -331,7 +328,7 @@ def _sequences(family: Family) -> st.SearchStrategy[list[Step]]:
     )
 
 
-PLAYS = st.sampled_from(Family).flatmap(
-    lambda family: st.tuples(st.just(family), st.sampled_from(SETTINGS), _sequences(family))
+PLAYS = st.one_of(
+    *(st.tuples(st.just(family), st.sampled_from(SETTINGS), _sequences(family)) for family in Family)
 )
 """A family, the settings to start with, and the steps."""

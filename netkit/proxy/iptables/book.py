@@ -106,11 +106,15 @@ class RuleBook:
         draft = Draft()
         touched: set[Where] = set()
         for name in sorted(changes.updated | changes.removed):
+            place = self._place(name)
             before, after = self._replace(state, name)
             if before is after:
                 continue
+            moved = place != self._place(name)
             touched.update(
-                where for where, block in _SHARED.items() if getattr(before, block) != getattr(after, block)
+                where
+                for where, block in _SHARED.items()
+                if getattr(before, block) != getattr(after, block) or (moved and getattr(after, block))
             )
             draft.delete("nat", [chain for chain in before.own if chain not in after.own])
             for chain, rules in after.own.items():
@@ -203,6 +207,11 @@ class RuleBook:
             bisect.insort(self._order, (port.rank, name))
         self._put(name, after)
         return before, after
+
+    def _place(self, name: ServicePortName) -> _Rank | None:
+        """What decides where in shared chains the port's rules stand; it differs when a Service was made anew."""
+        source = self._rendered_from.get(name)
+        return source[0].rank if source is not None else None
 
     def _render(self, port: ServicePort, endpoints: tuple[Endpoint, ...], *, comments: bool) -> PortRules:
         return render_port(

@@ -159,6 +159,18 @@ async def test_the_older_service_keeps_an_address_both_claim() -> None:
     assert ["z/old" in rule for rule in claims] == [True, False]
 
 
+async def test_a_service_made_anew_changes_its_place_in_shared_chains() -> None:
+    state = state_of(
+        service(externalIPs=["1.2.3.4"]), service("ns2/b", "172.30.0.42", externalIPs=["1.2.3.4"])
+    )
+    used, kernel = await loaded(state)
+    state.mark_synced()
+    feed(state, service(externalIPs=["1.2.3.4"], created="2026-01-02T00:00:00Z"))
+    await synced(used, state, kernel)
+    _, fresh = await loaded(state)
+    assert rules_of(kernel) == rules_of(fresh)
+
+
 async def test_nothing_changed_nothing_written() -> None:
     state = state_of(service(), slice_of("ns1/svc1", "10.0.0.1"))
     used, kernel = await loaded(state)
