@@ -64,7 +64,7 @@ def judge(row: Row, expected: Expectation, seen: Sequence[Seen]) -> Judgement:
     if others:
         return Judgement(False, text, f"{len(others)} of {len(seen)} connections reached no endpoint")
     if expected.sticky is not Sticky.NO:
-        return _judge_sticky(expected, seen, text)
+        return _judge_sticky(row, expected, seen, text)
     found = {item.endpoint for item in seen}
     if found != expected.endpoints:
         return Judgement(False, text, _difference(found, expected.endpoints))
@@ -77,7 +77,7 @@ def _matches(item: Seen, outcome: Outcome) -> bool:
     return item.outcome is outcome
 
 
-def _judge_sticky(expected: Expectation, seen: Sequence[Seen], text: str) -> Judgement:
+def _judge_sticky(row: Row, expected: Expectation, seen: Sequence[Seen], text: str) -> Judgement:
     groups = Counter(
         (item.target if expected.sticky is Sticky.EACH else None, item.endpoint) for item in seen
     )
@@ -85,7 +85,7 @@ def _judge_sticky(expected: Expectation, seen: Sequence[Seen], text: str) -> Jud
         return Judgement(False, text, _difference({endpoint for _, endpoint in groups}, expected.endpoints))
     if len({target for target, _ in groups}) != len(groups):
         return Judgement(False, text, "connections did not keep to one endpoint")
-    return Judgement(True, text)
+    return _judge_source(row, expected, seen, text)
 
 
 def _difference(found: set[str], wanted: frozenset[str]) -> str:
@@ -110,7 +110,7 @@ def rewritten(row: Row, item: Seen) -> bool:
 def _judge_source(row: Row, expected: Expectation, seen: Sequence[Seen], text: str) -> Judgement:
     if expected.masqueraded is None:
         return Judgement(True, text)
-    for endpoint in sorted(expected.endpoints):
+    for endpoint in sorted({item.endpoint for item in seen}):
         mine = [item for item in seen if item.endpoint == endpoint]
         wanted = expected.masqueraded or _hairpin(mine[0])
         wrong = [item for item in mine if rewritten(row, item) != wanted]

@@ -106,6 +106,7 @@ _OBJECT = re.compile(r"^\t(set|map|chain) (\S+) \{")
 _HANDLE = re.compile(r"^\t\t(.*) # handle (\d+)$")
 _NAME = re.compile(r"\b([a-z]+)-[A-Z2-7]{8}-\S+")
 _IIFNAME = re.compile(r"(iifname(?: !=)?) \"[^\"]*\"")
+_LEADS = re.compile(r"(?:jump|goto) ([^\s,}]+)")
 _PAIRS = re.compile(r"\{[^{}]*\}")
 _NUMBER = re.compile(r"\b\d+\b")
 
@@ -118,6 +119,7 @@ class _Table:
     sets: dict[str, list[str]] = field(default_factory=dict)
     dynamic: set[str] = field(default_factory=set)
     kinds: dict[str, str] = field(default_factory=dict)
+    hooks: set[str] = field(default_factory=set)
 
     @classmethod
     def parsed(cls, text: str) -> _Table:
@@ -128,6 +130,8 @@ class _Table:
                 kind, name = found.groups()
                 table.kinds[name] = kind
                 (table.chains if kind == "chain" else table.sets)[name] = []
+            elif name in table.chains and words.startswith("type "):
+                table.hooks.add(name)
             elif name in table.chains and (rule := _HANDLE.match(line)):
                 table.chains[name].append((rule[1], rule[2]))
             elif name in table.sets and words.startswith("flags dynamic"):
@@ -135,6 +139,29 @@ class _Table:
             elif name in table.sets and words.startswith("elements = {"):
                 table.sets[name] = words.removeprefix("elements = {").rstrip("} ").split(", ")
         return table
+
+    def reached(self) -> set[str]:
+        """Chains that a packet can get into: from hooks on, by rules that are not idle and by verdicts of maps."""
+        leads = {
+            chain: {
+                target
+                for rule, _ in rules
+                if not self.idle(rule)
+                for target in (*_LEADS.findall(rule), *self._verdicts(rule))
+            }
+            for chain, rules in self.chains.items()
+        }
+        found, waiting = set[str](), set(self.hooks)
+        while waiting:
+            chain = waiting.pop()
+            found.add(chain)
+            waiting |= leads.get(chain, set()) - found
+        return found
+
+    def _verdicts(self, rule: str) -> list[str]:
+        looked = re.search(r"vmap @(\S+)", rule)
+        elements = self.sets.get(looked[1], []) if looked else []
+        return [target for element in elements for target in _LEADS.findall(element)]
 
     def idle(self, rule: str) -> bool:
         """Whether a rule can match nothing just now: it looks into an empty set, or leads to such rules only."""
@@ -151,8 +178,9 @@ class _Table:
 
 def _nftables(ns: Namespace, family: str) -> Iterator[Mutant]:
     table = _Table.parsed(run(["nft", "-a", "list", "table", family, "kube-proxy"], ns=ns).stdout.decode())
+    reached = table.reached()
     for chain, rules in table.chains.items():
-        for rule, handle in rules:
+        for rule, handle in rules if chain in reached else ():
             if not table.idle(rule):
                 yield Mutant(
                     f"chain {_nft_kind(chain)}: {_nft_kind(rule)}",
@@ -161,7 +189,7 @@ def _nftables(ns: Namespace, family: str) -> Iterator[Mutant]:
                     ("nft", "delete", "rule", family, "kube-proxy", chain, "handle", handle),
                 )
     for name, elements in table.sets.items():
-        for element in elements:
+        for element in elements if name not in table.dynamic else ():
             key = re.split(r" : | comment | timeout | expires ", element.strip())[0]
             yield Mutant(
                 f"{table.kinds[name]} {_nft_kind(name)}",

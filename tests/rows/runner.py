@@ -79,6 +79,11 @@ class Proxy:
             await self.backends[family].sync(state, None if full else changes)
             state.mark_synced()
 
+    async def rewrite(self, family: Family) -> None:
+        """Take away all rules of a family and write them anew."""
+        await self.backends[family].cleanup()
+        await self.backends[family].sync(self.states[family], None)
+
     async def rules(self, row: Row) -> str:
         """The rules that serve a row's service port, as text."""
         if row.service is None:
