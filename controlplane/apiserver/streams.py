@@ -67,7 +67,8 @@ _ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname")
 
 def kubelet_backend(node: Object, tls: ssl.SSLContext | None) -> Backend:
     """Where a node's kubelet listens. Raises Unclassified when the node does not say."""
-    addresses = {entry["type"]: entry["address"] for entry in dig(node, "status", "addresses", default=())}
+    listed = dig(node, "status", "addresses", default=())
+    addresses = {entry.get("type", ""): entry.get("address", "") for entry in listed}
     address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
     if not address:
         known = " ".join(f"{{{kind} {value}}}" for kind, value in addresses.items())

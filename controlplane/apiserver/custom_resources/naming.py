@@ -25,7 +25,7 @@ def settled_status(definition: Object, others: Iterable[Object]) -> Object:
     accepted, names_condition = _accept(definition, others)
     listed = conditions.with_condition(status.get("conditions"), names_condition)
     established = conditions.find(listed, ESTABLISHED)
-    if established is None or established["status"] != "True":
+    if established is None or established.get("status") != "True":
         if names_condition["status"] == "True":
             new = condition(
                 ESTABLISHED, "True", "InitialNamesAccepted", "the initial names have been accepted"
@@ -36,8 +36,8 @@ def settled_status(definition: Object, others: Iterable[Object]) -> Object:
     approval = _approval(definition)
     if approval is not None:
         listed = conditions.with_condition(listed, approval)
-    before = {each["type"]: each for each in status.get("conditions") or ()}
-    status["conditions"] = [_unless_same(each, before.get(each["type"])) for each in listed]
+    before = {each.get("type"): each for each in status.get("conditions") or ()}
+    status["conditions"] = [_unless_same(each, before.get(each.get("type"))) for each in listed]
     status["acceptedNames"] = accepted
     return status
 

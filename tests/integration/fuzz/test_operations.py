@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import traceback
 from pathlib import Path
 from random import Random
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -58,12 +60,25 @@ async def _unreadable(api: Served, operation: Operation, request: ApiRequest, an
     return ""
 
 
+def _logged(caplog: pytest.LogCaptureFixture) -> str:
+    """The exceptions that the server logged, where each was raised first."""
+    traces = [record.exc_info[1:] for record in caplog.records if record.exc_info]
+    return "".join(f" [{error!r} at {_place(trace)}]" for error, trace in traces)
+
+
+def _place(trace: TracebackType | None) -> str:
+    *_, frame = traceback.extract_tb(trace) or [None]
+    return f"{frame.filename}:{frame.lineno}" if frame else "?"
+
+
 def _shown(request: ApiRequest) -> str:
     return f"{request.method} {request.path} {list(request.query)} {dict(request.headers)} {request.body[:2000]!r}"
 
 
 @pytest.mark.parametrize("part", range(3))
-async def test_every_operation_answers_whatever_it_is_asked(part: int, tmp_path: Path) -> None:
+async def test_every_operation_answers_whatever_it_is_asked(
+    part: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     random = Random(SEED * 1000 + part)
     faults: list[str] = []
     codes: dict[int, int] = {}
@@ -88,7 +103,8 @@ async def test_every_operation_answers_whatever_it_is_asked(part: int, tmp_path:
                     continue
                 found = fault(answer) or await _unreadable(api, operation, request, answer)
                 if found:
-                    faults.append(f"{found}: {_shown(request)}")
+                    faults.append(f"{found}{_logged(caplog)}: {_shown(request)}")
+                caplog.clear()
                 codes[answer.code] = codes.get(answer.code, 0) + 1
                 _learn(requests, operation, answer)
         assert not faults, "\n\n".join(faults[:20])
