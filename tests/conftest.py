@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.apiserver import Served
-from support.apiserver import cluster as served_cluster
-from support.cluster import kubectl_program
+
+if TYPE_CHECKING:
+    from support.apiserver import Served
 
 HERE = Path(__file__).parent
 
@@ -25,8 +27,13 @@ settings.load_profile("quick")
 
 
 def pytest_configure() -> None:
-    """A shell without job control starts what it puts in the background with SIGINT ignored, and all its children
-    with it: tests that press Ctrl-C would wait for ever."""
+    """What the shell left behind and a run of tests cannot use.
+
+    A shell without job control starts what it puts in the background with SIGINT ignored, and all its children with
+    it: tests that press Ctrl-C would wait for ever. And where bytecode is not kept (PYTHONDONTWRITEBYTECODE), each
+    worker and each program a test starts would compile all modules anew, which takes longer than the unit tests."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,6 +50,13 @@ def missing_for_namespaces() -> str:
     return f"this machine lacks {', '.join(lacking)}" if lacking else ""
 
 
+def missing_kubectl() -> str:
+    """Why a real kubectl cannot be driven here, or "" when it can."""
+    from support.cluster import kubectl_program
+
+    return "" if kubectl_program() else "needs kubectl (Debian: kubernetes-client)"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything below kernel/ and system/ works on the real kernel, and system/ with a real kubectl."""
     for item in items:
@@ -53,12 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kubectl)
         if item.get_closest_marker("root") and (why := missing_for_namespaces()):
             item.add_marker(pytest.mark.skip(reason=why))
-        if item.get_closest_marker("kubectl") and kubectl_program() is None:
-            item.add_marker(pytest.mark.skip(reason="needs kubectl (Debian: kubernetes-client)"))
+        if item.get_closest_marker("kubectl") and (why := missing_kubectl()):
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Served]:
     """An API server with a SQLite store and the first objects, no controllers."""
-    async with served_cluster(tmp_path) as served:
+    from support.apiserver import cluster
+
+    async with cluster(tmp_path) as served:
         yield served
