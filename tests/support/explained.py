@@ -35,7 +35,7 @@ POD, OUTSIDE = ip_address("10.244.0.99"), ip_address("203.0.113.130")
 SOURCES = {Origin.POD: POD, Origin.NODE: ADDRESS, Origin.OUTSIDE: OUTSIDE}
 
 
-def explained(
+async def explaining(
     *objects: Object,
     asks: str = "ns1/svc1",
     origin: Origin | str = Origin.POD,
@@ -65,7 +65,7 @@ def explained(
     state = ProxyState(family)
     feed(state, *objects)
     state.collect()
-    sections = asyncio.run(serving(standpoint, state, target.name))
+    sections = await serving(standpoint, state, target.name)
     standing = listing(section for section in sections if section.name not in lacking)
     matter = Matter(
         target,
@@ -79,6 +79,11 @@ def explained(
         entries,
     )
     return explain(matter)
+
+
+def explained(*objects: Object, **asked: Any) -> Explanation:
+    """What `explaining` says, for those who ask outside of a loop."""
+    return asyncio.run(explaining(*objects, **asked))
 
 
 async def serving(standpoint: Standpoint, state: ProxyState, name: Any) -> Sequence[Section]:

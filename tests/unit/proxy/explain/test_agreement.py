@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from support.explained import explained
+from support.explained import explaining
 from support.proxy import draining, endpoint, service, slice_of, unready
 
 from netkit.proxy.detector import DetectLocalMode
@@ -48,13 +48,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 )
 @pytest.mark.parametrize("to", To)
 @pytest.mark.parametrize("mode", MODES)
-def test_rules_and_model_agree(mode: str, to: To, endpoints: list[Any], settings: dict[str, Any]) -> None:
+async def test_rules_and_model_agree(mode: str, to: To, endpoints: str, settings: str) -> None:
     policy = "internalTrafficPolicy" if to is To.CLUSTER_IP else "externalTrafficPolicy"
     ranges = [[], ["9.0.0.0/8"]] if to is To.LOAD_BALANCER else [[]]
     for value, origin, listed in itertools.product(["Cluster", "Local"], ["pod", "node", "outside"], ranges):
         spec = {**BALANCED, policy: value, "loadBalancerSourceRanges": listed}
         slices = slice_of("ns1/svc1", *ENDPOINTS[endpoints])
-        agree(explained(service(**spec), slices, to=to, origin=origin, **MODES[mode], **SETTINGS[settings]))
+        told = {**MODES[mode], **SETTINGS[settings]}
+        agree(await explaining(service(**spec), slices, to=to, origin=origin, **told))
 
 
 def agree(found: Explanation) -> None:
