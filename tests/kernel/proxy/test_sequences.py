@@ -1,6 +1,6 @@
 """Random sequences of changes on the real kernel, in every mode it can do: they end where a fresh start would.
 
-tests/unit/proxy/*/test_sequences.py plays many more on fakes; this finds out where the kernel is not like them.
+tests/integration/proxy/test_sequences.py plays many more on fakes; this finds out where the kernel is not like them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random sequences of changes end in the proxies, held ports and rules that a fresh start would have.
+"""What sequences of changes play on in userspace mode, and the proxies, held ports and rules they end in.
 
 The ports of proxies are any free ones: rules are compared with the service port's name in their place.
 """
@@ -9,11 +9,10 @@ import errno
 import socket
 from typing import Any, cast
 
-from hypothesis import given
 from support.proxy import FakeNodeKernel
 from support.proxy_modes import proxy_ports, userspace_settings, without_proxy_ports
-from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, PLAYS, Play, sequences
+from support.proxy_player import ADDRESSES, Rig
+from support.proxy_sequences import HERE
 
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables_fake import FakeIPTables
@@ -108,9 +107,3 @@ class UserspaceRig(Rig):
     async def close(self) -> None:
         await self.proxies.stop()
         assert not self.sockets.open
-
-
-@sequences(15)
-@given(PLAYS)
-async def test_it_ends_like_a_fresh_start(play: Play) -> None:
-    await ends_like_a_fresh_start(UserspaceRig, play)

@@ -1,16 +1,14 @@
-"""Random sequences of changes end in the table that a fresh start would write, in either layout."""
+"""What sequences of changes play on in nftables mode, and the table they end in, in either layout."""
 
 from __future__ import annotations
 
 import errno
-from functools import partial
 from typing import Any
 
-from hypothesis import given
 from support.proxy import FakeNodeKernel
 from support.proxy_modes import nftables_settings, table_content
-from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, PLAYS, Play, sequences
+from support.proxy_player import ADDRESSES, Rig
+from support.proxy_sequences import HERE
 
 from netkit.kernel.nft.fake import FakeNftTable
 from netkit.kernel.nft.wire import NFPROTO_IPV4, NFPROTO_IPV6
@@ -42,15 +40,3 @@ class NftablesRig(Rig):
 
     async def content(self) -> Any:
         return table_content(self.table.contents)
-
-
-@sequences(15)
-@given(PLAYS)
-async def test_it_ends_like_a_fresh_start(play: Play) -> None:
-    await ends_like_a_fresh_start(partial(NftablesRig, NftablesLayout.KUBE_PROXY), play)
-
-
-@sequences(8)
-@given(PLAYS)
-async def test_compact(play: Play) -> None:
-    await ends_like_a_fresh_start(partial(NftablesRig, NftablesLayout.COMPACT), play)

@@ -1,13 +1,12 @@
-"""Random sequences of changes end in the rules that a fresh start would write."""
+"""What sequences of changes play on in iptables mode, and the rules they end in."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
 from support.proxy import FakeNodeKernel
-from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, PLAYS, Play, sequences
+from support.proxy_player import ADDRESSES, Rig
+from support.proxy_sequences import HERE
 
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.proxy.addresses import Family
@@ -29,9 +28,3 @@ class IPTablesRig(Rig):
 
     async def content(self) -> Any:
         return self.iptables.standing()
-
-
-@sequences(15)
-@given(PLAYS)
-async def test_it_ends_like_a_fresh_start(play: Play) -> None:
-    await ends_like_a_fresh_start(IPTablesRig, play)

@@ -1,4 +1,4 @@
-"""Random sequences of changes end in the virtual servers, sets, addresses and rules that a fresh start would write."""
+"""What sequences of changes play on in IPVS mode, and the virtual servers, sets, addresses and rules they end in."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
-from hypothesis import given
 from support.ipvs import FakeNode
 from support.proxy_modes import ipvs_settings
-from support.proxy_player import ADDRESSES, Rig, ends_like_a_fresh_start
-from support.proxy_sequences import HERE, PLAYS, Play, sequences
+from support.proxy_player import ADDRESSES, Rig
+from support.proxy_sequences import HERE
 
 from netkit.kernel.address_events import AddressEvent
 from netkit.kernel.ipset_fake import FakeIPSet
@@ -86,9 +85,3 @@ class IPVSRig(Rig):
             self.node.devices,
             self.iptables.standing(),
         )
-
-
-@sequences(15)
-@given(PLAYS)
-async def test_it_ends_like_a_fresh_start(play: Play) -> None:
-    await ends_like_a_fresh_start(IPVSRig, play)
