@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,8 @@ def test_memory_and_variables_are_checked() -> None:
 def test_directory_hidden_in_the_guest_is_shown_and_names_that_cannot_be_mounted_are_refused(
     tmp_path: Path,
 ) -> None:
-    assert "lowerdir=/run/uml/old/tmp" in Request(("true",), "/k", tmp_path).script()
+    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:
+        assert "lowerdir=/run/uml/old/tmp" in Request(("true",), "/k", Path(hidden)).script()
     assert "overlay" not in Request(("true",), "/k", Path("/usr")).script()
     bad = tmp_path / "a,b"
     bad.mkdir()
