@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,15 +102,20 @@ class Cluster:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
     def on(self, machine: str, *argv: str, check: bool = True, timeout: float = 30) -> str:
-        """Standard output of a program run on a machine of the cluster."""
-        return self.netkit("exec", "-p", self.name, machine, "--", *argv, check=check, timeout=timeout).stdout
+        """Standard output of a program run on a machine of the cluster; `netkit exec`, but started in a tenth of
+        its time."""
+        space = f"{self.name}.{machine}"
+        return run("ip", "netns", "exec", space, *argv, check=check, timeout=timeout).stdout
 
     def curl(self, machine: str, url: str, seconds: float = 3.0) -> str:
         """The body, or "" when there was no answer in time."""
         return self.on(machine, "curl", "-s", "-m", str(seconds), url, check=False)
 
     def status(self) -> Any:
-        return json.loads(self.netkit("status", "-p", self.name, "-o", "json", check=False).stdout)
+        """What `netkit status -o json` says, without starting the program."""
+        from netkit.cluster.status import read_status  # not for the lanes that only ask for a kubectl
+
+        return json.loads(json.dumps(asdict(read_status(self.name))))
 
     def errors_logged(self) -> list[str]:
         """Lines of the parts' logs that tell of errors and tracebacks, in the order of the parts."""
