@@ -49,7 +49,7 @@ def needs_kubectl(minor: int) -> pytest.MarkDecorator:
     )
 
 
-def eventually(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
+def eventually(what: str, probe: Callable[[], T | None], seconds: float = 120.0) -> T:
     """The first true value of `probe`, asked again and again until the deadline."""
     deadline = time.monotonic() + seconds
     while True:
@@ -76,7 +76,7 @@ class Cluster:
         }
 
     def netkit(
-        self, *arguments: str, check: bool = True, timeout: float = 120
+        self, *arguments: str, check: bool = True, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
         return run(NETKIT, *arguments, check=check, timeout=timeout, env=self.environment)
 
@@ -87,7 +87,7 @@ class Cluster:
         return self.netkit("down", "-p", self.name)
 
     def kubectl(
-        self, *arguments: str, check: bool = True, timeout: float = 60, stdin: str | None = None
+        self, *arguments: str, check: bool = True, timeout: float = 180, stdin: str | None = None
     ) -> str:
         """kubectl's standard output; with check=False also its standard error, behind it."""
         program = kubectl_program()
@@ -101,7 +101,7 @@ class Cluster:
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
-    def on(self, machine: str, *argv: str, check: bool = True, timeout: float = 30) -> str:
+    def on(self, machine: str, *argv: str, check: bool = True, timeout: float = 120) -> str:
         """Standard output of a program run on a machine of the cluster; `netkit exec`, but started in a tenth of
         its time."""
         space = f"{self.name}.{machine}"
@@ -126,7 +126,7 @@ class Cluster:
         return [line for line in lines if re.search(r" (ERROR|CRITICAL) |^Traceback|Warning: ", line)]
 
     def rollout(self, what: str, *options: str) -> None:
-        self.kubectl("rollout", "status", what, "--timeout=60s", *options)
+        self.kubectl("rollout", "status", what, "--timeout=120s", *options)
 
     def node_addresses(self) -> list[str]:
         return [

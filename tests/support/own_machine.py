@@ -71,9 +71,7 @@ def _furnish() -> None:
         work.mkdir()
         # A kernel without overlays shows them as they are: then somebody else's new file would count as the test's.
         with suppress(OSError), _kept_below(top):
-            syscalls.mount(
-                "overlay", top, "overlay", data=f"lowerdir={top},upperdir={upper},workdir={work}"
-            )
+            syscalls.mount("overlay", top, "overlay", data=f"lowerdir={top},upperdir={upper},workdir={work}")
     syscalls.mount("proc", "/proc", "proc")
     syscalls.mount("sysfs", "/sys", "sysfs")
     # mount(8) and iptables would make these.
