@@ -74,7 +74,7 @@ class World:
     def events(self) -> list[str]:
         return [event["reason"] for event in self.all(EVENT)]
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    async def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         return await until(condition, seconds)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T], seconds: float = 5.0) -> T:
+async def until(condition: Callable[[], T], seconds: float = 60.0) -> T:
     """The first true value of `condition()`; fails when there is none in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not (value := condition()):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def run(
-    *argv: str, check: bool = True, timeout: float = 60, **options: object
+    *argv: str, check: bool = True, timeout: float = 180, **options: object
 ) -> subprocess.CompletedProcess[str]:
     """Run a program, return its text output; its stderr is in the failure's message."""
     result = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, **options)  # type: ignore[call-overload]

@@ -31,7 +31,7 @@ from netkit.kernel import netns, process, syscalls
 from netkit.kernel.netns import Namespace
 
 requires_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
-_DEADLINE = 50.0
+_DEADLINE = 300.0
 
 
 def own_host(test: Callable[..., Any]) -> Any:
@@ -123,7 +123,7 @@ def _children() -> list[int]:
             return [int(p) for p in Path("/proc/thread-self/children").read_text().split()] or [-1]
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+def wait_for(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
     """Poll until `condition` gives something true, which is returned; its last value after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()) and time.monotonic() < deadline:
@@ -131,7 +131,7 @@ def wait_for(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     return value
 
 
-async def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
     """`wait_for` in a running loop; fails when it does not come true."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -22,12 +22,12 @@ class Space:
         self.name = name
 
     def kubectl(
-        self, *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 60
+        self, *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 180
     ) -> str:
         return self.cluster.kubectl("-n", self.name, *arguments, check=check, stdin=stdin, timeout=timeout)
 
     def run(
-        self, *arguments: str, stdin: bytes = b"", timeout: float = 60
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 180
     ) -> subprocess.CompletedProcess[bytes]:
         """kubectl with its exit code and both outputs, as bytes."""
         return subprocess.run(
@@ -55,12 +55,12 @@ class Space:
         """The words of the one line `kubectl get --no-headers` prints."""
         return self.kubectl("get", "--no-headers", *arguments).split()
 
-    def ready(self, name: str, seconds: float = 30) -> Any:
+    def ready(self, name: str, seconds: float = 120) -> Any:
         """The pod, once it is Ready."""
         self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={seconds:.0f}s")
         return self.get("pod", name)
 
-    def shows(self, name: str, status: str, seconds: float = 30) -> list[str]:
+    def shows(self, name: str, status: str, seconds: float = 120) -> list[str]:
         """The row of `kubectl get pod` once its STATUS is this."""
 
         def row() -> list[str] | None:
@@ -69,7 +69,7 @@ class Space:
 
         return eventually(f"{name} shows {status}", row, seconds)
 
-    def reaches(self, name: str, phase: str, seconds: float = 30) -> Any:
+    def reaches(self, name: str, phase: str, seconds: float = 120) -> Any:
         """The pod once its phase is this."""
 
         def pod() -> Any:
@@ -89,7 +89,7 @@ class Space:
             for event in self.items("events", "--field-selector", f"involvedObject.name={name}")
         ]
 
-    def event(self, name: str, reason: str, seconds: float = 15) -> str:
+    def event(self, name: str, reason: str, seconds: float = 120) -> str:
         """The message of an event with that reason, once there is one."""
 
         def message() -> str | None:
@@ -99,7 +99,7 @@ class Space:
 
     def rollout(self, what: str = "deployment/web") -> str:
         """Wait until it is rolled out; what kubectl says."""
-        return self.kubectl("rollout", "status", what, "--timeout=60s")
+        return self.kubectl("rollout", "status", what, "--timeout=120s")
 
     def pods(self, label: str = "app=web") -> list[Any]:
         """The pods that are not being deleted."""
@@ -143,10 +143,10 @@ class Lines:
             for line in output:
                 self.lines.append(line.rstrip("\n"))
 
-    def until(self, what: str, probe: Callable[[list[str]], object], seconds: float = 20) -> None:
+    def until(self, what: str, probe: Callable[[list[str]], object], seconds: float = 120) -> None:
         eventually(what, lambda: probe(self.lines), seconds)
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 120) -> int:
         """The exit code, once it has ended by itself."""
         code = self._process.wait(seconds)
         self._reader.join(seconds)

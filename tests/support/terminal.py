@@ -49,7 +49,7 @@ class Terminal:
         self._set_size(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
-    def until(self, pattern: str, seconds: float = 15) -> re.Match[str]:
+    def until(self, pattern: str, seconds: float = 60) -> re.Match[str]:
         """Read until the pattern appears in what came since the last match."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text)):
@@ -63,7 +63,7 @@ class Terminal:
         self.text = self.text[found.end() :]
         return found
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = 60) -> int:
         deadline = time.monotonic() + seconds
         while (code := self.process.poll()) is None:
             assert time.monotonic() < deadline, f"still running: {self.text!r}"

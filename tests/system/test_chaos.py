@@ -65,9 +65,7 @@ def test_killed_parts_come_back_and_the_data_path_keeps_answering(cluster: Clust
             time.sleep(choice.uniform(0, 0.15))
             if number % 10 == 9:
                 name = f"kept-{number}"
-                made.append(
-                    eventually("a write is acknowledged", lambda name=name: _create(cluster, name), 60)
-                )
+                made.append(eventually("a write is acknowledged", lambda name=name: _create(cluster, name)))
             eventually("both keepers", lambda: _keepers(cluster))
     assert asker.answers > 50
     assert asker.failures == []
@@ -88,7 +86,7 @@ def test_a_killed_runtime_restarts_its_pods(cluster: Cluster) -> None:
         ready = [c["status"] for pod in pods for c in pod["status"]["conditions"] if c["type"] == "Ready"]
         return sum(counts) >= 1 and ready == ["True"] * 3
 
-    eventually("the pods run again", restarted, 60)
+    eventually("the pods run again", restarted)
     after = {pod["metadata"]["uid"] for pod in cluster.get("pods", "-l", "app=webserver")["items"]}
     assert after == before
     _converged(cluster)
@@ -118,7 +116,7 @@ def _keepers(cluster: Cluster) -> bool:
 
 
 def _converged(cluster: Cluster) -> None:
-    eventually("the cluster is healthy", lambda: cluster.status()["healthy"], 60)
+    eventually("the cluster is healthy", lambda: cluster.status()["healthy"])
     cluster.rollout("deployment/hostname-deployment")
     pods = cluster.get("pods", "-l", "app=webserver")["items"]
     assert len([pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]) == 3
@@ -135,4 +133,4 @@ def _converged(cluster: Cluster) -> None:
         }
         return found == names
 
-    eventually("all pods answer", all_answer, 60)
+    eventually("all pods answer", all_answer)

@@ -178,7 +178,7 @@ def test_ctrl_c_during_up_removes_what_was_made(fresh: Cluster) -> None:
             starting.wait(delay)
         except subprocess.TimeoutExpired:
             starting.send_signal(signal.SIGINT)
-        _, error = starting.communicate(timeout=30)
+        _, error = starting.communicate(timeout=120)
         if starting.returncode == 0:
             fresh.down()
         else:

@@ -266,7 +266,7 @@ def test_client_ip_affinity_sticks_for_its_time(net: Net) -> None:
         script = f"sleep 2.2; curl -s -m 2 http://{address}/hostname"
         return {net.cluster.on("node1", "sh", "-c", script)} != first
 
-    eventually("another server after the time", other, 30)
+    eventually("another server after the time", other)
 
 
 def test_node_ports_from_outside(net: Net) -> None:

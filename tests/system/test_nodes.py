@@ -106,7 +106,7 @@ def test_labels_and_taints_guide_pods(lab: Space) -> None:
     lab.apply(pod("picky", f"nodeSelector: {{{lab.name}: ssd}}"))
     lab.event("picky", "FailedScheduling")
     assert cluster.kubectl("label", "node", "node2", f"{lab.name}=ssd") == "node/node2 labeled\n"
-    assert lab.ready("picky", 10)["spec"]["nodeName"] == "node2"
+    assert lab.ready("picky")["spec"]["nodeName"] == "node2"
     try:
         assert cluster.kubectl("taint", "nodes", "node1", "node2", f"{lab.name}=yes:NoSchedule") == (
             "node/node1 tainted\nnode/node2 tainted\n"
@@ -127,7 +127,7 @@ def test_labels_and_taints_guide_pods(lab: Space) -> None:
                 f"  tolerations: [{{key: {lab.name}, operator: Exists}}]",
             )
         )
-        assert lab.ready("patient", 10)["spec"]["nodeName"] == "node1"
+        assert lab.ready("patient")["spec"]["nodeName"] == "node1"
         # NoExecute drives out what is there already, unless it tolerates it.
         cluster.kubectl("taint", "nodes", "node2", f"{lab.name}=now:NoExecute")
         eventually("driven out", lambda: "NotFound" in lab.kubectl("get", "pod", "picky", check=False))
@@ -192,7 +192,7 @@ def test_a_node_that_is_cut_off_is_replaced_and_comes_back(lab: Space) -> None:
     )
     cluster.on("switch", "ip", "link", "set", port, "down")
     try:
-        eventually("node3 is not ready", lambda: ready_status(cluster, "node3") == "NotReady", 30)
+        eventually("node3 is not ready", lambda: ready_status(cluster, "node3") == "NotReady")
         condition = next(
             c for c in cluster.get("node", "node3")["status"]["conditions"] if c["type"] == "Ready"
         )
@@ -236,7 +236,7 @@ def test_a_node_that_is_cut_off_is_replaced_and_comes_back(lab: Space) -> None:
         assert "NodeNotReady" in {event["reason"] for event in cluster.get("events", "-A")["items"]}
     finally:
         cluster.on("switch", "ip", "link", "set", port, "up")
-    eventually("node3 is back", lambda: ready_status(cluster, "node3") == "Ready", 30)
+    eventually("node3 is back", lambda: ready_status(cluster, "node3") == "Ready")
     eventually("no taints", lambda: not cluster.get("node", "node3")["spec"].get("taints"))
     eventually("the old pods are gone", lambda: not lost & {p["metadata"]["name"] for p in lab.items("pods")})
     lab.apply(pod("there", "nodeSelector: {kubernetes.io/hostname: node3}", image=IMAGE))
@@ -260,12 +260,12 @@ def test_a_node_whose_agent_hangs_is_not_ready_but_its_pods_go_on(lab: Space) ->
     agent = next(p["pid"] for p in cluster.status()["processes"] if p["label"] == "agent-node3")
     os.kill(agent, signal.SIGSTOP)
     try:
-        eventually("node3 is not ready", lambda: ready_status(cluster, "node3") == "NotReady", 30)
+        eventually("node3 is not ready", lambda: ready_status(cluster, "node3") == "NotReady")
         assert "kept" in cluster.curl("node1", f"http://{address}/")
         assert cluster.status()["healthy"] is False
     finally:
         os.kill(agent, signal.SIGCONT)
-    eventually("node3 is ready", lambda: ready_status(cluster, "node3") == "Ready", 30)
+    eventually("node3 is ready", lambda: ready_status(cluster, "node3") == "Ready")
     eventually("the pod is ready", lambda: lab.row("pod", "kept")[1] == "1/1")
     assert lab.container("kept")["restartCount"] == 0
     agent_now = next(p["pid"] for p in cluster.status()["processes"] if p["label"] == "agent-node3")

@@ -129,7 +129,7 @@ def test_a_crashing_container_backs_off_and_keeps_its_previous_log(lab: Space) -
     assert message == f"Back-off restarting failed container main in pod loop_{lab.name}({uid})"
     described = lab.kubectl("describe", "pod", "loop")
     assert re.search(r"Last State: +Terminated\n +Reason: +Error\n +Message: +last words", described)
-    eventually("a second restart", lambda: lab.container("loop")["restartCount"] == 2, 20)
+    eventually("a second restart", lambda: lab.container("loop")["restartCount"] == 2)
     assert lab.container("loop")["lastState"]["terminated"]["exitCode"] == 2
     for reason in ("Pulled", "Created", "Started"):
         assert lab.event("loop", reason)

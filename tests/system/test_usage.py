@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from support.cluster import eventually
+from support.cluster import Cluster, eventually
 from support.space import Space
 from support.workloads import busybox
 
@@ -73,3 +73,21 @@ def test_kubelets_through_the_nodes_proxy(lab: Space) -> None:
     summary = json.loads(raw("stats/summary"))
     assert summary["node"]["nodeName"] == node
     assert "app" in {pod["podRef"]["name"] for pod in summary["pods"]}
+
+
+def test_status_and_exec_of_the_toolkit(cluster: Cluster) -> None:
+    shown = json.loads(cluster.netkit("status", "-p", cluster.name, "-o", "json").stdout)
+    known = cluster.status()
+    assert shown["healthy"]
+    assert {key: shown[key] for key in ("name", "segment", "machines")} == {
+        key: known[key] for key in ("name", "segment", "machines")
+    }
+    assert {p["label"] for p in shown["processes"]} == {p["label"] for p in known["processes"]}
+    script = "hostname; ls /sys/class/net; exit 3"
+    ran = cluster.netkit("exec", "-p", cluster.name, "node2", "--", "sh", "-c", script, check=False)
+    assert ran.returncode == 3
+    assert ran.stdout.split()[0] == "node2"
+    assert "eth0" in ran.stdout.split()
+    refused = cluster.netkit("exec", "-p", cluster.name, "node9", "--", "true", check=False)
+    assert refused.returncode == 1
+    assert f"cluster {cluster.name} has no machine node9" in refused.stderr

@@ -68,7 +68,7 @@ def test_a_daemon_set_runs_on_every_node_also_on_a_cordoned_one_and_updates_node
         available.append(status.get("numberAvailable", 0))
         return bool(status.get("updatedNumberScheduled") == 3 and available[-1] == 3)
 
-    eventually("all nodes have the new pod", updated, 60)
+    eventually("all nodes have the new pod", updated)
     assert min(available) >= 2
     assert set(by_node(lab, "agent")) == NODES
     lab.kubectl("rollout", "undo", "ds/agent")
@@ -106,7 +106,7 @@ def test_a_stateful_set_starts_updates_and_shrinks_in_order_under_its_names(lab:
     status = lab.get("sts", "db")["status"]
     assert status["currentRevision"] != status["updateRevision"]
     lab.kubectl("patch", "sts", "db", "-p", '{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}')
-    eventually("the update is done", lambda: _is_updated(lab), 60)
+    eventually("the update is done", lambda: _is_updated(lab))
     lab.kubectl("scale", "sts/db", "--replicas=1")
     seen: list[list[str]] = []
 

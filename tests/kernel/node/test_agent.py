@@ -41,7 +41,7 @@ async def test_node_registers_with_kubelets_words(machine: Node) -> None:
     assert status["capacity"]["pods"] == "110"
     assert status["nodeInfo"]["kubeletVersion"].startswith("v1.32")
 
-    async with asyncio.timeout(10), aclosing(machine.client.watch(LEASE, "kube-node-lease")) as leases:
+    async with asyncio.timeout(60), aclosing(machine.client.watch(LEASE, "kube-node-lease")) as leases:
         async for event in leases:
             assert event.object["metadata"]["name"] == "node-1"
             break
@@ -172,7 +172,7 @@ async def test_init_containers_and_sidecars_in_order(machine: Node) -> None:
         volumes=[{"name": "work", "emptyDir": {}}],
     )
     await machine.create(spec)
-    found = await machine.until("staged", is_ready, 20)
+    found = await machine.until("staged", is_ready)
     log = next((machine.settings.state_dir / "pods" / found["metadata"]["uid"] / "logs" / "app").iterdir())
 
     def order() -> list[str]:
@@ -227,8 +227,12 @@ async def test_environment_and_volumes(machine: Node) -> None:
     await machine.create(pod("env", container, volumes=volumes, restartPolicy="Never"))
     found = await machine.until("env", lambda p: p["status"]["phase"] in ("Succeeded", "Failed"))
     log = machine.settings.state_dir / "pods" / found["metadata"]["uid"] / "logs" / "app" / "0.log"
-    lines = [line.split(" ", 3)[3] for line in log.read_text().splitlines() if " stdout " in line]
-    assert lines == [
+
+    def lines() -> list[str]:
+        return [line.split(" ", 3)[3] for line in log.read_text().splitlines() if " stdout " in line]
+
+    await until(lambda: len(lines()) == 8, "the last line is in the log")
+    assert lines() == [
         "hello s3cret env node-1 hello-env-$(ME)", "<p>x</p>", "s3cret", 'app="env"', "10.96.0.1:443",
         "nameserver 10.96.0.10", f"{found['status']['podIP']}\tenv", "refused",
     ]  # fmt: skip
@@ -253,7 +257,7 @@ async def test_missing_config_map_waits_and_says_so(machine: Node) -> None:
             "data": {"a": "b"},
         },
     )
-    await machine.until("waits", is_ready, 20)
+    await machine.until("waits", is_ready)
 
 
 async def test_readiness_gates_and_liveness_restarts(machine: Node) -> None:

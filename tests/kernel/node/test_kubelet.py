@@ -45,7 +45,7 @@ class Kubectl:
         self, *words: str, stdin: bytes = b"", version: str = "1.32", env: dict[str, str] | None = None
     ) -> tuple[int, str, str]:
         process = await self.start(*words, version=version, env=env)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, err = await process.communicate(stdin)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
@@ -104,7 +104,7 @@ async def test_terminal(kubectl: Kubectl) -> None:
         await socket.send_bytes(b'\x04{"Width":101,"Height":33}\n')
         await socket.send_bytes(b"\x00stty size; tty >/dev/null; exit 3\n")
         output, status = b"", b""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             async for message in socket:
                 if message.data[0] == 1:
                     output += message.data[1:]
@@ -182,7 +182,7 @@ async def test_port_forward(kubectl: Kubectl, version: str, env: dict[str, str])
     process = await kubectl.start("port-forward", "pod/web", ":80", version=version, env=env)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
         match = re.search(r"127\.0\.0\.1:(\d+) -> 80", line)
         assert match, line

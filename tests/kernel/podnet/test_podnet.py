@@ -365,12 +365,11 @@ async def test_the_agent_goes_on_after_trouble_with_the_api_and_the_kernel(tmp_p
             ),
         )
         with Rtnl(node) as links:
-            await eventually(lambda: links.link_index("flannel.1"), timeout=20)
+            await eventually(lambda: links.link_index("flannel.1"))
             await eventually(
                 lambda: (
                     (i := links.link_index("flannel.1")) and len(device.read_overlay(node, i).routes) == 1
                 ),
-                timeout=20,
             )
 
 

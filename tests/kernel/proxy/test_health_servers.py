@@ -110,7 +110,7 @@ class Proxy:
     async def working(self, settings: ProxySettings = SETTINGS) -> AsyncIterator[ProxyAgent]:
         agent = self.assembled(settings)
         async with running(agent.run()):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await agent.synced()
             yield agent
 
@@ -120,7 +120,7 @@ class Proxy:
 
     async def until(self, address: str, port: int, status: int | None, path: str = "/") -> Answer | None:
         """Return the answer once its status is that one, or once nobody listens."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 answer = await self.get(address, port, path)
                 if (answer.status if answer else None) == status:
@@ -260,7 +260,7 @@ async def test_an_address_that_becomes_free_is_taken(proxy: Proxy, caplog: pytes
     async with running(server.run()):
         await until(lambda: len([record for record in caplog.records if "4000" in record.message]) >= 3)
         taken.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await server.started()
         answer = await proxy.get("192.0.2.1", 4000)
         assert answer
@@ -329,7 +329,7 @@ async def test_a_taken_address_is_told_and_the_rules_are_written(proxy: Proxy) -
 async def test_a_taken_address_can_be_fatal(proxy: Proxy) -> None:
     settings = ProxySettings(min_sync_period=0, bind_address_hard_fail=True)
     with proxy.take("127.0.0.1", 10249), pytest.raises(ExceptionGroup) as failed:
-        await asyncio.wait_for(proxy.assembled(settings).run(), 10)
+        await asyncio.wait_for(proxy.assembled(settings).run(), 60)
     (error,) = failed.value.exceptions
     assert isinstance(error, KernelError)
     assert "127.0.0.1:10249" in str(error)

@@ -235,7 +235,7 @@ async def test_what_others_do_is_told_and_mended(
     nft(ns, "add table ip filter")
     assert not waiting.done()
     nft(ns, *command.split())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         what = await waiting
     assert what.startswith("nft (process ")
     assert told in what
@@ -249,7 +249,7 @@ async def test_what_happened_before_anybody_asked_is_told(ns: Namespace) -> None
     backend = backend_of(ns)
     await backend.sync(state_of(*OBJECTS), None)
     nft(ns, "delete rule ip kube-proxy reject-chain handle " + handle(ns, "reject-chain"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert "deleted a rule of chain reject-chain" in await backend.disturbed()
 
 

@@ -25,7 +25,7 @@ from netkit.kernel.process import run
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 PROGRAM = (sys.executable, "-c", "from netkit.cli.script import run; run()", "proxy")
 NODE = {
     "apiVersion": "v1",
@@ -39,7 +39,7 @@ NODE = {
 def space(tmp_path: Path) -> Iterator[Namespace]:
     ledger = Ledger(tmp_path / "ledger", "inspection")
     ns = netns.create(f"nkinspect{os.getpid()}", ledger)
-    run(["ip", "link", "set", "lo", "up"], ns=ns, timeout=10, check=True)
+    run(["ip", "link", "set", "lo", "up"], ns=ns, timeout=60, check=True)
     yield ns
     netns.delete(ns.name, ledger)
     ns.close()

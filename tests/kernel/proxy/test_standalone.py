@@ -25,7 +25,7 @@ from netkit.kernel.process import run
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 CLUSTER_IP = "10.96.7.7"
 PROGRAM = (sys.executable, "-c", "from netkit.cli.script import run; run()", "proxy")
 NODE = {
@@ -67,7 +67,7 @@ class Running:
 def space(tmp_path: Path) -> Iterator[Namespace]:
     ledger = Ledger(tmp_path / "ledger", "standalone")
     ns = netns.create(f"nkalone{os.getpid()}", ledger)
-    run(["ip", "link", "set", "lo", "up"], ns=ns, timeout=10, check=True)
+    run(["ip", "link", "set", "lo", "up"], ns=ns, timeout=60, check=True)
     yield ns
     netns.delete(ns.name, ledger)
     ns.close()
@@ -166,7 +166,7 @@ async def test_cleanup_leaves_what_is_not_ours(api: Served, space: Namespace, ac
 
 
 async def nft_tables(space: Namespace) -> str:
-    return run(["nft", "list", "tables"], ns=space, timeout=20, check=True).stdout.decode()
+    return run(["nft", "list", "tables"], ns=space, timeout=60, check=True).stdout.decode()
 
 
 async def test_another_mode_takes_over_and_leaves_nothing(
@@ -220,7 +220,7 @@ async def test_init_only_prepares_and_writes_no_rule(api: Served, space: Namespa
     async with proxy(*alone(space, access, "--init-only")) as running:
         assert await running.ended() == 0, running.lines
     assert "KUBE" not in await rules(space)
-    value = run(["sysctl", "-n", "net.ipv4.conf.all.route_localnet"], ns=space, timeout=10, check=True)
+    value = run(["sysctl", "-n", "net.ipv4.conf.all.route_localnet"], ns=space, timeout=60, check=True)
     assert value.stdout.strip() == b"1"
 
 

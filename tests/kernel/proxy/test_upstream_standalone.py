@@ -46,8 +46,8 @@ def space(tmp_path: Path) -> Iterator[Namespace]:
     """A namespace that has the node's address and goes with the test."""
     ledger = Ledger(tmp_path / "ledger", "upstreamalone")
     ns = netns.create(f"nkupsalone{os.getpid()}", ledger)
-    run(["ip", "link", "set", "lo", "up"], ns=ns, timeout=10, check=True)
-    run(["ip", "address", "add", f"{NODE_IP}/24", "dev", "lo"], ns=ns, timeout=10, check=True)
+    run(["ip", "link", "set", "lo", "up"], ns=ns, timeout=60, check=True)
+    run(["ip", "address", "add", f"{NODE_IP}/24", "dev", "lo"], ns=ns, timeout=60, check=True)
     yield ns
     netns.delete(ns.name, ledger)
     ns.close()
@@ -136,7 +136,7 @@ async def listed(space: Namespace) -> str:
 
 
 def nft(space: Namespace, *words: str, script: str = "") -> str:
-    done = run(["nft", *words], ns=space, timeout=20, check=True, input=script.encode())
+    done = run(["nft", *words], ns=space, timeout=60, check=True, input=script.encode())
     return done.stdout.decode()
 
 

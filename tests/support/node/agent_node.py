@@ -99,7 +99,7 @@ class Node:
         agent = NodeAgent(self.settings, self._kubelet, self.network, self._ledger, all_nodes)
         self._task = asyncio.create_task(agent.run())
         ready = asyncio.create_task(agent.ready())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
             ready.cancel()
@@ -121,7 +121,7 @@ class Node:
         except NotFound:
             return None
 
-    async def until(self, name: str, what: Callable[[Object], Any], timeout: float = 15) -> Object:
+    async def until(self, name: str, what: Callable[[Object], Any], timeout: float = 60) -> Object:
         """The pod once `what(pod)` is true."""
         last: Object | None = None
         try:
@@ -134,7 +134,7 @@ class Node:
         except TimeoutError:
             raise AssertionError(f"{name} never got there: {last and last.get('status')}") from None
 
-    async def gone(self, name: str, timeout: float = 15) -> None:
+    async def gone(self, name: str, timeout: float = 60) -> None:
         async with asyncio.timeout(timeout):
             while True:
                 if await self.get(name) is None:
@@ -145,7 +145,7 @@ class Node:
         found = await self.client.list(EVENT, "default", field_selector=f"involvedObject.name={name}")
         return found.items
 
-    async def event(self, name: str, reason: str, timeout: float = 15) -> Object:
+    async def event(self, name: str, reason: str, timeout: float = 60) -> Object:
         async with asyncio.timeout(timeout):
             while True:
                 for event in await self.events(name):

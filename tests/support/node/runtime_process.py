@@ -55,7 +55,7 @@ class RuntimeProcess:
         self.exits[state.config.id] = state
         self.changed.set()
 
-    async def exit_of(self, container: str, timeout: float = 10) -> ContainerState:
+    async def exit_of(self, container: str, timeout: float = 60) -> ContainerState:
         async with asyncio.timeout(timeout):
             while container not in self.exits:
                 self.changed.clear()
@@ -69,7 +69,7 @@ async def runtime_process(directory: Path) -> AsyncIterator[RuntimeProcess]:
     runtime.launch()
     task = asyncio.create_task(runtime.client.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await runtime.client.connected()
         yield runtime
     finally:
@@ -123,7 +123,7 @@ def shell(script: str) -> tuple[str, ...]:
     return ("/bin/sh", "-c", script)
 
 
-async def until(condition: Callable[[], Any], what: str, timeout: float = 10) -> Any:
+async def until(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
     """Wait until `condition()` is true; its value."""
     async with asyncio.timeout(timeout):
         while True:
