@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python tests/bench/proxy_modes.py [--modes M,M] [--services N,N] [--endpoints N] [--runs N]
 
-Every mode and size runs in a process and a namespace of its own. The ratios are against a peer of the same run: the
-program iptables-legacy-restore, loading the same Services by itself into empty tables (full load) and with one
-endpoint changed (changes). Modes that this kernel lacks are named and left out.
+Every mode and size runs in a process and a namespace of its own. The ratios are against floors of the same run (see
+`proxy_floors`): the same text through iptables-restore alone, or the same transactions ready made, into empty tables
+(full load) and with one endpoint changed (changes). Modes that this kernel lacks are named and left out.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.proxy_floors import Floor, floor_of
 from bench.proxy_objects import Mode, service_objects, space, state_of
 from bench.report import Figure, report
 
-from netkit.kernel import netns
 from netkit.kernel.errors import Unsupported
-from netkit.kernel.iptables import IPTables
 from netkit.proxy.addresses import Family
 from netkit.proxy.backend import Backend
 from netkit.proxy.modes import backends
@@ -45,29 +44,15 @@ FULL, ADOPT, MOVED, ADDED, REMOVED = (
     "one Service removed",
 )
 CPU, MEMORY = "full load, CPU", "memory of the process"
-
-
-class _Peer:
-    """iptables-restore loading by itself the documents that the mode iptables made."""
-
-    def __init__(self, driver: IPTables) -> None:
-        self.driver = driver
-        self.document = ""
-        restore = driver.restore
-
-        async def noted(text: str, *, noflush: bool = True, counters: bool = False) -> None:
-            self.document = text
-            await restore(text, noflush=noflush, counters=counters)
-
-        driver.restore = noted  # type: ignore[method-assign]
-
-    def seconds(self) -> float:
-        program = ["iptables-legacy-restore", "-w", "5", "--noflush", "--counters"]
-        lines = [line for line in self.document.splitlines(keepends=True) if not line.startswith("-I ")]
-        with netns.entered(self.driver.ns):
-            started = time.perf_counter()
-            subprocess.run(program, input="".join(lines).encode(), check=True)
-            return time.perf_counter() - started
+CHANGES = 4
+"""How many times as often as everything else changes are measured."""
+AIMS = {
+    ("iptables-legacy", 10000, FULL): "2000",
+    ("nftables", 10000, FULL): "2000",
+    ("nftables", 1000, MOVED): "3",
+    ("nftables", 10000, MOVED): "100",
+    **{("nftables-compact", size, MOVED): "1" for size in (100, 1000, 5000, 10000)},
+}
 
 
 async def measure(mode: Mode, services: int, endpoints: int, runs: int) -> dict[str, list[float]]:
@@ -92,36 +77,40 @@ async def measure(mode: Mode, services: int, endpoints: int, runs: int) -> dict[
         for _ in range(runs):
             backend = fresh()
             await _timed(found, ADOPT, lambda backend=backend: backend.sync(state, None))  # type: ignore[misc]
+        floor = floor_of(backend)
         await _changes(found, backend, state, services, endpoints, runs)
         found[MEMORY] = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+        if floor is not None:
+            await _floors(found, floor, backend, state, services, endpoints, runs)
         await backend.cleanup()
     return found
 
 
-async def peer(services: int, endpoints: int, runs: int) -> dict[str, list[float]]:
-    """Milliseconds iptables-legacy-restore itself needs: everything, and with one endpoint changed."""
-    mode = Mode("iptables-legacy")
-    state = state_of([obj for index in range(services) for obj in service_objects(index, endpoints)])
-    found: dict[str, list[float]] = {FULL: [], MOVED: []}
-    with space() as (made, directory):
-        (backend,) = backends(mode.settings, mode.site(made, directory), [Family.IPV4])
-        driver = _Peer(backend._iptables)  # type: ignore[attr-defined]
-        for _ in range(runs):
-            await backend.sync(state, None)
-            document = driver.document
-            await backend.cleanup()
-            driver.document = document
-            found[FULL].append(driver.seconds() * 1e3)
-            await backend.cleanup()
-            (backend,) = backends(mode.settings, mode.site(made, directory), [Family.IPV4])
-            driver = _Peer(backend._iptables)  # type: ignore[attr-defined]
-        await backend.sync(state, None)
-        for run in range(runs * 2):
-            state.upsert_slice(service_objects(services // 2, endpoints, moved=run % 2 == 0)[1])
-            await backend.sync(state, state.collect())
-            state.mark_synced()
-            found[MOVED].append(driver.seconds() * 1e3)
-    return found
+async def _floors(
+    found: dict[str, list[float]],
+    floor: Floor,
+    backend: Backend,
+    state: ProxyState,
+    services: int,
+    endpoints: int,
+    runs: int,
+) -> None:
+    """Have an endpoint go forth and back, and everything loaded; then measure the bare writes of both."""
+    floor.written()
+    for moved in (True, False):
+        state.upsert_slice(service_objects(services // 2, endpoints, moved=moved)[1])
+        await backend.sync(state, state.collect())
+        state.mark_synced()
+    writes = floor.written()[-2:]
+    name = f"{MOVED}, {floor.name}"
+    found[name] = [floor.seconds([writes[run % 2]]) * 1e3 for run in range(runs * CHANGES)]
+    await backend.cleanup()
+    floor.written()
+    await backend.sync(state, None)
+    writes = floor.written()
+    for _ in range(runs):
+        await backend.cleanup()
+        found.setdefault(f"{FULL}, {floor.name}", []).append(floor.seconds(writes) * 1e3)
 
 
 async def _changes(
@@ -136,7 +125,7 @@ async def _changes(
         await backend.sync(state, state.collect())
         state.mark_synced()
 
-    for run in range(runs * 2):
+    for run in range(runs * CHANGES):
         changed = service_objects(services // 2, endpoints, moved=run % 2 == 0)[1]
 
         async def move(changed: dict[str, object] = changed) -> None:
@@ -180,22 +169,20 @@ def _apart(*arguments: str) -> dict[str, list[float]]:
     return answer
 
 
-def _figures(
-    mode: str, services: int, found: dict[str, list[float]], bare: dict[str, list[float]]
-) -> list[Figure]:
+def _figures(mode: str, services: int, found: dict[str, list[float]]) -> list[Figure]:
     figures = []
     for name, values in found.items():
-        unit = "MB" if name == MEMORY else "ms"
-        floor = 0.0
-        if name in (FULL, MOVED, ADDED, REMOVED):
-            floor = statistics.median(bare[FULL if name == FULL else MOVED])
+        floors = [key for key in found if key.startswith(f"{FULL if name == FULL else MOVED}, bare")]
+        if name not in (FULL, MOVED, ADDED, REMOVED):
+            floors = []
         figures.append(
             Figure(
                 f"{services} x {mode}: {name}",
-                unit,
+                "MB" if name == MEMORY else "ms",
                 tuple(values),
-                floor,
-                "iptables-legacy-restore" if floor else "",
+                statistics.median(found[floors[0]]) if floors else 0.0,
+                floors[0].rpartition(", ")[2] if floors else "",
+                AIMS.get((mode, services, name), ""),
             )
         )
     return figures
@@ -213,11 +200,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         size = int(arguments.services)
-        work = (
-            peer(size, arguments.endpoints, arguments.runs)
-            if arguments.one == "peer"
-            else measure(Mode(arguments.one), size, arguments.endpoints, arguments.runs)
-        )
+        work = measure(Mode(arguments.one), size, arguments.endpoints, arguments.runs)
         try:
             print(json.dumps(asyncio.run(work)))
         except Unsupported as error:
@@ -227,10 +210,9 @@ def main() -> None:
     figures: list[Figure] = []
     for text in arguments.services.split(","):
         rest = ["--services", text, "--endpoints", str(arguments.endpoints), "--runs", str(arguments.runs)]
-        bare = _apart("--one", "peer", *rest)
         for name in arguments.modes.split(","):
             if int(text) <= SLOW.get(name, 1 << 30):
-                figures += _figures(name, int(text), _apart("--one", name, *rest), bare)
+                figures += _figures(name, int(text), _apart("--one", name, *rest))
     report("proxy_modes", figures)
 
 

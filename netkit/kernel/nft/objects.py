@@ -265,10 +265,15 @@ class TableWriter:
 
 
 def encode_element(element: Element) -> bytes:
-    """One item of a list of elements."""
+    """One item of a list of elements. The kinds of which there are thousands come from templates."""
     key, data, comment, end, ends = element
-    if isinstance(data, Verdict) and data.code is Code.GOTO and not comment:
-        return encode_leading(key, data.chain.encode())
+    if not comment and end is None and not ends:
+        if data is None:
+            return _KEY.fill(key)
+        if isinstance(data, bytes):
+            return _VALUE.fill(key, data)
+        if data.code is Code.GOTO:
+            return encode_leading(key, data.chain.encode())
     return _encode_element(key, data, comment, end, ends)
 
 
@@ -288,6 +293,8 @@ def _encode_element(
     return attribute(Elements.ITEM, body)
 
 
+_KEY: Final = Template(lambda values: _encode_element(values["key"], None, ""), ("key",))
+_VALUE: Final = Template(lambda values: _encode_element(values["key"], values["data"], ""), ("key", "data"))
 _LEADING: Final = Template(
     lambda values: _encode_element(values["key"], Verdict(Code.GOTO, values["chain"].decode()), ""),
     ("key", "chain"),

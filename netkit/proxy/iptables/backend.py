@@ -13,6 +13,7 @@ from netkit.kernel.iptables import IPTables
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
+from netkit.proxy.collection import collection_held
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.iptables.book import RuleBook
 from netkit.proxy.iptables.chains import CANARY, CANARY_TABLES
@@ -69,7 +70,8 @@ class IPTablesBackend:
         if changes is None or book is None or book.outgrown(state) or await self._renumbered(book):
             book = await self._book_for_now()
             standing = await asyncio.to_thread(read_standing, await self._iptables.save())
-            document = book.full(state, standing)
+            with collection_held():
+                document = book.full(state, standing)
             self._book = book
             full = True
         else:

@@ -11,19 +11,20 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Final
 
 from netkit.kernel.errors import KernelError, Unsupported
-from netkit.kernel.nft import wire
 from netkit.kernel.nft.driver import TableDriver
 from netkit.kernel.nft.objects import Contents
 from netkit.kernel.nft.replay import Replay
 from netkit.proxy.addresses import Address, Family, networks_of
 from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
+from netkit.proxy.collection import collection_held
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.listing import Listing, Section, listing
 from netkit.proxy.nftables import names
@@ -44,6 +45,8 @@ _OLDEST_KERNEL: Final = (5, 13)
 _PRIMARY: Final = "primary"
 _BULK_CHANGES: Final = 200
 """From how many changed service ports on nobody listens to the kernel's notifications of our own changes."""
+_RENDERED_AHEAD: Final = 64
+"""How many transactions of a load wait for the kernel at most."""
 
 
 def check_kernel(release: str = os.uname().release) -> None:
@@ -117,46 +120,64 @@ class NftablesBackend:
             return report
 
     def _full(self, book: RuleBook, state: ProxyState) -> SyncReport:
+        with collection_held():
+            report = self._written_in_full(book, state)
+        self._table.watch()
+        return report
+
+    def _written_in_full(self, book: RuleBook, state: ProxyState) -> SyncReport:
         contents = self._table.read()
         if contents is None:
             with self._table.quiet() as witness:
-                written = self._load(book.full(state, None))
+                self._load(book.full(state, None))
+            wrote, written = True, book.written
             if witness.others:
-                written += self._commit(book.full(state, self._table.read()))
+                self._commit(book.full(state, self._table.read()))
+                written += book.written
         else:
-            written = self._commit(book.full(state, contents))
-        self._table.watch()
-        return _report(written, book, full=True)
+            wrote = self._commit(book.full(state, contents))
+            written = book.written
+        return _report(book, wrote=wrote, rules=written, full=True)
 
     def _partial(self, book: RuleBook, state: ProxyState, changes: Changes) -> SyncReport:
         if len(changes.updated) + len(changes.removed) <= _BULK_CHANGES:
-            return _report(self._commit(book.partial(state, changes)), book, full=False)
+            wrote = self._commit(book.partial(state, changes))
+            return _report(book, wrote=wrote, rules=book.written, full=False)
         with self._table.quiet() as witness:
-            written = self._load(book.partial(state, changes))
+            wrote = self._load(book.partial(state, changes))
         if witness.others:
             return self._full(book, state)
-        return _report(written, book, full=False)
+        return _report(book, wrote=wrote, rules=book.written, full=False)
 
-    def _commit(self, transactions: Iterable[list[bytes]]) -> list[int]:
-        """Commit one after the other; how many rules each of them wrote."""
-        return [self._committed(transaction) for transaction in transactions]
+    def _commit(self, transactions: Iterable[list[bytes]]) -> bool:
+        """Commit one after the other; whether there were any."""
+        wrote = False
+        for transaction in transactions:
+            self._table.commit(transaction)
+            wrote = True
+        return wrote
 
-    def _load(self, transactions: Iterable[list[bytes]]) -> list[int]:
-        """The same for many: the next one is rendered while the kernel works at the last."""
-        written = []
+    def _load(self, transactions: Iterable[list[bytes]]) -> bool:
+        """The same for many: while the kernel works at one, the next ones are rendered."""
+        waiting: deque[Future[None]] = deque()
+        wrote = False
         with ThreadPoolExecutor(1, f"{self._node_name} nft") as pool:
-            working: Future[int] | None = None
+            last: Future[None] | None = None
             for transaction in transactions:
-                if working is not None:
-                    written.append(working.result())
-                working = pool.submit(self._committed, transaction)
-            if working is not None:
-                written.append(working.result())
-        return written
+                if len(waiting) >= _RENDERED_AHEAD:
+                    waiting.popleft().result()
+                last = pool.submit(self._commit_after, last, transaction)
+                waiting.append(last)
+                wrote = True
+            for commit in waiting:
+                commit.result()
+        return wrote
 
-    def _committed(self, transaction: list[bytes]) -> int:
+    def _commit_after(self, previous: Future[None] | None, transaction: list[bytes]) -> None:
+        """Commit unless the one before, which is over by now, has failed; then fail like it."""
+        if previous is not None:
+            previous.result()
         self._table.commit(transaction)
-        return sum(map(_rules, transaction))
 
     def _delete_expired(self, book: RuleBook) -> None:
         """Delete the chains that were emptied a while ago. It may fail; then they are tried again later."""
@@ -284,10 +305,5 @@ def _replayed(transactions: Iterable[list[bytes]]) -> Contents:
     return replay.contents
 
 
-def _rules(block: bytes) -> int:
-    """How many rules the messages of a block make."""
-    return sum(kind & 0xFF == wire.Message.NEWRULE for kind, *_ in wire.messages(block))
-
-
-def _report(written: Sequence[int], book: RuleBook, *, full: bool) -> SyncReport:
-    return SyncReport(bool(written), full, {names.TABLE: sum(written)}, {names.TABLE: book.rules})
+def _report(book: RuleBook, *, wrote: bool, rules: int, full: bool) -> SyncReport:
+    return SyncReport(wrote, full, {names.TABLE: rules}, {names.TABLE: book.rules})

@@ -42,6 +42,8 @@ class RuleBook:
         self.layout = layout
         self.stale: dict[str, float] = {}
         """Chains that are empty and led to by nothing, and since when."""
+        self.written = 0
+        """How many rules the transactions write that the last call of `full` or `partial` has given so far."""
         self._clock = clock
         self._frame = layout.frame()
         self._sources: dict[ServicePortName, _Source] = {}
@@ -56,6 +58,7 @@ class RuleBook:
         They are rendered while they are taken.
         """
         self._forget()
+        self.written = 0
         standing = None if contents is None or self._unusable(contents) else Standing(contents)
         if standing is not None:
             yield from self._repair(state, standing)
@@ -108,6 +111,7 @@ class RuleBook:
         yield from load.transactions()
         for key in without:
             del self._claims[key]
+        self.written = self.rules
         yield self._switch()
 
     def _switch(self) -> list[bytes]:
@@ -136,10 +140,10 @@ class RuleBook:
             wanted.update(part.chains)
             wanted.update(part.sets)
             if tx.ports >= PORTS_PER_TRANSACTION or not tx.takes(part):
-                yield from tx.all()
+                yield from self._taken(tx)
                 tx = Transaction(self.layout.writer)
             self._repair_part(tx, part, standing)
-        yield from tx.all()
+        yield from self._taken(tx)
         tx = Transaction(self.layout.writer)
         self._mend_frame(tx, standing)
         for name, elements in self._wanted_elements().items():
@@ -149,6 +153,11 @@ class RuleBook:
             ]
             tx.elements[name] = [element for key, element in elements.items() if found.get(key) != element]
         self._remove_unknown(tx, standing, wanted)
+        yield from self._taken(tx)
+
+    def _taken(self, tx: Transaction) -> Iterator[list[bytes]]:
+        """The transaction, counted."""
+        self.written += tx.rules
         yield from tx.all()
 
     def _frame_names(self) -> set[str]:
@@ -212,6 +221,7 @@ class RuleBook:
 
     def partial(self, state: ProxyState, changes: Changes) -> Iterator[list[bytes]]:
         """The transactions for what changed since the last one; none when no rule differs."""
+        self.written = 0
         tx = Transaction(self.layout.writer)
         touched: dict[_Key, Element | None] = {}
         for name in sorted(changes.updated | changes.removed):
@@ -250,7 +260,7 @@ class RuleBook:
         self.stale.update((chain, now) for chain in tx.stale)
         for chain in tx.made:
             self.stale.pop(chain, None)
-        yield from tx.all()
+        yield from self._taken(tx)
 
     def expired(self) -> list[str]:
         """Chains that have been empty for long enough to be deleted."""

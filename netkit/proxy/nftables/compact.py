@@ -28,7 +28,6 @@ from netkit.kernel.nft.objects import Chain, Element, SetSpec
 from netkit.proxy.addresses import Address
 from netkit.proxy.choice import Choice
 from netkit.proxy.choice import Verdict as Answer
-from netkit.proxy.endpoints import Endpoint
 from netkit.proxy.nftables import names
 from netkit.proxy.nftables.frame import FROM_NODE, FrameBuilder, masquerade_if_foreign
 from netkit.proxy.nftables.kube_proxy import KubeProxyLayout
@@ -201,10 +200,12 @@ class _PortElements:
         self.layout = layout
         self.port = port
         self.choice = choice
+        self.targets = {
+            endpoint.target: endpoint.address.packed + endpoint.port.to_bytes(2, "big") + b"\0\0"
+            for endpoint in choice.reachable
+        }
         self.values = {
-            which: [
-                endpoint.address.packed + endpoint.port.to_bytes(2, "big") + b"\0\0" for endpoint in endpoints
-            ]
+            which: [self.targets[endpoint.target] for endpoint in endpoints]
             for which, endpoints in ((CLUSTER, choice.cluster), (LOCAL, choice.local))
         }
 
@@ -223,8 +224,8 @@ class _PortElements:
                 key = node_port_value(port.protocol, port.node_port)
                 yield from self._called(NODEPORTS, key, EXTERNAL, external, verdict)
         number = PROTOCOL_NUMBERS[port.protocol] + b"\0\0\0"
-        for endpoint in self.choice.reachable:
-            yield HAIRPIN, Element(_loop(endpoint, number))
+        for value in self.targets.values():
+            yield HAIRPIN, Element(_loop(value, number))
 
     def _called(self, keys: str, key: bytes, kind: str, which: str, verdict: Answer) -> Iterator[Placed]:
         """The elements of one address or node port. Under external Local pods and the node reach the cluster list
@@ -252,7 +253,7 @@ class _PortElements:
         return self.layout.pieces.service_value(address, self.port.protocol, self.port.port)
 
 
-def _loop(endpoint: Endpoint, protocol: bytes) -> bytes:
-    """The key of an endpoint's connection to itself."""
-    address = endpoint.address.packed
-    return address + address + protocol + endpoint.port.to_bytes(2, "big") + b"\0\0"
+def _loop(endpoint: bytes, protocol: bytes) -> bytes:
+    """The key of a connection to itself of an endpoint, which is given as it stands in the maps."""
+    address, port = endpoint[:-4], endpoint[-4:]
+    return address + address + protocol + port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from netkit.kernel.nft import wire
 from netkit.kernel.nft.objects import Chain, Element, SetSpec, TableWriter
 from netkit.kernel.nft.template import Template
 from netkit.proxy.nftables.layout import NOTHING, Part
@@ -13,7 +14,7 @@ class Transaction:
     """Chains come first, empty, because rules and elements lead to them; then rules lose their old contents, sets
     change, rules get their new contents, and elements move. What is unused is emptied or deleted last.
 
-    `ports` counts the parts moved, `made` and `stale` are the chains made and emptied.
+    `ports` counts the parts moved and `rules` the rules written, `made` and `stale` are the chains made and emptied.
     """
 
     def __init__(self, writer: TableWriter) -> None:
@@ -29,6 +30,7 @@ class Transaction:
         self.made: list[str] = []
         self.stale: list[str] = []
         self.ports = 0
+        self.rules = 0
         self._set_ids: set[int] = set()
 
     def takes(self, part: Part) -> bool:
@@ -46,6 +48,7 @@ class Transaction:
             self._rules += after.chains.values()
             self._sets += map(self._writer.add_set, after.sets.values())
             self.ports += bool(names)
+            self.rules += after.rules
             return
         resized = {
             name for name, spec in after.sets.items() if name in before.sets and before.sets[name] != spec
@@ -60,7 +63,7 @@ class Transaction:
                 self._flushed.append(flush.fill(chain.encode()))
             else:
                 continue
-            self._rules.append(rules)
+            self._fill(rules)
             changed = True
         for chain in before.chains:
             if chain not in after.chains:
@@ -79,12 +82,12 @@ class Transaction:
     def add_chain(self, chain: Chain, rules: bytes) -> None:
         """Make a chain of the frame."""
         self._new_chains.append(self._writer.add_chain(chain))
-        self._rules.append(rules)
+        self._fill(rules)
 
     def rewrite_chain(self, chain: str, rules: bytes) -> None:
         """Give a chain other rules."""
         self._flushed.append(self._writer.flush_chain(chain))
-        self._rules.append(rules)
+        self._fill(rules)
 
     def add_set(self, spec: SetSpec) -> None:
         self._sets.append(self._writer.add_set(spec))
@@ -101,6 +104,10 @@ class Transaction:
 
     def delete_set(self, name: str) -> None:
         self._last.append(self._writer.delete_set(name))
+
+    def _fill(self, rules: bytes) -> None:
+        self._rules.append(rules)
+        self.rules += sum(kind & 0xFF == wire.Message.NEWRULE for kind, *_ in wire.messages(rules))
 
     def all(self) -> Iterator[list[bytes]]:
         """The transaction, if there is anything in it."""

@@ -22,6 +22,7 @@ from netkit.kernel.nft.objects import (
     TableWriter,
     chain_of,
     elements_of,
+    encode_element,
     ranges,
     rule_of,
     set_of,
@@ -30,6 +31,7 @@ from netkit.kernel.nft.objects import (
 from netkit.kernel.nft.replay import Replay
 from netkit.kernel.nft.template import Template
 from netkit.kernel.nft.text import element_texts, set_note
+from netkit.kernel.nft.wire import Elements, u32_attribute
 
 WRITER = TableWriter(wire.NFPROTO_IPV4, "t")
 SERVICE = (datatypes.IPV4_ADDR, datatypes.INET_PROTO, datatypes.INET_SERVICE)
@@ -79,6 +81,19 @@ def test_rules_and_elements() -> None:
     ]
     (message,) = WRITER.add_elements("m", elements)
     assert elements_of(body(message)) == ("m", elements)
+
+
+@given(
+    st.binary(min_size=1, max_size=40), st.sampled_from([None, b"\1\2\3\4", b"%b", Verdict(Code.GOTO, "c%d")])
+)
+def test_frequent_elements_read_back_and_look_like_the_rare_ones(
+    key: bytes, data: bytes | Verdict | None
+) -> None:
+    frequent, rare = Element(key, data), Element(key, data, ends=True)
+    (message,) = WRITER.add_elements("m", [frequent])
+    assert elements_of(body(message)) == ("m", [frequent])
+    flag = u32_attribute(Elements.FLAGS, 1)
+    assert encode_element(rare).replace(flag, b"", 1)[2:] == encode_element(frequent)[2:]
 
 
 def test_many_elements_take_several_messages() -> None:
