@@ -122,9 +122,14 @@ class RuleBook:
         return found
 
     def _repair(self, state: ProxyState, standing: Standing) -> Iterator[list[bytes]]:
-        """Only what differs. Chains are written before the elements that lead to them."""
+        """Only what differs. Chains are written before the elements that lead to them.
+
+        What is there of the frame changes last, together with the elements: the frame of another layout would not
+        find its own elements any sooner, and nothing would be served in between.
+        """
         tx = Transaction(self.layout.writer)
-        wanted = self._repair_frame(tx, standing)
+        self._add_to_frame(tx, standing)
+        wanted = self._frame_names()
         for port in state.ports():
             part = self._render(state, port.name)
             self._claim_all(part, port.order)
@@ -136,6 +141,7 @@ class RuleBook:
             self._repair_part(tx, part, standing)
         yield from tx.all()
         tx = Transaction(self.layout.writer)
+        self._mend_frame(tx, standing)
         for name, elements in self._wanted_elements().items():
             found = {element.key: element for element in standing.contents.elements.get(name, ())}
             tx.elements_gone[name] = [
@@ -145,20 +151,27 @@ class RuleBook:
         self._remove_unknown(tx, standing, wanted)
         yield from tx.all()
 
-    def _repair_frame(self, tx: Transaction, standing: Standing) -> set[str]:
-        """Mend the chains that do not depend on Services; the names of all that belongs to the frame."""
-        wanted: set[str] = set()
+    def _frame_names(self) -> set[str]:
+        """The names of all that does not depend on Services."""
+        return {chain.name for chain, _ in self._frame.chains} | {spec.name for spec in self._frame.sets}
+
+    def _add_to_frame(self, tx: Transaction, standing: Standing) -> None:
+        """Make what is missing of the frame and has no effect before something leads to it."""
         for chain, rules in self._frame.chains:
-            wanted.add(chain.name)
-            if chain.name not in standing.contents.chains:
+            if chain.hook is None and chain.name not in standing.contents.chains:
                 tx.add_chain(chain, rules)
-            elif not standing.holds(chain.name, rules):
-                tx.rewrite_chain(chain.name, rules)
         for spec in self._frame.sets:
-            wanted.add(spec.name)
             if spec.name not in standing.contents.sets:
                 tx.add_set(spec)
-        return wanted
+
+    def _mend_frame(self, tx: Transaction, standing: Standing) -> None:
+        """Write the rules of the frame that differ, and the base chains that are missing."""
+        for chain, rules in self._frame.chains:
+            if chain.name in standing.contents.chains:
+                if not standing.holds(chain.name, rules):
+                    tx.rewrite_chain(chain.name, rules)
+            elif chain.hook is not None:
+                tx.add_chain(chain, rules)
 
     def _repair_part(self, tx: Transaction, part: Part, standing: Standing) -> None:
         known = standing.contents

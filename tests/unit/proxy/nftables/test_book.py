@@ -292,6 +292,23 @@ def test_layouts_replace_each_other() -> None:
         assert not differences(world.fresh(), world.standing())
 
 
+@pytest.mark.parametrize(("old", "new"), [LAYOUTS, LAYOUTS[::-1]])
+def test_a_layout_serves_until_the_transaction_that_brings_in_the_other(
+    old: type[KubeProxyLayout], new: type[KubeProxyLayout]
+) -> None:
+    """Packets come between transactions: up to the last one all that stood has to stand."""
+    world = World(old, *web("10.180.0.1", sessionAffinity="ClientIP"), *OTHER)
+    before = world.standing()
+    world.kind = new
+    transactions = list(world.new_book().full(world.state, world.table.read()))
+    for transaction in transactions[:-1]:
+        world.table.commit(transaction)
+        now = world.standing()
+        assert {name: now.get(name) for name in before} == before
+    world.table.commit(transactions[-1])
+    assert world.standing() != before
+
+
 def test_a_failed_transaction_is_mended_by_a_full_one() -> None:
     world = World(KubeProxyLayout, *web("10.180.0.1"))
     world.table.refuse = errno.ENOMEM
