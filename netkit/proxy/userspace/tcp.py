@@ -12,6 +12,7 @@ import logging
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from netkit.kernel import netns
@@ -134,8 +135,7 @@ class TCPProxy:
                 writer.transport.abort()
             raise
         finally:
-            for _, writer in opened:
-                writer.close()
+            await _closed(writer for _, writer in opened)
 
     async def _dial(self, client: Address) -> Streams | None:
         """A connection to an endpoint for `client`; None if there is none, or none that answers."""
@@ -146,25 +146,40 @@ class TCPProxy:
                 log.debug("%s: no endpoint for %s", self._name, client)
                 return None
             try:
-                async with asyncio.timeout(seconds):
-                    return await self._connect(endpoint)
+                return await self._connect(endpoint, seconds)
             except (OSError, KernelError) as error:
                 log.debug("%s: %s does not answer: %r", self._name, endpoint.target, error)
                 afresh = True
         log.warning("%s: no endpoint answers %s", self._name, client)
         return None
 
-    async def _connect(self, endpoint: Endpoint) -> Streams:
+    async def _connect(self, endpoint: Endpoint, seconds: float) -> Streams:
         sock = netns.socket_in(self._ns, family_of(self._family), socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, (str(endpoint.address), endpoint.port))
+            await _establish(sock, (str(endpoint.address), endpoint.port), seconds)
             streams = await asyncio.open_connection(sock=sock)
         except BaseException:
             sock.close()
             raise
         _keep_alive(streams)
         return streams
+
+
+async def _establish(sock: socket.socket, address: tuple[str, int], seconds: float) -> None:
+    """Connect. Raises OSError, TimeoutError if there is no connection after so long.
+
+    What counts is the kernel's state: a loop that had other things to do may see both the connection and the end of
+    the time at once, and to drop the connection then would take an endpoint's turn away.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, address)
+    except TimeoutError:
+        try:
+            sock.getpeername()
+        except OSError:
+            raise TimeoutError from None
 
 
 async def _carry(client: Streams, endpoint: Streams) -> None:
@@ -186,6 +201,21 @@ def _keep_alive(streams: Streams) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+
+
+async def _closed(writers: Iterable[asyncio.StreamWriter]) -> None:
+    """Close, and return when what was written has gone out. How a connection ended is asked of each one: an error
+    nobody asks for would be reported by asyncio.
+    """
+    found = list(writers)
+    for writer in found:
+        writer.close()
+    try:
+        await asyncio.gather(*(writer.wait_closed() for writer in found), return_exceptions=True)
+    except asyncio.CancelledError:
+        for writer in found:
+            writer.transport.abort()
+        raise
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
