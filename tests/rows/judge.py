@@ -24,11 +24,16 @@ keep it although they are.
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Whether the row holds; and what was seen, in the words of the format."""
+    """Whether the row holds; and what was seen, in the words of the format.
+
+    `incomplete`: nothing was seen that must not be, but something was not seen that must. A datagram may get lost, and
+    who takes turns with others may meet the same endpoint each time; another look tells.
+    """
 
     holds: bool
     seen: str
     why: str = ""
+    incomplete: bool = False
 
 
 def enough(expected: Expectation, seen: Sequence[Seen], *, rotates: bool) -> bool:
@@ -59,16 +64,25 @@ def judge(row: Row, expected: Expectation, seen: Sequence[Seen]) -> Judgement:
     if not seen:
         return Judgement(False, text, "nothing was tried")
     if expected.outcome is not Outcome.ENDPOINTS:
-        return Judgement(all(_matches(item, expected.outcome) for item in seen), text)
+        wrong = [item for item in seen if not _matches(item, expected.outcome)]
+        return Judgement(not wrong, text, incomplete=_silent(wrong))
     others = [item for item in seen if item.outcome is not Outcome.ENDPOINTS]
     if others:
-        return Judgement(False, text, f"{len(others)} of {len(seen)} connections reached no endpoint")
+        why = f"{len(others)} of {len(seen)} connections reached no endpoint"
+        return Judgement(False, text, why, incomplete=_silent(others))
     if expected.sticky is not Sticky.NO:
         return _judge_sticky(row, expected, seen, text)
     found = {item.endpoint for item in seen}
     if found != expected.endpoints:
-        return Judgement(False, text, _difference(found, expected.endpoints))
+        return Judgement(
+            False, text, _difference(found, expected.endpoints), incomplete=found < expected.endpoints
+        )
     return _judge_source(row, expected, seen, text)
+
+
+def _silent(wrong: Sequence[Seen]) -> bool:
+    """Whether all that is wrong is that no answer came."""
+    return bool(wrong) and all(item.outcome is Outcome.DROP for item in wrong)
 
 
 def _matches(item: Seen, outcome: Outcome) -> bool:

@@ -154,7 +154,7 @@ class Check:
         ordered = sorted(rows, key=lambda row: -self._score(mutant, row))
         for start in range(0, len(ordered), _CHUNK):
             chunk = ordered[start : start + _CHUNK]
-            for result in await self._runner.measure(self._variety, chunk, patience=_PATIENCE):
+            for result in await self._runner.measure(self._variety, chunk, patience=_PATIENCE, looks=1):
                 if result.failed and result.judgement is not None:
                     return f"{result.row.title}: {result.judgement.seen}"
         return ""

@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from rows.shares import UNLIKELY, Bench, bench, chi_square, crowd, rolling_update, shares
+from rows.shares import CONNECTIONS, UNLIKELY, Bench, bench, chi_square, crowd, rolling_update, shares
 from rows.suite import Suite
 from rows.varieties import Variety
 
 
 async def each_endpoint_gets_its_share(suite: Suite, variety: Variety) -> None:
-    """Of 3,000 connections, on each way to the Service."""
+    """Of 3,000 connections, on each way to the Service.
+
+    Endpoints in turn get the same number of connections. Only, the userspace proxy passes an endpoint over that takes
+    more than 250 ms to accept, as kube-proxy's did, and on a machine with much else to do one may: it then has one
+    connection less, and the next one has one more.
+    """
     async with bench(variety, suite.world, suite.table) as made:
         for row_name in ("even by cluster IP", "even by node port", "even from a pod"):
-            counts = await shares(made, row_name)
+            with passed_over() as dials:
+                counts = await shares(made, row_name)
             assert set(counts) == made.row(row_name).expected[variety.mode.value].endpoints
             if variety.rotates:
-                assert max(counts.values()) - min(counts.values()) <= 1, counts
+                assert len(dials) <= CONNECTIONS // 100, dials
+                assert max(counts.values()) - min(counts.values()) <= 1 + 2 * len(dials), (counts, dials)
             else:
                 assert chi_square(counts) < UNLIKELY, counts
+
+
+@contextmanager
+def passed_over() -> Iterator[list[str]]:
+    """What the userspace proxy says of endpoints that did not answer, while the block runs."""
+    said: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if "does not answer" in record.getMessage():
+            said.append(record.getMessage())
+        return True
+
+    proxy = logging.getLogger("netkit.proxy.userspace.tcp")
+    level = proxy.level
+    proxy.addFilter(note)
+    proxy.setLevel(logging.DEBUG)
+    try:
+        yield said
+    finally:
+        proxy.setLevel(level)
+        proxy.removeFilter(note)
 
 
 async def a_rolling_update_loses_nothing(suite: Suite, variety: Variety) -> None:
@@ -48,12 +79,14 @@ async def affinity_ends_after_its_timeout(suite: Suite, variety: Variety) -> Non
     """Each connection begins the two seconds anew; when they are over, a client is free again."""
     async with bench(variety, suite.world, suite.table) as made:
         row, clients = made.row("sticky"), crowd(30)
+        before = started = time.monotonic()
         first = await made.connect(row, clients)
-        started = time.monotonic()
         while time.monotonic() - started < 3:
-            before = time.monotonic()
+            since, before = before, time.monotonic()
             again = await made.connect(row, clients)
-            assert again == first or time.monotonic() - before > 1
+            if time.monotonic() - since < 2:
+                assert again == first
+            first = again
             await asyncio.sleep(0.7)
         await _until(made, row.name, first)
 

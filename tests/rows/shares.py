@@ -29,6 +29,7 @@ CONNECTIONS = 3000
 UNLIKELY = 27.6
 """A chi-square of 2 degrees of freedom is greater once in a million times."""
 _PATIENCE = 5.0
+_PATIENCE_OF_A_LINE = 30.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Line:
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_PATIENCE_OF_A_LINE):
             await loop.sock_connect(self._socket, (str(self._target.address), self._target.port))
             self.endpoint = (await loop.sock_recv(self._socket, 4096)).decode().split()[0]
 
@@ -134,7 +135,7 @@ class Line:
         """Raises AssertionError when the connection no longer leads to its endpoint."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PATIENCE_OF_A_LINE):
                 await loop.sock_sendall(self._socket, b"still there?")
                 text = (await loop.sock_recv(self._socket, 4096)).decode()
         except (OSError, TimeoutError) as error:

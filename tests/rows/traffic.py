@@ -33,6 +33,7 @@ _ORIGINS_ICMP = (2, 3)
 _PORT_UNREACHABLE = {2: (3, 3), 3: (1, 4)}
 """Type and code of "port unreachable", by the origin that tells ICMP from ICMPv6."""
 _WINDOW = 8
+_TURN_SECONDS = 0.05
 _MOST = 64
 """Attempts at a time, of one job and of all. More would keep the loop from its other tasks for too long."""
 
@@ -63,7 +64,7 @@ class Seen:
 class Job:
     """Attempts from one machine to some targets in turn. `enough(seen)` says when there have been enough.
 
-    `patience` is in seconds: an attempt without an answer by then is a DROP.
+    `patience` is in seconds of `Traffic`'s own time: an attempt without an answer by then is a DROP.
     """
 
     machine: str
@@ -79,7 +80,12 @@ class Job:
 
 
 class Traffic:
-    """All sockets of a world, in the running loop. Use it in an `async with`."""
+    """All sockets of a world, in the running loop. Use it in an `async with`.
+
+    Its time stands still while this process, in which clients, servers and the proxies of the userspace mode live,
+    does not get the processor: each turn counts for 50 ms at the most. Patience is so many turns, and nothing that
+    only waits for its turn is taken for lost.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -88,6 +94,8 @@ class Traffic:
         self._handlers: dict[int, Handler] = {}
         self._deadlines: list[tuple[float, int, _Attempt]] = []
         self._attempts = 0
+        self._now = 0.0
+        self._turn_began = time.monotonic()
         self.servers = Servers(world, self.watch, self.unwatch)
 
     async def __aenter__(self) -> Traffic:
@@ -125,20 +133,22 @@ class Traffic:
             await self.serve(self._next_deadline())
 
     async def serve(self, patience: float) -> None:
-        """Handle what happens in the next `patience` seconds; returns after the first events.
+        """Handle what happens in the next turn, or in `patience` seconds if that is less.
 
         The loop goes on meanwhile: the proxies of the userspace mode live in it.
         """
         self._ready.clear()
         if not self._poll() and patience > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(min(patience, _TURN_SECONDS)):
                     await self._ready.wait()
             self._poll()
         else:
             await asyncio.sleep(0)
         now = time.monotonic()
-        while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= now):
+        self._now += min(now - self._turn_began, _TURN_SECONDS)
+        self._turn_began = now
+        while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= self._now):
             _, _, attempt = heapq.heappop(self._deadlines)
             if not attempt.done:
                 attempt.end(Seen(attempt.target, Outcome.DROP, attempt.source))
@@ -155,7 +165,7 @@ class Traffic:
             heapq.heappop(self._deadlines)
         if not self._deadlines:
             return 0.0
-        return self._deadlines[0][0] - time.monotonic()
+        return self._deadlines[0][0] - self._now
 
     def _start(self, job: Job) -> None:
         target = job.targets[job.started % len(job.targets)]
@@ -166,7 +176,7 @@ class Traffic:
         attempt = kind(self, job, target)
         attempt.begin(self._world.machines[job.machine])
         if not attempt.done:
-            heapq.heappush(self._deadlines, (time.monotonic() + job.patience, id(attempt), attempt))
+            heapq.heappush(self._deadlines, (self._now + job.patience, id(attempt), attempt))
 
     def port(self, machine: str, version: int, protocol: Protocol) -> int:
         """A source port that was not used for long."""
