@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from netkit.kernel.netns import Namespace
 from netkit.kernel.process import run
@@ -39,6 +40,9 @@ def mutants(variety: Variety, ns: Namespace) -> list[Mutant]:
         for program in ("iptables", "ip6tables")
         for mutant in _iptables(ns, f"{program}-{variety.variant or 'legacy'}")
     ]
+    if variety.mode is ProxyMode.USERSPACE:
+        # The ports of the proxies are others each time.
+        found = [replace(mutant, what=_PROXY_PORT.sub(r"\1 N", mutant.what)) for mutant in found]
     if variety.mode is ProxyMode.IPVS:
         found += [*_ipset(ns), *_ipvs(ns), *_addresses(ns)]
     return found
@@ -53,6 +57,7 @@ _IPV6 = re.compile(r"\[?\b[0-9a-f]+:[0-9a-f:]*:[0-9a-f:]*(?:/\d+)?\]?")
 _CHAIN = re.compile(r"\bKUBE-(SVC|SVL|SEP|EXT|FW)-[A-Z2-7]{16}\b")
 _COMMENT = re.compile(r'-m comment --comment (?:"[^"]*"|\S+) ?')
 _IPTABLES_VALUES = re.compile(r"(--(?:dport|probability|seconds|to-destination|to-ports|vport)) \S+")
+_PROXY_PORT = re.compile(r"(--to-(?:destination|ports)) \S+")
 _INTERFACE = re.compile(r"-i \S+")
 _MARK = re.compile(r"\b0x0*[1-9a-f][0-9a-f]*\b")
 _PROTOCOL = re.compile(r"-[pm] (?:tcp|udp|sctp)\b")
@@ -180,22 +185,28 @@ def _nftables(ns: Namespace, family: str) -> Iterator[Mutant]:
     table = _Table.parsed(run(["nft", "-a", "list", "table", family, "kube-proxy"], ns=ns).stdout.decode())
     reached = table.reached()
     for chain, rules in table.chains.items():
-        for rule, handle in rules if chain in reached else ():
+        for number, (rule, handle) in enumerate(rules) if chain in reached else ():
             if not table.idle(rule):
+                where = (family, "kube-proxy", chain)
+                last = number == len(rules) - 1
+                verb = ("add", "rule", *where) if last else ("insert", "rule", *where, "index", str(number))
                 yield Mutant(
                     f"chain {_nft_kind(chain)}: {_nft_kind(rule)}",
                     f"{family} {chain}: {rule}",
                     6 if family == "ip6" else 4,
-                    ("nft", "delete", "rule", family, "kube-proxy", chain, "handle", handle),
+                    ("nft", "delete", "rule", *where, "handle", handle),
+                    ("nft", *verb, rule),
                 )
     for name, elements in table.sets.items():
         for element in elements if name not in table.dynamic else ():
             key = re.split(r" : | comment | timeout | expires ", element.strip())[0]
+            where = ("element", family, "kube-proxy", name)
             yield Mutant(
                 f"{table.kinds[name]} {_nft_kind(name)}",
                 f"{family} {name} {{ {element.strip()} }}",
                 6 if family == "ip6" else 4,
-                ("nft", "delete", "element", family, "kube-proxy", name, "{", key, "}"),
+                ("nft", "delete", *where, "{", key, "}"),
+                ("nft", "add", *where, "{", element.strip(), "}"),
             )
 
 
@@ -226,9 +237,9 @@ def _ipvs(ns: Namespace) -> Iterator[Mutant]:
         kind = "real server" if words[0] == "-a" else "virtual server"
         persistent = " persistent" if "-p" in words else ""
         version = 6 if words[2].startswith("[") else 4
-        yield Mutant(
-            kind + persistent, line, version, ("ipvsadm", remove, *words[1:kept]), ("ipvsadm", *words)
-        )
+        # A virtual server takes its real servers with it.
+        put_back = ("ipvsadm", *words) if words[0] == "-a" else ()
+        yield Mutant(kind + persistent, line, version, ("ipvsadm", remove, *words[1:kept]), put_back)
 
 
 def _addresses(ns: Namespace) -> Iterator[Mutant]:
@@ -246,6 +257,28 @@ def _addresses(ns: Namespace) -> Iterator[Mutant]:
         )
 
 
-def take(command: Sequence[str], ns: Namespace) -> None:
-    """Run one of a mutant's commands. Raises CommandFailed."""
-    run(command, ns=ns, check=True)
+def take(command: Sequence[str], ns: Namespace, lock_file: Path) -> None:
+    """Run one of a mutant's commands. `lock_file`: the one that iptables of this node take. Raises CommandFailed."""
+    run(command, ns=ns, check=True, env={"XTABLES_LOCKFILE": str(lock_file)})
+
+
+def forget_clients(variety: Variety, ns: Namespace) -> bool:
+    """Clear the memory that session affinity has of clients. False where only writing everything anew does."""
+    match variety.mode:
+        case ProxyMode.NFTABLES:
+            flushes = []
+            for family in ("ip", "ip6"):
+                listed = run(["nft", "-t", "list", "table", family, "kube-proxy"], ns=ns).stdout.decode()
+                flushes += [
+                    f"flush set {family} kube-proxy {name}" for name in sorted(_Table.parsed(listed).dynamic)
+                ]
+            if flushes:
+                run(["nft", "-f", "-"], ns=ns, input="\n".join(flushes).encode(), check=True)
+            return True
+        case ProxyMode.IPTABLES:
+            clear = 'for list in /proc/net/xt_recent/*; do [ ! -e "$list" ] || echo / > "$list"; done'
+            run(["sh", "-c", clear], ns=ns, check=True)
+            return True
+        case ProxyMode.USERSPACE:
+            return True
+    return False

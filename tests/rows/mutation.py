@@ -19,12 +19,14 @@ from pathlib import Path
 
 from netkit.kernel import netns_directory
 from netkit.kernel.errors import CommandFailed
+from netkit.kernel.netns import Namespace
 from netkit.proxy.addresses import Family
 from rows.format import Row, Table
-from rows.mutants import Mutant, mutants, take
+from rows.mutants import Mutant, forget_clients, mutants, take
 from rows.reader import read_table
+from rows.record import Noticed, Record, recorded, write
 from rows.runner import Batch, Proxy, Runner, batches
-from rows.suite import TABLE
+from rows.suite import TABLE, Suite
 from rows.traffic import Traffic
 from rows.varieties import Variety, chosen
 from rows.world import World
@@ -33,6 +35,11 @@ _TRIES, _TRIES_HERE = 12, 2
 """How many rules of a kind are taken away before it counts as unnoticed, in all batches and in one. Where none of them
 names anything of a row, one in a batch is as good as another.
 """
+_CLIENTS_LIVES = 8
+"""How often clients forget their endpoint and call anew before a rule of session affinity counts as unnoticed: it is
+missed only if a client gets the endpoint it is about, and then by half of the clients.
+"""
+_AFFINITY = re.compile(r"affinity|-m recent|KUBE-SEP|endpoint")
 _PATIENCE = 0.5
 _WORD = re.compile(r"[^0-9A-Za-z.:/-]+|:(?=\d+\b)")
 _CHUNK = 24
@@ -52,24 +59,43 @@ UNNOTICED: Mapping[str, str] = {
 
 @dataclass
 class Kind:
-    """What is known of one kind: the row that noticed, or the rules that nobody missed."""
+    """What is known of one kind: who noticed, or the rules that nobody missed. `recalled`: its record was tried."""
 
     tries: int = 0
-    noticed_by: str = ""
+    noticed: Noticed | None = None
     unnoticed: list[str] = field(default_factory=list)
+    recalled: bool = False
 
 
 class Check:
-    """One mode's check."""
+    """One mode's check. `record`: rows to try first. `each`: every rule, not one of each kind. `tries`: how many rules
+    of a kind in one batch.
+    """
 
-    def __init__(self, runner: Runner, variety: Variety, *, each: bool = False) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        variety: Variety,
+        record: Record | None = None,
+        *,
+        each: bool = False,
+        tries: int = _TRIES_HERE,
+    ) -> None:
         self._runner = runner
         self._variety = variety
+        self._record = record or {}
         self._each = each
+        self._tries = tries
         self.kinds: dict[str, Kind] = {}
 
     async def run(self, told: Callable[[str], None] = lambda text: None) -> None:
-        """Go through all batches of the table."""
+        """Go through all batches of the table; once more if records did not hold."""
+        await self._pass(told)
+        if any(kind in self._record and not self._settled(kind) for kind in self.kinds):
+            self._record = {}
+            await self._pass(told)
+
+    async def _pass(self, told: Callable[[str], None]) -> None:
         clusters = self._runner.table.clusters
         # On closed nodes rules are missed that elsewhere only let through what would pass anyhow. Then the batches in
         # which most is called.
@@ -82,15 +108,20 @@ class Check:
             async with self._runner.proxy(self._variety, batch) as proxy:
                 await self._batch(batch, rows, proxy, told)
 
+    def _settled(self, kind: str) -> bool:
+        known = self.kinds[kind]
+        return bool(known.noticed or excuse(kind)) or known.tries >= _TRIES // _TRIES_HERE * self._tries
+
     async def _batch(
         self, batch: Batch, rows: Sequence[Row], proxy: Proxy, told: Callable[[str], None]
     ) -> None:
         space = self._runner.world.machines[batch.node]
         tried: Counter[str] = Counter()
         seen: set[str] = set()
+        found: Sequence[Mutant] = ()
         while True:
-            # The kernel gives new handles to what is written anew, so it is read anew as well.
-            mutant = self._next(mutants(self._variety, space), rows, tried, seen)
+            found = found or mutants(self._variety, space)
+            mutant, asked = self._next(found, rows, tried, seen)
             if mutant is None:
                 return
             tried[mutant.kind] += 1
@@ -99,39 +130,52 @@ class Check:
             kind.tries += 1
             started = time.monotonic()
             try:
-                take(mutant.remove, space)
+                take(mutant.remove, space, self._runner.world.lock_file(batch.node))
             except CommandFailed as error:
                 # What others of ours lead to cannot go; then it is not a way to break anything.
                 kind.unnoticed.append(f"{mutant.what} (cannot be taken away: {error})")
                 continue
-            noticed = await self._notice(mutant, rows)
-            await self._restore(mutant, proxy, batch)
-            if noticed:
-                kind.noticed_by = noticed
+            row, saw = await self._notice(mutant, asked)
+            if row is None and self._remembers(batch) and _AFFINITY.search(mutant.kind):
+                row, saw = await self._notice_in_time(mutant, rows, space)
+            if not await self._restore(mutant, proxy, batch):
+                found = ()
+            if row is not None:
+                kind.noticed = Noticed(mutant.what, row.title)
             else:
                 kind.unnoticed.append(f"{batch.cluster}: {mutant.what}")
-            told(f"{time.monotonic() - started:5.2f} s  {mutant.kind}\n         {noticed or 'NOBODY'}")
+            noticed = f"{row.title}: {saw}" if row is not None else "NOBODY"
+            told(f"{time.monotonic() - started:5.2f} s  {mutant.kind}\n         {noticed}")
 
     def _next(
         self, found: Sequence[Mutant], rows: Sequence[Row], tried: Counter[str], seen: set[str]
-    ) -> Mutant | None:
-        """The next rule to take away here: one of a kind that nobody noticed yet, that concerns most rows."""
+    ) -> tuple[Mutant | None, Sequence[Row]]:
+        """The next rule to take away here, and the rows that may notice.
+
+        First those that are on record, then one of a kind that nobody noticed yet, that concerns most rows.
+        """
         candidates = []
         versions = {row.family.version for row in rows}
+        titles = {row.title: row for row in rows}
         for mutant in found:
             kind = self.kinds.setdefault(mutant.kind, Kind())
+            if record := self._record.get(mutant.kind):
+                if record == Noticed(mutant.what, record.row) and record.row in titles and not kind.recalled:
+                    kind.recalled = True
+                    return mutant, [titles[record.row]]
+                continue
             if mutant.what in seen or mutant.version not in versions:
                 continue
-            settled = kind.noticed_by or kind.tries >= _TRIES or tried[mutant.kind] >= _TRIES_HERE
-            if self._each or not (settled or excuse(mutant.kind)):
+            settled = self._settled(mutant.kind) or tried[mutant.kind] >= self._tries
+            if self._each or not settled:
                 candidates.append(mutant)
         if not candidates:
-            return None
+            return None, ()
         best = max(candidates, key=lambda mutant: self._interest(mutant, rows))
         if not self._each and self._interest(best, rows)[0] == 0 and tried[best.kind]:
-            tried[best.kind] = _TRIES_HERE
+            tried[best.kind] = self._tries
             return self._next(found, rows, tried, seen)
-        return best
+        return best, rows
 
     def _interest(self, mutant: Mutant, rows: Sequence[Row]) -> tuple[int, int]:
         scores = [self._score(mutant, row) for row in rows]
@@ -149,32 +193,59 @@ class Check:
         ]
         return named + called + any(client in words for client in clients)
 
-    async def _notice(self, mutant: Mutant, rows: Sequence[Row]) -> str:
-        """The first row that fails, those first that have to do with the rule; "" if none does."""
+    async def _notice(self, mutant: Mutant, rows: Sequence[Row]) -> tuple[Row | None, str]:
+        """The first row that fails, those first that have to do with the rule, and what it saw."""
         ordered = sorted(rows, key=lambda row: -self._score(mutant, row))
         for start in range(0, len(ordered), _CHUNK):
             chunk = ordered[start : start + _CHUNK]
             for result in await self._runner.measure(self._variety, chunk, patience=_PATIENCE, looks=1):
                 if result.failed and result.judgement is not None:
-                    return f"{result.row.title}: {result.judgement.seen}"
-        return ""
+                    return result.row, result.judgement.seen
+        return None, ""
 
-    async def _restore(self, mutant: Mutant, proxy: Proxy, batch: Batch) -> None:
-        """As it was, also without the memory of clients that came in the meantime."""
+    async def _notice_in_time(
+        self, mutant: Mutant, rows: Sequence[Row], space: Namespace
+    ) -> tuple[Row | None, str]:
+        """The same by the rows of the rule's Service, in several lives of their clients."""
+        concerned = [row for row in rows if self._score(mutant, row)]
+        for _ in range(_CLIENTS_LIVES if concerned else 0):
+            if not forget_clients(self._variety, space):
+                break
+            row, saw = await self._notice(mutant, concerned)
+            if row is not None:
+                return row, saw
+        return None, ""
+
+    def _remembers(self, batch: Batch) -> bool:
+        """Whether Services of the batch have session affinity."""
         services = self._runner.table.clusters[batch.cluster].of_kind("Service")
-        remembers = any(service["spec"].get("sessionAffinity") == "ClientIP" for service in services)
-        if mutant.put_back and not remembers:
-            take(mutant.put_back, self._runner.world.machines[batch.node])
-            return
+        return any(service["spec"].get("sessionAffinity") == "ClientIP" for service in services)
+
+    async def _restore(self, mutant: Mutant, proxy: Proxy, batch: Batch) -> bool:
+        """As it was, also without the memory of clients that came in the meantime. False: all was written anew."""
+        space = self._runner.world.machines[batch.node]
+        if mutant.put_back:
+            try:
+                take(mutant.put_back, space, self._runner.world.lock_file(batch.node))
+            except CommandFailed:
+                pass
+            else:
+                if not self._remembers(batch) or forget_clients(self._variety, space):
+                    return True
         await proxy.rewrite(Family.IPV4 if mutant.version == 4 else Family.IPV6)
+        return False
 
     def missed(self) -> dict[str, list[str]]:
         """Kinds that no row noticed and no reason excuses, with the rules that were taken away."""
         return {
             name: kind.unnoticed
             for name, kind in self.kinds.items()
-            if kind.tries and not kind.noticed_by and not excuse(name)
+            if kind.tries and not kind.noticed and not excuse(name)
         }
+
+    def noticed(self) -> Record:
+        """What to record."""
+        return {name: kind.noticed for name, kind in self.kinds.items() if kind.noticed}
 
 
 def excuse(kind: str) -> str:
@@ -183,18 +254,47 @@ def excuse(kind: str) -> str:
 
 
 async def check(
-    table: Table, world: World, variety: Variety, told: Callable[[str], None], *, each: bool
+    table: Table,
+    world: World,
+    variety: Variety,
+    record: Record | None = None,
+    told: Callable[[str], None] = lambda text: None,
+    *,
+    each: bool = False,
+    tries: int = _TRIES_HERE,
 ) -> Check:
+    """The check of one mode, done."""
     async with Traffic(world) as traffic:
-        made = Check(Runner(table, world, traffic), variety, each=each)
+        made = Check(Runner(table, world, traffic), variety, record, each=each, tries=tries)
         await made.run(told)
         return made
+
+
+def report(missed: Mapping[str, Sequence[str]]) -> str:
+    """Kinds that nobody noticed, with their rules."""
+    return "\n".join(
+        line
+        for kind, rules in missed.items()
+        for line in (f"NOBODY NOTICED {kind}", *(f"    {rule}" for rule in rules))
+    )
+
+
+async def every_kind_is_noticed(suite: Suite, variety: Variety) -> None:
+    """The test of one mode: take away a rule of each kind that is in the kernel."""
+    suite.require(variety)
+    made = await check(suite.table, suite.world, variety, recorded(variety.name))
+    assert made.kinds, "there are no rules"
+    missed = made.missed()
+    assert not missed, report(missed)
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m rows.mutation", description=__doc__)
     parser.add_argument("--mode", default="iptables-legacy")
     parser.add_argument("--all", action="store_true", help="every rule, not one of each kind")
+    parser.add_argument("--tries", type=int, default=_TRIES_HERE, help="rules of a kind, in each batch")
+    parser.add_argument("--known", action="store_true", help="try first the rows on record, as the tests do")
+    parser.add_argument("--record", action="store_true", help="write down in noticed.yaml who noticed")
     options = parser.parse_args(arguments)
     table = read_table(TABLE)
     status = 0
@@ -204,15 +304,18 @@ def main(arguments: list[str]) -> int:
                 print(f"{variety.name}: not here: {missing}")
                 continue
             started = time.monotonic()
-            found = asyncio.run(check(table, world, variety, print, each=options.all))
+            record = recorded(variety.name) if options.known else None
+            found = asyncio.run(
+                check(table, world, variety, record, print, each=options.all, tries=options.tries)
+            )
             missed = found.missed()
-            for kind, rules in missed.items():
-                print(f"NOBODY NOTICED {kind}")
-                for rule in rules:
-                    print(f"    {rule}")
+            if missed:
+                print(report(missed))
             print(
                 f"{variety.name}: {len(found.kinds)} kinds, {len(missed)} missed, {time.monotonic() - started:.0f} s"
             )
+            if options.record:
+                write(variety.name, found.noticed())
             status |= bool(missed)
     netns_directory.restore()
     return status

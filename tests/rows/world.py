@@ -81,6 +81,10 @@ class World:
         self._ports: dict[tuple[str, int, Protocol], Iterator[int]] = {}
         self.services_at = ""
 
+    def lock_file(self, node: str) -> Path:
+        """Where iptables of a node take their lock: not the machine's, which others may hold."""
+        return self.directory / f"{node}.lock"
+
     @classmethod
     @contextlib.contextmanager
     def built(cls, plan: Plan, directory: Path) -> Iterator[World]:
