@@ -49,7 +49,7 @@ def checked(manifest: Object, where: str) -> None:
         raise TableError(f"{where}: metadata.name: every {kind[1]} needs one")
     where = f"{where}: {kind[1]} {name(manifest)}"
     for field in ("spec", "status"):
-        if not isinstance(manifest.get(field) or {}, dict):
+        if not isinstance(manifest.get(field), dict | None):
             raise TableError(f"{where}: {field}: must be a mapping")
     if kind[1] == "Service":
         _check_service(manifest, where)

@@ -33,6 +33,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is not text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
@@ -67,9 +69,13 @@ def read_table(path: Path) -> Table:
         documents = list(yaml.load_all(path.read_text(), Loader=_Loader))
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: byte {error.start}: the file is not UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise TableError(f"{path}: line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise TableError(f"{path}: {str(error).splitlines()[0]}") from None
     return table_of(path, documents)
 
 
@@ -120,7 +126,10 @@ def _take(draft: _Draft, document: dict[str, Any], where: str) -> None:
             raise TableError(f"{where}: {word}: must be a {'mapping' if kind is dict else 'list'}")
     draft.settings = configuration.merged(draft.settings, document.get("settings", {}))
     draft.modes = configuration.merged(draft.modes, document.get("modes", {}))
-    draft.bridges += document.get("bridges", [])
+    for node in document.get("bridges", ()):
+        if not isinstance(node, str):
+            raise TableError(f"{where}: bridges: {node!r} is not the name of a node")
+        draft.bridges.append(node)
     if (firewall := document.get("firewall", "open")) not in ("open", "closed"):
         raise TableError(f"{where}: firewall: {firewall!r} is neither open nor closed")
     draft.closed |= firewall == "closed"

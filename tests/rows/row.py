@@ -83,7 +83,7 @@ def row_of(
     node = row.text("node", next(iter(cluster.nodes)))
     if node not in cluster.nodes:
         raise row.fault("node", f"there is no node {node}")
-    own = words.get("settings") or {}
+    own = words.get("settings", {})
     if not isinstance(own, dict):
         raise row.fault("settings", "must be a mapping")
     service = _service(row)
@@ -230,7 +230,7 @@ def _target(
     }[kind]
     found = addresses_of(family, addresses)
     if not found:
-        raise row.fault("to", f"Service {name(service)} has no {kind} of {family}")
+        raise row.fault("to", f"Service {name(service)} has no {kind_text} of {family}")
     return Target(found[0], number, kind if isinstance(port, dict) else None)
 
 
@@ -256,7 +256,7 @@ def _address(row: _Words, field: str, text: str) -> Address:
 
 
 def _expectations(row: _Words, found: Row, modes: Mapping[str, Any]) -> dict[str, Expectation]:
-    own = row.words.get("modes") or {}
+    own = row.words.get("modes", {})
     if not isinstance(own, dict):
         raise row.fault("modes", "must be a mapping")
     plain = {word: row.words[word] for word in ("expect", "masqueraded", "sticky") if word in row.words}
@@ -267,8 +267,11 @@ def _expectations(row: _Words, found: Row, modes: Mapping[str, Any]) -> dict[str
     for mode in MODES:
         mine, shared = own.get(mode) or {}, modes.get(mode) or {}
         for words in (mine, shared):
-            if not isinstance(words, dict) or not set(words) <= set(_EXPECTATION_FIELDS):
+            if not isinstance(words, dict):
                 raise row.fault(f"modes.{mode}", f"must be a mapping of {', '.join(_EXPECTATION_FIELDS)}")
+            for word in words:
+                if word not in _EXPECTATION_FIELDS:
+                    raise row.fault(f"modes.{mode}", f"{word}: not one of {', '.join(_EXPECTATION_FIELDS)}")
         # A cluster's word for a mode precedes the row's plain word, the row's word for the mode precedes both.
         expected[mode] = _expectation(row, found, {**plain, **shared, **mine}, mine)
     return expected
@@ -279,21 +282,21 @@ def _expectation(row: _Words, found: Row, words: Mapping[str, Any], own: Mapping
     if not isinstance(skip, str):
         raise row.fault("skip", "says why, in words")
     sticky = words.get("sticky", False)
-    if sticky not in _STICKY:
+    if not isinstance(sticky, bool | str) or sticky not in _STICKY:
         raise row.fault("sticky", f"{sticky!r} is not one of true, false, each")
     masqueraded = words.get("masqueraded")
-    if masqueraded not in (None, True, False):
+    if not isinstance(masqueraded, bool | None):
         raise row.fault("masqueraded", f"{masqueraded!r} is neither true nor false")
     expect = words.get("expect")
     instead = words.get("instead") or {}
-    if not isinstance(instead, dict) or not {*instead, *instead.values()} <= set(Outcome):
+    verdicts = [outcome for outcome in Outcome if outcome is not Outcome.ENDPOINTS]
+    if not isinstance(instead, dict) or any(word not in verdicts for word in (*instead, *instead.values())):
         raise row.fault("instead", f"{instead!r} is not a mapping of verdicts to verdicts")
     if isinstance(expect, str) and "expect" not in own:
         expect = instead.get(expect, expect)
     if isinstance(expect, list) and expect:
         endpoints = frozenset(_endpoint(row, found, text) for text in expect)
         return Expectation(Outcome.ENDPOINTS, endpoints, masqueraded, _STICKY[sticky], skip)
-    verdicts = [outcome for outcome in Outcome if outcome is not Outcome.ENDPOINTS]
     if expect not in verdicts:
         raise row.fault(
             "expect", f"{expect!r} is neither a list of endpoints nor one of {', '.join(verdicts)}"
