@@ -73,6 +73,8 @@ async def affinity_keeps_as_endpoints_come_and_go(suite: Suite, variety: Variety
         present = {made.target(pod) for pod in ("a1", "b1", "b2", "b3")}
         assert set(second.values()) <= present
         assert await made.connect(row, clients) == second
+        await made.give("sticky-1", [made.endpoint(pod) for pod in ("a1", "a2", "b1", "b2", "b3")])
+        assert await made.connect(row, clients) == second, "some went back to the endpoint that came back"
 
 
 async def affinity_ends_after_its_timeout(suite: Suite, variety: Variety) -> None:
