@@ -67,7 +67,11 @@ def answer(
     node: NodeView,
     settings: FlowSettings,
 ) -> Flow:
-    """The fate of a connection of `caller` from `source` to `port` by way of `destination` on `node`."""
+    """The fate of a connection of `caller` from `source` to `port` by way of `destination` on `node`.
+
+    It is what the Service asks for. The iptables mode, as kube-proxy's, has no rule in OUTPUT that refuses the node's
+    own calls of external addresses without endpoints: they leave the node (`explain.fate.unruled`).
+    """
     if destination is Destination.CLUSTER_IP:
         masqueraded = settings.masquerade_all or (settings.detects_local and caller is not Caller.POD)
         return _under(choice, port.internal_policy, masqueraded)

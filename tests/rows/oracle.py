@@ -1,6 +1,6 @@
-"""Rows against `flows.answer`, on which explanations of connections rest. Pure: no kernel, no packets.
+"""Rows against `explain.fate`, on which explanations of connections rest. Pure: no kernel, no packets.
 
-It speaks for iptables and nftables, of connections that its node translates: calls of other addresses, or of node ports
+It is asked for iptables, of connections that its node translates: calls of other addresses, or of node ports
 where they do not answer, are none.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from netkit.proxy.agent import node_facts
 from netkit.proxy.choice import NodeView, Verdict, choose
-from netkit.proxy.detector import SourceDetector
-from netkit.proxy.flows import Caller, Destination, Flow, FlowSettings, answer
+from netkit.proxy.explain.fate import fate, unruled
+from netkit.proxy.explain.standpoint import Origin, Source, Standpoint
+from netkit.proxy.flows import Destination, Flow
 from netkit.proxy.services import ServicePortName
 from netkit.proxy.settings import NftablesLayout, ProxyMode
 from rows.configuration import settings_for
@@ -17,15 +18,18 @@ from rows.format import Address, Cluster, Expectation, Outcome, Place, PodPlan, 
 from rows.runner import state_of
 
 MODE = ProxyMode.IPTABLES
+_ORIGINS = {Place.OUTSIDE: Origin.OUTSIDE, Place.NODE: Origin.NODE, Place.POD: Origin.POD}
+_EXTERNAL = {Destination.EXTERNAL_IP, Destination.LOAD_BALANCER}
 _OUTCOMES = {Verdict.REJECT: Outcome.REJECT, Verdict.DROP: Outcome.DROP}
 
 
 def says(table: Table, row: Row) -> list[Expectation] | None:
     """What must come out of each target by the model; None where it has nothing to say."""
     cluster = table.clusters[row.cluster]
-    if cluster.closed or row.service is None or row.expected[MODE.value].outcome is Outcome.NONE:
+    kinds = {target.kind for target in row.targets}
+    if cluster.closed or row.service is None or None in kinds:
         return None
-    if any(target.kind is None for target in row.targets):
+    if row.expected[MODE.value].outcome is Outcome.NONE and not kinds <= _EXTERNAL:
         return None
     state = state_of(cluster, row.family)
     state.collect()
@@ -36,16 +40,19 @@ def says(table: Table, row: Row) -> list[Expectation] | None:
     facts = node_facts(cluster.nodes[row.node])
     settings = settings_for(row.settings, MODE, NftablesLayout.KUBE_PROXY, facts.addresses)
     node = NodeView(row.node, facts.zone, settings.node_addresses([str(item) for item in facts.addresses]))
-    detector = settings.detector(row.family, facts.pod_cidrs)
-    source = _source(table, row)
-    caller = _caller(cluster, row, detector, source)
-    choice = choose(port, state.endpoints(name), node)
-    flow_settings = FlowSettings(settings.masquerade_all, detector is not None)
-    return [
-        _expectation(answer(port, choice, target.kind, caller, source, node, flow_settings))
-        for target in row.targets
-        if isinstance(target.kind, Destination)
-    ]
+    source = Source(_ORIGINS[row.origin.place], _source(table, row), interface=_interface(cluster, row))
+    plan = next(plan for plan in table.plan.nodes if plan.name == row.node)
+    local = (*plan.addresses, *plan.owned)
+    standpoint = Standpoint(node, row.family, settings, local, facts.pod_cidrs)
+    merged = state.endpoints(name)
+    choice = choose(port, merged, node)
+    expectations = []
+    for target in row.targets:
+        assert target.kind is not None
+        found = fate(port, merged, choice, target.kind, source, standpoint)
+        left_alone = unruled(found, target.kind, target.address, source, standpoint)
+        expectations.append(Expectation(Outcome.NONE) if left_alone else _expectation(found.flow))
+    return expectations
 
 
 def _expectation(flow: Flow) -> Expectation:
@@ -74,17 +81,12 @@ def _pod(table: Table, row: Row) -> PodPlan:
     return next(pod for pod in table.plan.pods if pod.name == row.origin.machine)
 
 
-def _caller(cluster: Cluster, row: Row, detector: object, source: Address) -> Caller:
-    """What the node that translates takes the caller for."""
+def _interface(cluster: Cluster, row: Row) -> str:
+    """The interface by which the row's connections come into the node that translates; "" for its own."""
     if row.origin.place is Place.NODE and row.origin.machine == row.node:
-        return Caller.NODE
-    if isinstance(detector, SourceDetector):
-        return Caller.POD if detector.is_local(source, "") else Caller.OUTSIDE
-    if detector is None or row.origin.place is not Place.POD:
-        return Caller.OUTSIDE
-    here = row.origin.machine == f"pod on {row.node}" or (
-        row.origin.machine in cluster.pods and cluster.pods[row.origin.machine].node == row.node
+        return ""
+    here = row.origin.place is Place.POD and (
+        row.origin.machine == f"pod on {row.node}"
+        or (row.origin.machine in cluster.pods and cluster.pods[row.origin.machine].node == row.node)
     )
-    interface = "eth0" if not here else "cni0" if row.node in cluster.bridges else "veth0"
-    local = detector.is_local(source, interface)  # type: ignore[attr-defined]
-    return Caller.POD if local else Caller.OUTSIDE
+    return "eth0" if not here else "cni0" if row.node in cluster.bridges else "veth0"
