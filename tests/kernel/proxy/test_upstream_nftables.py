@@ -35,7 +35,9 @@ def blocks(listing: str) -> dict[str, str]:
 
 def unnumbered(text: str) -> str:
     """Without the handles and the names that the kernel, or we, give to anonymous sets."""
-    return re.sub(r"(?<= set )(__\w+|[\w-]{7})(?= )", "__set", re.sub(r"handle \d+|^ip \S+ \S+ \d+.*\n", "", text))
+    return re.sub(
+        r"(?<= set )(__\w+|[\w-]{7})(?= )", "__set", re.sub(r"handle \d+|^ip \S+ \S+ \d+.*\n", "", text)
+    )
 
 
 async def listings(objects: tuple[Object, ...], text: str) -> tuple[list[str], list[str]]:
