@@ -56,18 +56,18 @@ def test_memory_and_variables_are_checked() -> None:
             variable(text)
 
 
-def test_directory_hidden_in_the_guest_is_shown_and_names_that_cannot_be_mounted_are_refused(
-    tmp_path: Path,
-) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:
-        assert "lowerdir=/run/uml/old/tmp" in Request(("true",), "/k", Path(hidden)).script()
-    assert "overlay" not in Request(("true",), "/k", Path("/usr")).script()
-    bad = tmp_path / "a,b"
-    bad.mkdir()
-    with pytest.raises(ValueError, match="cannot be mounted"):
-        Request(("true",), "/k", Path("/usr"), writable=(bad,))
-    with pytest.raises(ValueError, match="no directory"):
-        Request(("true",), "/k", tmp_path / "missing")
+def test_directory_hidden_in_the_guest_is_shown_and_names_that_cannot_be_mounted_are_refused() -> None:
+    """What is below /tmp is hidden; pytest's own directories may be elsewhere."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        hidden = Path(directory)
+        assert "lowerdir=/run/uml/old/tmp" in Request(("true",), "/k", hidden).script()
+        assert "overlay" not in Request(("true",), "/k", Path("/usr")).script()
+        bad = hidden / "a,b"
+        bad.mkdir()
+        with pytest.raises(ValueError, match="cannot be mounted"):
+            Request(("true",), "/k", Path("/usr"), writable=(bad,))
+        with pytest.raises(ValueError, match="no directory"):
+            Request(("true",), "/k", hidden / "missing")
 
 
 def test_missing_kernel_is_said(capsys: pytest.CaptureFixture[str]) -> None:
