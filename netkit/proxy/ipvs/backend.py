@@ -18,7 +18,7 @@ from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
 from netkit.proxy.detector import DetectLocalMode
 from netkit.proxy.ipvs.book import Book, Delta, Standing
-from netkit.proxy.ipvs.chains import SERVICES, ChainSettings
+from netkit.proxy.ipvs.chains import ChainSettings
 from netkit.proxy.ipvs.documents import cleanup_document, restore_document
 from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.leaving import LOOK_SECONDS
@@ -36,7 +36,6 @@ from netkit.proxy.state import Changes, ProxyState
 log = logging.getLogger(__name__)
 
 _PRIMARY: Final = "primary"
-_FIRST: Final = ("nat", SERVICES)
 
 
 class IPVSBackend:
@@ -119,12 +118,13 @@ class IPVSBackend:
                 continue
             except EventsLost:
                 return "more addresses changed than could be followed"
-            if any(event.device == DEVICE for event in events):
-                # It was also made and removed before the first sync, to see whether the kernel can.
-                if DEVICE in await asyncio.to_thread(self._drivers.node.addresses):
-                    events = [event for event in events if event.device != DEVICE]
+            events = [event for event in events if event.device != DEVICE or await self._lacks_device()]
             if harm := self._harm(events):
                 return harm
+
+    async def _lacks_device(self) -> bool:
+        """The device was also made and removed before the first sync, to see whether the kernel can."""
+        return DEVICE not in await asyncio.to_thread(self._drivers.node.addresses)
 
     async def cleanup(self, keep: Kept = NOTHING) -> None:
         """See `Backend`. Virtual servers outside `excludeCIDRs` go, whoever made them, as in kube-proxy. What is in
@@ -180,23 +180,25 @@ class IPVSBackend:
         self._book = book
         standing = await self._read_standing()
         delta = book.against(standing)
-        taken_over = bool(standing.chains.get(_FIRST)) and _FIRST in delta.chains
-        await self._write(delta, taken_over=taken_over)
+        await self._write(delta, whole=True)
         gone = await asyncio.to_thread(self._writer.adopt_leaving, book, standing)
         return _report(book, delta, wrote=bool(delta or gone), full=True)
 
-    async def _write(self, delta: Delta, *, taken_over: bool = False) -> None:
+    async def _write(self, delta: Delta, *, whole: bool = False) -> None:
         """New things from the inside out, so that no packet comes before there is an answer to it; then old ones
         are taken away the other way round.
 
-        Where rules are `taken_over` from another mode, those lead the packets until ours stand, and from that moment
-        on the addresses must be there.
+        When the `whole` is written, another mode's rules may lead the packets until our nat table stands, and from that
+        moment on the addresses must be there: they come between the tables.
         """
         if not delta:
             return
         await asyncio.to_thread(self._writer.build, delta)
-        if taken_over:
+        if whole and delta.bound:
+            if document := restore_document(delta.rules_in("filter")):
+                await self._drivers.iptables.restore(document, counters=True)
             await asyncio.to_thread(self._writer.bind, delta)
+            delta = delta.rules_in("nat")
         if document := restore_document(delta):
             await self._drivers.iptables.restore(document, counters=True)
         await asyncio.to_thread(self._writer.finish, delta)
