@@ -4,7 +4,8 @@
 
 Every mode and size runs in a process and a namespace of its own. The ratios are against floors of the same run (see
 `proxy_floors`): the same text through iptables-restore alone, or the same transactions ready made, into empty tables
-(full load) and with one endpoint changed (changes). Modes that this kernel lacks are named and left out. IPVS, where this kernel has none:
+(full load) and with one endpoint changed (changes). Modes that this kernel lacks are named and left out. IPVS, where
+this kernel has none:
 
     sudo tests/uml/run --mem 2G --timeout 7200 --rw tests/bench/results -- .venv/bin/python \\
         tests/bench/proxy_modes.py --modes iptables-legacy,ipvs --save proxy_modes_ipvs
