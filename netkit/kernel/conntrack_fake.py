@@ -44,6 +44,21 @@ class FakeConntrack:
         return "\n".join(str(item) for item in self.entries)
 
 
+class FakeTranslations:
+    """Connections that something else translates; `translated` are those handed over."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self.entries = list(entries)
+        self.translated: list[Entry] = []
+
+    def untranslated(self, version: int, protocol: int) -> list[Entry]:
+        return [item for item in self.entries if (item.version, item.protocol) == (version, protocol)]
+
+    def translate(self, entries: Sequence[Entry]) -> None:
+        self.translated += entries
+        self.entries = [item for item in self.entries if item not in entries]
+
+
 def _direction(source: str, destination: str) -> Direction:
     here, there = _split(source), _split(destination)
     return Direction(here[0], there[0], here[1], there[1])

@@ -4,7 +4,10 @@
 
 A pod connects to a ClusterIP whose only endpoint is another pod of the node; each connection is new. Direct
 connections to the endpoint before there is any rule are what the ratios are against: with rules, a direct
-connection walks past all of them as well. Microseconds.
+connection walks past all of them as well. Microseconds. IPVS, where this kernel has none:
+
+    sudo tests/uml/run --mem 2G --timeout 7200 --rw tests/bench/results -- .venv/bin/python \\
+        tests/bench/proxy_latency.py --modes iptables-legacy,ipvs --save proxy_latency_ipvs
 """
 
 from __future__ import annotations
@@ -136,6 +139,7 @@ def main() -> None:
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--services", default="100,1000,10000", help="sizes, separated by commas")
     parser.add_argument("--connections", type=int, default=2000)
+    parser.add_argument("--save", default="proxy_latency", help="name of the saved result")
     arguments = parser.parse_args()
     figures: list[Figure] = []
     for text in arguments.services.split(","):
@@ -146,7 +150,7 @@ def main() -> None:
                 figures += _figures(name, int(text), measure(Mode(name), int(text), arguments.connections))
             except Unsupported as error:
                 print(error, file=sys.stderr)
-    report("proxy_latency", figures)
+    report(arguments.save, figures)
 
 
 if __name__ == "__main__":

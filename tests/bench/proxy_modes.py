@@ -4,7 +4,11 @@
 
 Every mode and size runs in a process and a namespace of its own. The ratios are against floors of the same run (see
 `proxy_floors`): the same text through iptables-restore alone, or the same transactions ready made, into empty tables
-(full load) and with one endpoint changed (changes). Modes that this kernel lacks are named and left out.
+(full load) and with one endpoint changed (changes). Modes that this kernel lacks are named and left out. IPVS, where
+this kernel has none:
+
+    sudo tests/uml/run --mem 2G --timeout 7200 --rw tests/bench/results -- .venv/bin/python \\
+        tests/bench/proxy_modes.py --modes iptables-legacy,ipvs --save proxy_modes_ipvs
 """
 
 from __future__ import annotations
@@ -197,6 +201,7 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=5, help="per Service")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--save", default="proxy_modes", help="name of the saved result")
     arguments = parser.parse_args()
     if arguments.one:
         size = int(arguments.services)
@@ -213,7 +218,7 @@ def main() -> None:
         for name in arguments.modes.split(","):
             if int(text) <= SLOW.get(name, 1 << 30):
                 figures += _figures(name, int(text), _apart("--one", name, *rest))
-    report("proxy_modes", figures)
+    report(arguments.save, figures)
 
 
 if __name__ == "__main__":

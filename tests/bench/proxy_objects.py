@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.proxy import Object, feed, service, slice_of
 
-from netkit.kernel import netns, sysctl
+from netkit.kernel import netns, rtnl, sysctl
 from netkit.kernel.iptables import Variant
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
+from netkit.kernel.rtnl import Rtnl
 from netkit.proxy.addresses import Family
 from netkit.proxy.modes import Site
 from netkit.proxy.settings import NftablesLayout, ProxyMode, ProxySettings
@@ -86,6 +87,8 @@ def space() -> Iterator[tuple[Namespace, Path]]:
         name = f"nkbench{os.getpid()}x{next(_serial)}"
         with netns.create(name, ledger) as made:
             try:
+                with Rtnl(made) as links:
+                    links.apply(rtnl.link_up("lo"))
                 sysctl.write(made, "net.ipv4.ip_forward", 1)
                 yield made, directory
             finally:

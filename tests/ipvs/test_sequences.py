@@ -15,6 +15,7 @@ from support.proxy_player import Rig, ends_like_a_fresh_start
 from support.proxy_sequences import HERE, PLAYS, Play, sequences
 
 from netkit.kernel.address_events import AddressEvents
+from netkit.kernel.conntrack_translate import ConntrackTranslations
 from netkit.kernel.ipset import IPSet
 from netkit.kernel.iptables import Variant
 from netkit.kernel.ipvs import IPVS
@@ -57,6 +58,7 @@ class IPVSRig(Rig):
 
     def __init__(self, space: Namespace, directory: Path, family: Family) -> None:
         self.family = family
+        self.space = space
         self.iptables = failing_iptables(space, family, Variant.LEGACY, directory)
         self.servers = FailingIPVS(space)
         self.sets = FailingIPSet(space)
@@ -65,7 +67,9 @@ class IPVSRig(Rig):
         self.backend: Backend | None = None
 
     async def start(self, settings: ProxySettings) -> Backend:
-        drivers = Drivers(self.iptables, self.servers, self.sets, self.node, self.events)
+        drivers = Drivers(
+            self.iptables, self.servers, self.sets, self.node, self.events, ConntrackTranslations(self.space)
+        )
         self.backend = IPVSBackend(HERE, ipvs_settings(settings), drivers)
         return self.backend
 

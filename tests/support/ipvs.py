@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Any, cast
 
 from netkit.kernel.address_events import AddressEvent
+from netkit.kernel.conntrack_fake import FakeTranslations
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ipset_fake import FakeIPSet
 from netkit.kernel.iptables_fake import FakeIPTables
@@ -98,11 +99,14 @@ class World:
         self.sets = FakeIPSet()
         self.node = FakeNode()
         self.events = FakeEvents()
+        self.translations = FakeTranslations()
         self.backend = self.restarted()
 
     @property
     def drivers(self) -> Drivers:
-        return Drivers(cast(Any, self.iptables), self.servers, self.sets, self.node, self.events)
+        return Drivers(
+            cast(Any, self.iptables), self.servers, self.sets, self.node, self.events, self.translations
+        )
 
     def restarted(self) -> IPVSBackend:
         """A new process on the same kernel."""

@@ -12,6 +12,7 @@ from support.proxy_player import ADDRESSES, Rig
 from support.proxy_sequences import HERE
 
 from netkit.kernel.address_events import AddressEvent
+from netkit.kernel.conntrack_fake import FakeTranslations
 from netkit.kernel.ipset_fake import FakeIPSet
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.kernel.ipvs_fake import FakeIPVS
@@ -52,7 +53,9 @@ class IPVSRig(Rig):
         self.events = OneLook()
 
     async def start(self, settings: ProxySettings) -> IPVSBackend:
-        drivers = Drivers(cast(Any, self.iptables), self.servers, self.sets, self.node, self.events)
+        drivers = Drivers(
+            cast(Any, self.iptables), self.servers, self.sets, self.node, self.events, FakeTranslations()
+        )
         return IPVSBackend(HERE, ipvs_settings(settings), drivers, look_seconds=0.0)
 
     def fail(self, place: int | None) -> None:

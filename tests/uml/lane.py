@@ -123,7 +123,8 @@ def main(argv: Sequence[str]) -> int:
                 path.mkdir(parents=True, exist_ok=True)
             return run(
                 Request(
-                    command=command,
+                    # What pytest would keep for its next run is gone with the guest.
+                    command=(*command, "-p", "no:cacheprovider"),
                     kernel=os.path.abspath(found),
                     cwd=Path.cwd(),
                     env=environment(os.environ, [f"{_CHOSEN}=guest"], tty=sys.stdout.isatty()),

@@ -118,8 +118,13 @@ class IPVSBackend:
                 continue
             except EventsLost:
                 return "more addresses changed than could be followed"
+            events = [event for event in events if event.device != DEVICE or await self._lacks_device()]
             if harm := self._harm(events):
                 return harm
+
+    async def _lacks_device(self) -> bool:
+        """The device was also made and removed before the first sync, to see whether the kernel can."""
+        return DEVICE not in await asyncio.to_thread(self._drivers.node.addresses)
 
     async def cleanup(self, keep: Kept = NOTHING) -> None:
         """See `Backend`. Virtual servers outside `excludeCIDRs` go, whoever made them, as in kube-proxy. What is in
@@ -175,17 +180,25 @@ class IPVSBackend:
         self._book = book
         standing = await self._read_standing()
         delta = book.against(standing)
-        await self._write(delta)
+        await self._write(delta, whole=True)
         gone = await asyncio.to_thread(self._writer.adopt_leaving, book, standing)
         return _report(book, delta, wrote=bool(delta or gone), full=True)
 
-    async def _write(self, delta: Delta) -> None:
+    async def _write(self, delta: Delta, *, whole: bool = False) -> None:
         """New things from the inside out, so that no packet comes before there is an answer to it; then old ones
         are taken away the other way round.
+
+        When the `whole` is written, another mode's rules may lead the packets until our nat table stands, and from that
+        moment on the addresses must be there: they come between the tables.
         """
         if not delta:
             return
         await asyncio.to_thread(self._writer.build, delta)
+        if whole and delta.bound:
+            if document := restore_document(delta.rules_in("filter")):
+                await self._drivers.iptables.restore(document, counters=True)
+            await asyncio.to_thread(self._writer.bind, delta)
+            delta = delta.rules_in("nat")
         if document := restore_document(delta):
             await self._drivers.iptables.restore(document, counters=True)
         await asyncio.to_thread(self._writer.finish, delta)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from netkit.kernel.ipvs_values import RealServer, ServerKey, Target, VirtualServer
@@ -79,6 +79,14 @@ class Delta:
     missing_sets: tuple[SetKind, ...] = ()
     missing_device: bool = False
     missing_jumps: tuple[tuple[Place, str], ...] = ()
+
+    def rules_in(self, table: str) -> Delta:
+        """The same, of the rules only those of one table."""
+        return replace(
+            self,
+            chains={place: rules for place, rules in self.chains.items() if place[0] == table},
+            missing_jumps=tuple(jump for jump in self.missing_jumps if jump[0][0] == table),
+        )
 
     def __bool__(self) -> bool:
         return any(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from netkit.kernel.address_events import AddressEvent, AddressEvents
+from netkit.kernel.conntrack_translate import ConntrackTranslations, Translations
 from netkit.kernel.ipset import IPSet, SetHeader, SetType
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ipvs import IPVS
@@ -60,12 +61,15 @@ class Drivers:
     sets: Sets
     node: Node
     events: Events
+    translations: Translations
 
     @classmethod
     def of(cls, iptables: IPTables) -> Drivers:
         """The real ones, in the namespace that `iptables` is bound to. Unsupported if the kernel has no IPVS."""
         ns = iptables.ns
-        return cls(iptables, IPVS(ns), IPSet(ns), NamespaceNode(ns), AddressEvents(ns))
+        return cls(
+            iptables, IPVS(ns), IPSet(ns), NamespaceNode(ns), AddressEvents(ns), ConntrackTranslations(ns)
+        )
 
     def close(self) -> None:
         self.servers.close()

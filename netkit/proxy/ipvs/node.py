@@ -28,6 +28,8 @@ _SYSCTLS: Final = {
     "net.ipv4.vs.expire_quiescent_template": 1,
     "net.ipv4.ip_forward": 1,
 }
+CONNECTIONS_STAY: Final = {"net.ipv4.vs.expire_nodest_conn": 0}
+"""With which connections outlive their virtual server, until they have been idle for long (15 minutes for TCP)."""
 _STRICT_ARP: Final = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
 _REUSE: Final = "net.ipv4.vs.conn_reuse_mode"
 _REUSE_SINCE, _REUSE_MENDED = (4, 1), (5, 9)

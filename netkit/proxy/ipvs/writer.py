@@ -19,7 +19,7 @@ from netkit.proxy.ipvs.chains import JUMPS
 from netkit.proxy.ipvs.documents import read_saved
 from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.leaving import Leaving, waits
-from netkit.proxy.ipvs.node import kernel_settings
+from netkit.proxy.ipvs.node import CONNECTIONS_STAY, kernel_settings
 from netkit.proxy.ipvs.sets import DEVICE, SETS
 
 SERVERS_INSPECTED: Final = 1000
@@ -35,6 +35,7 @@ class Writer:
         self._servers = drivers.servers
         self._sets = drivers.sets
         self._node = drivers.node
+        self._translations = drivers.translations
         self._family = family
         self._excluded = excluded
         self._leaving = Leaving(look_seconds)
@@ -133,10 +134,14 @@ class Writer:
             *(ipset.entry_add(kind.name_for(self._family), kind.type, entry) for kind, entry in delta.added)
         )
 
-    def finish(self, delta: Delta) -> None:
-        """Addresses, and the removal of what is not wanted."""
+    def bind(self, delta: Delta) -> None:
+        """New addresses."""
         if delta.bound:
             self._node.bind(delta.bound)
+
+    def finish(self, delta: Delta) -> None:
+        """Addresses, and the removal of what is not wanted."""
+        self.bind(delta)
         if delta.unbound:
             self._node.unbind(delta.unbound)
         gone = [change.key for change in delta.servers if change.after is None]
@@ -236,10 +241,11 @@ class Writer:
     # taking away
 
     def remove_all(self) -> list[KernelError]:
-        """Remove virtual servers, addresses, the device and the sets; what could not be removed."""
+        """Remove virtual servers, addresses, the device and the sets; what could not be removed. Connections go on."""
         self._leaving = Leaving(self._leaving.look_seconds)
         failed = []
         steps: tuple[Callable[[], None], ...] = (
+            self._hand_over_connections,
             self._remove_servers,
             self._remove_addresses,
             self._remove_sets,
@@ -250,6 +256,25 @@ class Writer:
             except KernelError as error:
                 failed.append(error)
         return failed
+
+    def _hand_over_connections(self) -> None:
+        """IPVS drops the packets of connections whose virtual server is gone: conntrack translates them from now on.
+
+        What IPVS itself knows of them must not end at once: it would take the entries of conntrack along.
+        """
+        keys = {
+            (key.address.packed, key.port, key.transport) for key in (server.key for server in self._ours())
+        }
+        entries = [
+            entry
+            for transport in {transport for _, _, transport in keys}
+            for entry in self._translations.untranslated(self._family.version, transport)
+            if (entry.original.destination, entry.original.destination_port, transport) in keys
+        ]
+        if keys:
+            self._node.set(CONNECTIONS_STAY)
+        if entries:
+            self._translations.translate(entries)
 
     def _remove_servers(self) -> None:
         self._servers.apply(*(ipvs.server_delete(server.key) for server in self._ours()))

@@ -377,7 +377,11 @@ async def test_addresses_that_come_and_go_are_noticed() -> None:
         AddressEvent(True, ip_address("169.254.1.1")),
         AddressEvent(False, device="vethx"),
     )
+    tried = AddressEvent(False, device=DEVICE)
+    assert "172.30.0.42" in await told(tried, AddressEvent(False, vip)), "the device is there"
+    bound = world.node.devices.pop(DEVICE)
     assert DEVICE in await told(*harmless, AddressEvent(False, device=DEVICE))
+    world.node.devices[DEVICE] = bound
     assert "172.30.0.42" in await told(*harmless, AddressEvent(False, vip))
     assert "lost" in await told(AddressEvent(False, own))
     assert "got" in await told(AddressEvent(True, ip_address("192.168.7.7")))
