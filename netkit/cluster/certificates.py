@@ -13,18 +13,21 @@ from controlplane.apiserver.pki import CertificatePaths, service_account_key
 from controlplane.apiserver.server_certificates import prepare_pki
 from netkit.cluster.control_plane import control_plane_settings
 from netkit.cluster.plan import Plan
-from netkit.cluster.policy import POD_NETWORK_USER
+from netkit.cluster.policy import NETWORK_POLICY_USER, POD_NETWORK_USER
 from netkit.cluster.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCertificates:
-    """One node's identities: its agent as a client of the API, its kubelet server, its proxy, its pod network."""
+    """One node's identities: its agent as a client of the API, its kubelet server, its proxy, its pod network,
+    and what enforces NetworkPolicies.
+    """
 
     agent: CertificatePaths
     kubelet: CertificatePaths
     proxy: CertificatePaths
     pod_network: CertificatePaths
+    network_policy: CertificatePaths
 
 
 def certify(plan: Plan, profile: Profile) -> dict[str, NodeCertificates]:
@@ -40,6 +43,7 @@ def certify(plan: Plan, profile: Profile) -> dict[str, NodeCertificates]:
         check(settings.authentication, profile.pki, settings.cluster_domain)
     proxy = authority.ensure("kube-proxy", "system:kube-proxy")
     pod_network = authority.ensure("pod-network", POD_NETWORK_USER)
+    network_policy = authority.ensure("network-policy", NETWORK_POLICY_USER)
     return {
         name: NodeCertificates(
             agent=authority.ensure(name, f"system:node:{name}", ["system:nodes"]),
@@ -48,6 +52,7 @@ def certify(plan: Plan, profile: Profile) -> dict[str, NodeCertificates]:
             ),
             proxy=proxy,
             pod_network=pod_network,
+            network_policy=network_policy,
         )
         for name, address in plan.nodes.items()
     }

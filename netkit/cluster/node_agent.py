@@ -1,4 +1,4 @@
-"""A node's agent process: the kubelet's part, the pod network and kube-proxy, each with its own identity.
+"""A node's agent process: the kubelet's part, the pod network, its policies and kube-proxy, each with its own identity.
 
 Run by the keeper, one process per node. All its connections to the API start inside the node's namespace, as a real
 node's do: a node that is cut off is cut off.
@@ -12,11 +12,13 @@ from pathlib import Path
 
 from controlplane.apiserver.pki import CertificatePaths
 from controlplane.client.client import Client
+from controlplane.client.events import EventRecorder
 from controlplane.client.https import HttpsTransport
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
 from netkit import VERSION
 from netkit.cluster.certificates import NodeCertificates
+from netkit.cluster.node_policy import COMPONENT, IsolatedPods, policy_agent
 from netkit.cluster.node_proxy import node_proxy
 from netkit.cluster.plan import KUBELET_PORT, Plan
 from netkit.cluster.profile import Profile
@@ -52,6 +54,7 @@ async def _run(
     kubelet = _client(plan, profile, ns, certificates.agent, "kubelet")
     proxy = _client(plan, profile, ns, certificates.proxy, "kube-proxy")
     network = _client(plan, profile, ns, certificates.pod_network, "pod-network")
+    isolation = _client(plan, profile, ns, certificates.network_policy, COMPONENT)
     config = plan.config
     pods = PodNetworkAgent(
         network,
@@ -70,15 +73,21 @@ async def _run(
         return (await network.list(NODE)).items
 
     settings = _node_settings(plan, profile, name, ns, certificates)
-    node = NodeAgent(settings, kubelet, pods.network, ledger, all_nodes)
+    # Those who enforce policies may write nothing, so the node itself tells of what it cannot do.
+    events = EventRecorder(kubelet, COMPONENT, name)
+    policies = policy_agent(isolation, name, ns, events)
+    node = NodeAgent(settings, kubelet, IsolatedPods(pods.network, policies), ledger, all_nodes)
     site = Site(name, ns, lock_file)
     rules = node_proxy(proxy, site, config, str(plan.nodes[name]), ProxyFiles(state))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(pods.run(), name="pod network")
             group.create_task(rules.run(), name="proxy")
+            group.create_task(policies.run(), name="policies")
             group.create_task(node.run(), name="kubelet")
     finally:
+        await events.close()
+        await isolation.close()
         await kubelet.close()
         await proxy.close()
         await network.close()

@@ -8,7 +8,7 @@ how rules read as text is told by `text`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final
@@ -299,6 +299,17 @@ class Dynset:
 
 
 @dataclass(frozen=True, slots=True)
+class Counter:
+    """Count the packets that come here. What was counted so far is no part of what a rule means."""
+
+    packets: int = field(default=0, compare=False)
+    octets: int = field(default=0, compare=False)
+
+    def encode(self) -> bytes:
+        return _expression("counter", u64_attribute(1, self.octets), u64_attribute(2, self.packets))
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """An expression this module does not know: somebody else's rule. `data` are its attributes."""
 
@@ -325,6 +336,7 @@ Expression = (
     | Masquerade
     | Reject
     | Dynset
+    | Counter
     | Other
 )
 
@@ -462,6 +474,7 @@ _DECODERS: Mapping[str, Callable[[_Attributes], Expression]] = {
     "masq": _masq,
     "reject": _reject,
     "dynset": _dynset,
+    "counter": lambda found: Counter(u64_of(found[2]), u64_of(found[1])),
 }
 
 

@@ -17,6 +17,7 @@ from netkit.kernel.nft.expressions import (
     Bitwise,
     Cmp,
     Code,
+    Counter,
     Ct,
     CtKey,
     Dnat,
@@ -102,6 +103,8 @@ class _Reader:
                 self.words.append("masquerade fully-random")
             case Reject():
                 self.words.append("reject")
+            case Counter():
+                self.words.append(f"counter packets {expression.packets} bytes {expression.octets}")
             case Verdict():
                 self.words.append(str(expression))
             case Other():

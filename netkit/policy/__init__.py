@@ -1,0 +1,1 @@
+"""NetworkPolicy: who may reach whom, written into each node's kernel."""
