@@ -15,6 +15,7 @@ from netkit.cli import (
     cluster_commands,
     image_commands,
     machine_commands,
+    policy_commands,
     proxy_commands,
     proxy_inspection,
     proxy_mode_commands,
@@ -38,6 +39,7 @@ proxy_mode_commands.register(app)
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")
+app.add_typer(policy_commands.app, name="policy")
 
 
 @app.callback()

@@ -55,11 +55,22 @@ class PolicyNet:
             for selection in self.selections.values():
                 selection.set_policy(_key(item), policy_of(item))
 
+    def remove(self, key: tuple[str, str]) -> None:
+        self.policies.pop(key, None)
+        for selection in self.selections.values():
+            selection.set_policy(key, None)
+
     def clear(self) -> None:
         for key in list(self.policies):
-            del self.policies[key]
-            for selection in self.selections.values():
-                selection.set_policy(key, None)
+            self.remove(key)
+
+    def relabel(self, number: int, label: str) -> None:
+        """Give a pod another label."""
+        old = self.pods[number]
+        new = {**old, "metadata": {**old["metadata"], "labels": {"pod": label}}}
+        self.pods[number] = new
+        for selection in self.selections.values():
+            selection.set_pod(_key(new), pod_of(new))
 
     async def sync(self) -> int:
         """Write what changed on all nodes; how many messages that took."""

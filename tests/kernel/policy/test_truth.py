@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import random
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.kernel import requires_root
 from support.policy_net import PolicyNet, policy_net
-from support.policy_objects import NAMESPACES, policy
+from support.policy_objects import NAMESPACES, NODE, policy
+
+from netkit.kernel import netns, process
+from netkit.kernel.iptables import IPTables
+from netkit.kernel.nft.expressions import decode
+from netkit.kernel.nft.objects import Contents
+from netkit.policy.backend import PolicyBackend
+from netkit.policy.render import TABLE
 
 pytestmark = [pytest.mark.root, requires_root]
 Obj = dict[str, Any]
@@ -80,3 +91,127 @@ async def test_every_feature(tmp_path: Path) -> None:
         await net.sync()
         assert [table.read() for tables in net.tables.values() for table in tables] == [None] * 4
         await everybody(net)
+
+
+def _call(net: PolicyNet, source: str, destination: str, to: tuple[str, int] | None = None) -> socket.socket:
+    """A TCP connection between two pods, from the first one's namespace. Raises TimeoutError for silence."""
+    sock = netns.socket_in(net.world.machines[source.replace("/", "-")], socket.AF_INET, socket.SOCK_STREAM)
+    sock.settimeout(1.0)
+    try:
+        sock.connect(to or (net.address(destination), 80))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def _answered(net: PolicyNet, sock: socket.socket) -> bool:
+    """Whether the server answers once more on an open connection."""
+    sock.setblocking(False)
+    sock.send(b"again")
+    deadline = asyncio.get_running_loop().time() + 3
+    heard = b""
+    while asyncio.get_running_loop().time() < deadline:
+        await net.traffic.serve(0.05)
+        with contextlib.suppress(BlockingIOError):
+            heard += sock.recv(4096)
+        if heard:
+            return True
+    return False
+
+
+async def test_established_connections_go_on_and_new_ones_do_not(tmp_path: Path) -> None:
+    async with policy_net(tmp_path) as net:
+        for source in ("x/b", "z/a"):
+            with _call(net, source, "x/a") as sock:
+                # The server tells who called as soon as it has accepted, and then for whatever is sent.
+                assert await _answered(net, sock)
+                net.put(policy("x", "deny", policyTypes=BOTH))
+                await net.sync()
+                assert await _answered(net, sock)
+                with pytest.raises(TimeoutError):
+                    _call(net, source, "x/a")
+                net.clear()
+                await net.sync()
+
+
+async def test_policies_see_the_pods_behind_a_service(tmp_path: Path) -> None:
+    """The bridge's pods are translated and stay on their bridge; rules see the pod's own port."""
+    async with policy_net(tmp_path) as net:
+        for node in net.tables:
+            await IPTables(net.world.machines[node], lock_file=tmp_path / f"{node}.lock").restore(
+                f"*nat\n-A PREROUTING -d 10.96.0.10/32 -p tcp --dport 8000 -j DNAT --to {net.address('x/a')}:80\n"
+                f"-A POSTROUTING -s {net.address('x/a')}/32 -d {net.address('x/a')}/32 -j MASQUERADE\nCOMMIT\n"
+            )
+        service = ("10.96.0.10", 8000)
+        net.put(
+            policy(
+                "x", "in", podSelector=_A, ingress=[{"from": [{"podSelector": _B}], "ports": [{"port": 80}]}]
+            )
+        )
+        await net.sync()
+        for source in ("x/b", "x/a"):
+            _call(net, source, "", service).close()
+        for source in ("x/c", "z/a", "z/b"):
+            with pytest.raises(TimeoutError):
+                _call(net, source, "", service)
+        net.put(
+            policy("x", "out", podSelector=_B, egress=[{"ports": [{"port": 8000}]}], policyTypes=["Egress"])
+        )
+        await net.sync()
+        with pytest.raises(TimeoutError):
+            _call(net, "x/b", "", service)
+
+
+async def test_a_restart_adopts_and_what_others_do_is_mended(tmp_path: Path) -> None:
+    async with policy_net(tmp_path) as net:
+        for found in scenarios()[:12:3]:
+            net.put(*found)
+        await net.sync()
+        before = [table.read() for table in net.tables[NODE]]
+        again = PolicyBackend(net.tables[NODE])
+        assert (await again.sync(net.selections[NODE], None)).messages == 0
+        chain = next(name for name in before[0].chains if name.startswith("pod-ingress"))
+        for command in (
+            ["flush", "chain", "ip", TABLE, chain],
+            ["add", "rule", "ip", TABLE, "ingress-forward", "accept"],
+            ["flush", "map", "ip6", TABLE, "ingress-pods"],
+            ["delete", "table", "ip", TABLE],
+        ):
+            process.run(["nft", *command], ns=net.world.machines[NODE], check=True)
+            assert (await again.sync(net.selections[NODE], None)).messages > 0
+            for table, wanted in zip(net.tables[NODE], before, strict=True):
+                assert _meaning(table.read()) == _meaning(wanted)
+
+
+async def test_random_changes_end_in_the_kernel_state_of_a_fresh_start(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    async with policy_net(tmp_path) as net:
+        for step in range(40):
+            space, name = chance.choice(NAMESPACES), chance.choice("pq")
+            if chance.random() < 0.3:
+                net.remove((space, name))
+            else:
+                net.put(policy(space, name, **chance.choice(SPECS)))
+            if chance.random() < 0.3:
+                net.relabel(chance.randrange(len(net.pods)), chance.choice("abc"))
+            await net.sync()
+            if step % 10 == 9:
+                for node, tables in net.tables.items():
+                    standing = [_meaning(table.read()) for table in tables]
+                    await net.backends[node].cleanup()
+                    await net.backends[node].sync(net.selections[node], None)
+                    assert [_meaning(table.read()) for table in tables] == standing
+        await net.check()
+
+
+def _meaning(contents: Contents | None) -> object:
+    """What a table does: everything but what was counted and the order in which things came."""
+    if contents is None:
+        return None
+    rules = {
+        name: [(decode(rule.expressions), rule.comment) for rule in rules]
+        for name, rules in contents.rules.items()
+    }
+    elements = {name: sorted(found, key=repr) for name, found in contents.elements.items()}
+    return contents.chains, rules, contents.sets, elements
