@@ -214,7 +214,9 @@ class Field:
     def labels(self) -> Field:
         """A map of labels: upstream blames the whole map and shows the bad key or value."""
         for name, entry in self.entries():
-            self.of(name).check(qualified_name)
+            # Unlike an absent value, an empty key is a fault.
+            for message in qualified_name(name):
+                self.of(name).invalid(message)
             self.of(entry.text).check(label_value)
         return self
 
