@@ -74,7 +74,7 @@ def test_labels_blame_the_map():
 def test_an_empty_key_is_no_label():
     field = Field.root({"labels": {"": "a", "empty": ""}})
     field["labels"].labels()
-    (fault,) = said(field.causes)
+    fault = said(field.causes)[0]
     assert fault.startswith('labels: Invalid value: "": name part must be non-empty')
     assert field.causes[0].message.startswith('Invalid value: "-x": name part must consist of')
     assert field.causes[1].message.startswith('Invalid value: "not ok": a valid label must be')
