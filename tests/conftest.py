@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-# Property tests are about results: a busy machine must not fail them. `--hypothesis-profile thorough` looks longer.
+# Property tests are about results: a busy machine must not fail them. The lane unit has seconds and looks `briefly`, the
+# lane integration `quick`; `--hypothesis-profile thorough` looks longer.
 settings.register_profile(
     "quick", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("briefly", settings.get_profile("quick"), max_examples=8)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
 settings.load_profile("quick")
 
@@ -61,6 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything below kernel/ and system/ works on the real kernel, and system/ with a real kubectl."""
     for item in items:
         lane = item.path.relative_to(HERE).parts[0]
+        if lane == "unit":
+            item.add_marker(pytest.mark.unit)
         if lane in ("kernel", "system"):
             item.add_marker(pytest.mark.root)
         if lane == "system":
