@@ -64,7 +64,7 @@ def enter_root(
     root = f"{scratch}/root"
     writable = _mount_root(lower, scratch, root)
     if lower == "/":
-        _show_separate_file_systems(root)
+        _show_separate_file_systems(scratch, root)
     _mount_kernel_folders(root, writable)
     for path in masked:
         if path != "/" and os.path.isdir(root + path):
@@ -83,16 +83,29 @@ def enter_root(
 
 
 def _mount_root(lower: str, scratch: str, root: str) -> bool:
-    for name in ("upper", "work", "root"):
-        os.mkdir(f"{scratch}/{name}", 0o755)
-    layers = f"lowerdir={_escaped(lower)},upperdir={scratch}/upper,workdir={scratch}/work"
+    os.mkdir(root, 0o755)
+    return _mount_layers(lower, f"{scratch}/layers", root)
+
+
+def _mount_layers(lower: str, layers: str, target: str) -> bool:
+    """Show the folder `lower` at `target`; what is written there stays below `layers`, which must not exist.
+
+    False where the kernel cannot, or not on this file system: then it is shown read-only.
+    """
+    upper, work = f"{layers}/upper", f"{layers}/work"
+    os.makedirs(upper)
+    os.mkdir(work)
+    # The uppermost layer says who may enter the folder.
+    facts = os.stat(lower)
+    os.chown(upper, facts.st_uid, facts.st_gid)
+    os.chmod(upper, stat.S_IMODE(facts.st_mode))
     try:
-        mount("overlay", root, "overlay", 0, layers)
+        mount("overlay", target, "overlay", 0, f"lowerdir={_escaped(lower)},upperdir={upper},workdir={work}")
     except OSError as error:
         if error.errno not in (errno.ENODEV, errno.EINVAL, errno.EPERM):
             raise
-        mount(lower, root, "none", MS_BIND)
-        mount("none", root, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
+        mount(lower, target, "none", MS_BIND)
+        mount("none", target, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
         return False
     return True
 
@@ -101,13 +114,12 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def _show_separate_file_systems(root: str) -> None:
-    """Add what the overlay of `/` does not show: system folders that are mounts of their own, read-only."""
+def _show_separate_file_systems(scratch: str, root: str) -> None:
+    """Add what the overlay of `/` does not show: system folders that are mounts of their own."""
     for name in _SYSTEM_FOLDERS:
         path = f"/{name}"
         if not os.path.islink(path) and os.path.ismount(path):
-            mount(path, root + path, "none", MS_BIND)
-            mount("none", root + path, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
+            _mount_layers(path, f"{scratch}/layers-{name}", root + path)
 
 
 def _mount_kernel_folders(root: str, writable: bool) -> None:
