@@ -80,7 +80,6 @@ def test_an_empty_key_is_no_label():
     assert fault.startswith('labels: Invalid value: "": name part must be non-empty')
 
 
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
