@@ -83,7 +83,7 @@ class PolicyAgent:
                 await self._woken.wait()
 
     async def settled(self) -> None:
-        """Return once no change that the agent knows of waits to be written."""
+        """Return once no change that the agent knows of waits to be written, or the kernel cannot do it at all."""
         await self._settled.wait()
 
     async def admit(self, pod: Key, pod_uid: str, addresses: Sequence[Address]) -> None:
@@ -169,17 +169,20 @@ class PolicyAgent:
 
     def _failed(self, error: KernelError, backoff: Backoff) -> float:
         """Say that it did not work; in how many seconds it is tried again."""
-        unsupported = isinstance(error, Unsupported)
-        delay = _UNSUPPORTED_SECONDS if unsupported else backoff.next()
         hint = f" ({error.hint})" if error.hint else ""
-        if unsupported:
+        if isinstance(error, Unsupported):
             text = f"this kernel cannot enforce NetworkPolicy, pods are not isolated: {error}{hint}"
-            log.error("%s: %s", self._name, text)
+            if text != self._broken:
+                log.error("%s: %s", self._name, text)
+                self._report(UNSUPPORTED, text)
             self._broken = text
-        else:
-            text = f"policies could not be written: {error}{hint}"
-            log.error("%s: %s; again in %.1f s", self._name, text, delay)
-        self._report(UNSUPPORTED if unsupported else FAILED, text)
+            # Nothing is left to wait for: pods that are just being admitted run as well.
+            self._settled.set()
+            return _UNSUPPORTED_SECONDS
+        delay = backoff.next()
+        text = f"policies could not be written: {error}{hint}"
+        log.error("%s: %s; again in %.1f s", self._name, text, delay)
+        self._report(FAILED, text)
         return delay
 
     async def _listen(self) -> None:
