@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from netkit.policy.agent import NotIsolatedYet, PolicyAgent
 from netkit.policy.backend import FAMILIES, PolicyBackend
 from netkit.policy.model import PROTOCOLS
 from netkit.policy.render import TABLE
+from netkit.policy.selection import Selection
+from netkit.policy.table import Table
 
 DENY = policy("x", "deny", policyTypes=["Ingress"])
 HERE, THERE = "10.244.1.1", "10.244.1.9"
@@ -208,6 +211,38 @@ async def test_a_change_during_failures_is_not_lost(setup: Setup) -> None:
         async with asyncio.timeout(5):
             await agent.settled()
         await until(lambda: setup.open() and not setup.open("10.244.1.77"))
+
+
+async def test_rendering_leaves_the_loop_alone_and_what_changes_meanwhile_is_written_next(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    full = Table.full
+
+    def slow(table: Table, selection: Selection) -> list[bytes]:
+        isolated = list(selection.isolated())
+        begun.set()
+        assert go_on.wait(5), "the loop does not run"
+        assert list(selection.isolated()) == isolated
+        return full(table, selection)
+
+    await setup.add_policy(DENY)
+    monkeypatch.setattr(Table, "full", slow)
+    agent = setup.agent()
+    async with running(agent.run()):
+        await until(begun.is_set)
+        await setup.add_policy(policy("x", "open", ingress=[{}]))
+        await setup.add_pod(pod("x", "more", 3))
+        await until(lambda: len(agent._waiting) >= 2)
+        admitted = asyncio.create_task(agent.settled())
+        await asyncio.sleep(0)
+        assert not admitted.done()
+        go_on.set()
+        async with asyncio.timeout(5):
+            await admitted
+        assert setup.open()
+        setup.api.remove(NETWORK_POLICY, "open", "x")
+        await until(lambda: not setup.open(THERE, "10.244.1.3"))
 
 
 async def test_a_kernel_without_nf_tables_is_reported_once_and_pods_run(
