@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,16 +32,71 @@ ProtocolOption = Annotated[
     str,
     typer.Option("--protocol", metavar="NAME", help="TCP, UDP or SCTP.", autocompletion=_protocols),
 ]
-NodeOption = Annotated[str, typer.Option(metavar="NODE", help="One node [default: all].")]
+
+
+def _nodes(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of --node."""
+    from netkit.cluster.errors import ClusterError
+    from netkit.cluster.profile import Profile
+
+    try:
+        facts = Profile(context.params.get("profile") or "lab").facts()
+    except ClusterError:
+        return []
+    return [m.name for m in facts.machines if m.role == "node" and m.name.startswith(incomplete)]
+
+
+def _from(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of FROM."""
+    from netkit.cluster.policy_inspection import names
+
+    return _asked_of_api(lambda profile: names(profile, services=False), context, incomplete)
+
+
+def _to(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of TO."""
+    from netkit.cluster.policy_inspection import names
+
+    return _asked_of_api(lambda profile: names(profile, services=True), context, incomplete)
+
+
+def _namespaces(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of --namespace."""
+    from netkit.cluster.policy_inspection import namespaces
+
+    return _asked_of_api(namespaces, context, incomplete)
+
+
+def _asked_of_api(ask: Callable[[str], list[str]], context: typer.Context, incomplete: str) -> list[str]:
+    """What begins so; nothing when there is no cluster, or its API does not answer."""
+    from controlplane.errors import StatusError
+    from netkit.cluster.errors import ClusterError
+
+    try:
+        found = ask(context.params.get("profile") or "lab")
+    except (ClusterError, StatusError):
+        return []
+    return [word for word in found if word.startswith(incomplete)]
+
+
+NodeOption = Annotated[
+    str, typer.Option(metavar="NODE", help="One node [default: all].", autocompletion=_nodes)
+]
 
 
 @app.command()
 def explain(
     source: Annotated[
-        str, typer.Argument(metavar="FROM", help="A pod (ns/pod), node:NAME or an IP address.")
+        str,
+        typer.Argument(
+            metavar="FROM", help="A pod (ns/pod), node:NAME or an IP address.", autocompletion=_from
+        ),
     ],
     target: Annotated[
-        str, typer.Argument(metavar="TO[:PORT]", help="The same, or a Service (ns/service:port).")
+        str,
+        typer.Argument(
+            metavar="TO[:PORT]", help="The same, or a Service (ns/service:port).", autocompletion=_to
+        ),
     ],
     protocol: ProtocolOption = "TCP",
     profile: ProfileOption = "lab",
@@ -66,9 +122,18 @@ def explain(
 @app.command()
 def matrix(
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NS", help="Pods of one namespace [default: all].")
+        str,
+        typer.Option(
+            "--namespace",
+            "-n",
+            metavar="NS",
+            help="Pods of one namespace [default: all].",
+            autocompletion=_namespaces,
+        ),
     ] = "",
-    port: Annotated[int | None, typer.Option(metavar="PORT", help="The port that is called.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="The port that is called.", min=1, max=65535)
+    ] = None,
     protocol: ProtocolOption = "TCP",
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page instead of text.")
@@ -82,7 +147,7 @@ def matrix(
 
     found = judge(profile, namespace, _known(protocol), port)
     if page is not None:
-        page.write_text(_page(found))
+        _write(page, _page(found))
         print(f"written to {page}")
     elif output is Format.JSON:
         print_json(found)
@@ -145,6 +210,15 @@ def _known(protocol: str) -> str:
     if protocol.upper() not in _PROTOCOLS:
         raise ClusterError(f"--protocol {protocol} is not known", f"write one of: {', '.join(_PROTOCOLS)}")
     return protocol.upper()
+
+
+def _write(path: Path, content: str) -> None:
+    from netkit.cluster.errors import ClusterError
+
+    try:
+        path.write_text(content)
+    except OSError as error:
+        raise ClusterError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _need_root() -> None:

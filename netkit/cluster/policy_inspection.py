@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from controlplane.client.transport import ConnectionFailed
-from controlplane.errors import Object
-from controlplane.meta.objects import dig, labels, name, namespace
+from controlplane.meta.objects import labels, name, namespace
 from controlplane.resources import catalog
+from controlplane.resources.kind import Kind
 from netkit.cluster.access import admin_client
 from netkit.cluster.errors import ClusterError
+from netkit.cluster.policy_ends import Objects, destinations, sources, words
 from netkit.cluster.profile import Profile
 from netkit.kernel.netns import open_namespace
 from netkit.kernel.nft import text
@@ -23,34 +23,18 @@ from netkit.kernel.nft.expressions import Counter, decode, encode
 from netkit.kernel.nft.objects import Contents, Rule
 from netkit.kernel.nft.replay import Replay
 from netkit.policy.backend import node_tables
-from netkit.policy.model import Address, Pod, pod_of, policy_of
+from netkit.policy.model import pod_of, policy_of
 from netkit.policy.selection import Selection
 from netkit.policy.table import Table
-from netkit.policy.verdict import End, Judge, Verdict
+from netkit.policy.verdict import End, Verdict
 from netkit.proxy.listing import Difference, Listing, Section, differences, listing
 
-_API_SECONDS = 10.0
+_KINDS = (
+    catalog.POD, catalog.NAMESPACE, catalog.NETWORK_POLICY, catalog.NODE, catalog.SERVICE,
+    catalog.ENDPOINT_SLICE,
+)  # fmt: skip
+_API_SECONDS, _COMPLETION_SECONDS = 10.0, 2.0
 _LOOKS, _PAUSE_SECONDS = 4, 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """What of the cluster decides who reaches whom."""
-
-    pods: Sequence[Object]
-    namespaces: Sequence[Object]
-    policies: Sequence[Object]
-    nodes: Sequence[Object]
-    services: Sequence[Object]
-    slices: Sequence[Object]
-
-    def judge(self) -> Judge:
-        return Judge(map(policy_of, self.policies), {name(item): labels(item) for item in self.namespaces})
-
-    def running(self) -> list[Pod]:
-        """The pods that can be reached."""
-        found = filter(None, map(pod_of, self.pods))
-        return sorted((pod for pod in found if pod.addresses), key=lambda pod: pod.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +74,28 @@ class NodeDifferences:
 def explain(profile: str, source: str, target: str, protocol: str) -> list[Verdict]:
     """Judge a connection, to a Service one for each endpoint. `target` may end in `:PORT`. Raises ClusterError."""
     objects = asyncio.run(_objects(profile))
-    judge, (source_end, *_) = objects.judge(), [end for end, _ in _ends(objects, source, None, protocol)]
-    where, port = _with_port(target)
-    return [
-        judge.judge(source_end, end, protocol, number)
-        for end, number in _ends(objects, where, port, protocol)
-        if end.address.version == source_end.address.version
-    ]
+    judge = objects.judge()
+    callers, called = sources(objects, source), destinations(objects, target, protocol)
+    for caller in callers:
+        found = [
+            judge.judge(caller, end, protocol, port)
+            for end, port in called
+            if end.address.version == caller.address.version
+        ]
+        if found:
+            return found
+    raise ClusterError(f"{source} and {target} have no addresses of the same IP version")
 
 
 def matrix(profile: str, of_namespace: str, protocol: str, port: int | None) -> Matrix:
-    """All pods, or those of one namespace, each with each."""
+    """All pods, or those of one namespace, each with each. Raises ClusterError."""
     objects = asyncio.run(_objects(profile))
+    if of_namespace and of_namespace not in map(name, objects.namespaces):
+        raise ClusterError(f"there is no namespace {of_namespace}")
     judge = objects.judge()
     ends = [
         End(str(pod), pod.addresses[0], pod)
-        for pod in objects.running()
+        for pod in objects.running.values()
         if of_namespace in ("", pod.namespace)
     ]
     cells = []
@@ -130,6 +120,18 @@ def standing(profile: str, node: str) -> list[NodeTable]:
 def compare(profile: str, node: str) -> list[NodeDifferences]:
     """Where kernels differ from what policies ask for. What is just being written is waited for."""
     return asyncio.run(_compare(profile, node))
+
+
+def names(profile: str, *, services: bool) -> list[str]:
+    """All that `explain` takes, for tab completion. Raises ClusterError."""
+    kinds = [catalog.POD, catalog.NODE, *([catalog.SERVICE] if services else [])]
+    return words(asyncio.run(_objects(profile, kinds, _COMPLETION_SECONDS)), services=services)
+
+
+def namespaces(profile: str) -> list[str]:
+    """For tab completion. Raises ClusterError."""
+    found = asyncio.run(_objects(profile, [catalog.NAMESPACE], _COMPLETION_SECONDS))
+    return sorted(map(name, found.namespaces))
 
 
 async def _compare(profile: str, node: str) -> list[NodeDifferences]:
@@ -198,107 +200,16 @@ def _uncounted(rule: Rule) -> Rule:
     )
 
 
-def _with_port(target: str) -> tuple[str, str | None]:
-    """`TARGET:PORT`; an IPv6 address with a port is written in brackets."""
-    if target.startswith("["):
-        address, _, port = target[1:].partition("]")
-        return address, port.lstrip(":") or None
-    if target.count(":") > 1 and not target.startswith("node:"):
-        return target, None
-    head, _, tail = target.rpartition(":")
-    if not head or head == "node":
-        return target, None
-    return head, tail
-
-
-def _ends(objects: Objects, word: str, port: str | None, protocol: str) -> list[tuple[End, int | None]]:
-    """What a name on the command line stands for, with the port that arrives there. Raises ClusterError."""
-    pods = {str(pod): pod for pod in objects.running()}
-    by_address = {address: pod for pod in pods.values() for address in pod.addresses}
-    node_of = {address: name(node) for node in objects.nodes for address in _node_addresses(node)}
-    if word.startswith("node:"):
-        own = [address for address, node in node_of.items() if node == word[5:]]
-        if not own:
-            raise ClusterError(f"there is no node {word[5:]}")
-        return [(End(word, own[0], None, word[5:]), _number(port, None))]
-    try:
-        address = ip_address(word)
-    except ValueError:
-        pass
-    else:
-        pod = by_address.get(address)
-        end = End(f"{pod} ({address})" if pod else word, address, pod, node_of.get(address, ""))
-        return [(end, _number(port, pod))]
-    full = word if "/" in word else f"default/{word}"
-    if full in pods:
-        pod = pods[full]
-        return [(End(full, pod.addresses[0], pod), _number(port, pod))]
-    service = next((item for item in objects.services if f"{namespace(item)}/{name(item)}" == full), None)
-    if service is not None:
-        return list(_endpoints(objects, service, port, protocol, by_address, node_of))
-    raise ClusterError(
-        f"there is no running pod and no Service {full}", "write NAMESPACE/NAME, node:NAME or an IP address"
-    )
-
-
-def _endpoints(
-    objects: Objects,
-    service: Object,
-    port: str | None,
-    protocol: str,
-    by_address: dict[Address, Pod],
-    node_of: dict[Address, str],
-) -> Iterator[tuple[End, int | None]]:
-    ports = [item for item in service["spec"].get("ports") or () if item.get("protocol", "TCP") == protocol]
-    if port is not None:
-        ports = [item for item in ports if port in (str(item["port"]), item.get("name"))]
-    if not ports:
-        raise ClusterError(f"Service {namespace(service)}/{name(service)} has no such {protocol} port")
-    found = False
-    for item in objects.slices:
-        of_service = labels(item).get("kubernetes.io/service-name"), namespace(item)
-        if of_service != (name(service), namespace(service)):
-            continue
-        wanted = ports[0].get("name") or ""
-        numbers = [each["port"] for each in item.get("ports") or () if (each.get("name") or "") == wanted]
-        for endpoint in item.get("endpoints") or ():
-            for address in map(ip_address, endpoint.get("addresses") or ()):
-                pod, found = by_address.get(address), True
-                end = End(
-                    f"{pod} ({address})" if pod else str(address), address, pod, node_of.get(address, "")
-                )
-                yield end, numbers[0] if numbers else None
-    if not found:
-        raise ClusterError(f"Service {namespace(service)}/{name(service)} has no endpoints")
-
-
-def _number(port: str | None, pod: Pod | None) -> int | None:
-    if port is None or port.isdigit():
-        return int(port) if port else None
-    for item in pod.ports if pod is not None else ():
-        if item.name == port:
-            return item.number
-    raise ClusterError(f"there is no port {port}", "write its number, or the name a container gives it")
-
-
-def _node_addresses(node: Object) -> list[Address]:
-    return [ip_address(item["address"]) for item in dig(node, "status", "addresses", default=())
-            if item.get("type") == "InternalIP"]  # fmt: skip
-
-
-async def _objects(profile: str) -> Objects:
+async def _objects(profile: str, kinds: Sequence[Kind] = _KINDS, seconds: float = _API_SECONDS) -> Objects:
+    """What the API has of these kinds, nothing of the others."""
     cluster = Profile(profile)
     client = admin_client(cluster, cluster.facts().server)
-    kinds = (
-        catalog.POD, catalog.NAMESPACE, catalog.NETWORK_POLICY, catalog.NODE, catalog.SERVICE,
-        catalog.ENDPOINT_SLICE,
-    )  # fmt: skip
     try:
-        async with asyncio.timeout(_API_SECONDS):
-            return Objects(*[(await client.list(kind)).items for kind in kinds])
+        async with asyncio.timeout(seconds):
+            return Objects(*[(await client.list(kind)).items if kind in kinds else [] for kind in _KINDS])
     except (TimeoutError, ConnectionFailed) as error:
         raise ClusterError(
-            f"the API server of cluster {profile} does not answer: {error}",
+            f"the API server of cluster {profile} does not answer{f': {error}' if str(error) else ''}",
             "netkit status says what is wrong",
         ) from error
     finally:

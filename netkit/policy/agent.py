@@ -20,7 +20,7 @@ from controlplane.errors import Object
 from controlplane.meta.objects import labels, name, namespace, uid
 from controlplane.resources.catalog import NAMESPACE, NETWORK_POLICY, POD
 from netkit.kernel.errors import KernelError, Unsupported
-from netkit.policy.backend import PolicyBackend
+from netkit.policy.backend import PolicyBackend, Written
 from netkit.policy.model import Address, Key, pod_addresses, pod_of, policy_of
 from netkit.policy.selection import Changes, Selection
 
@@ -60,6 +60,8 @@ class PolicyAgent:
         self._pod_seen = asyncio.Event()
         self._full = True
         self._broken = ""
+        self._writing = False
+        self._waiting: list[Callable[[], None]] = []
 
     async def run(self) -> None:
         """Work until cancelled. The rules stay."""
@@ -83,7 +85,7 @@ class PolicyAgent:
                 await self._woken.wait()
 
     async def settled(self) -> None:
-        """Return once no change that the agent knows of waits to be written."""
+        """Return once no change that the agent knows of waits to be written, or the kernel cannot do it at all."""
         await self._settled.wait()
 
     async def admit(self, pod: Key, pod_uid: str, addresses: Sequence[Address]) -> None:
@@ -108,16 +110,12 @@ class PolicyAgent:
 
     def _policy_changed(self, old: Object | None, new: Object | None) -> None:
         found = new or old or {}
-        self._selection.set_policy(
-            (namespace(found), name(found)), policy_of(new) if new is not None else None
-        )
-        if self._selection:
-            self._wanted.set()
-        self._wake()
+        key, policy = (namespace(found), name(found)), policy_of(new) if new is not None else None
+        self._change(lambda: self._selection.set_policy(key, policy))
 
     def _namespace_changed(self, old: Object | None, new: Object | None) -> None:
-        self._selection.set_namespace(name(new or old or {}), dict(labels(new)) if new is not None else None)
-        self._wake()
+        found = dict(labels(new)) if new is not None else None
+        self._change(lambda: self._selection.set_namespace(name(new or old or {}), found))
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         if new is not None:
@@ -127,14 +125,22 @@ class PolicyAgent:
             self._pod_seen.set()
         elif old is not None:
             self._sandboxes.pop(uid(old), None)
-            self._selection.set_pod((namespace(old), name(old)), None)
-            self._wake()
+            key = namespace(old), name(old)
+            self._change(lambda: self._selection.set_pod(key, None))
 
     def _put(self, pod: Object) -> None:
-        self._selection.set_pod((namespace(pod), name(pod)), pod_of(pod, self._sandboxes.get(uid(pod), ())))
-        self._wake()
+        key, found = (namespace(pod), name(pod)), pod_of(pod, self._sandboxes.get(uid(pod), ()))
+        self._change(lambda: self._selection.set_pod(key, found))
 
-    def _wake(self) -> None:
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the selection; while it is being written, afterwards."""
+        if self._writing:
+            self._settled.clear()
+            self._waiting.append(change)
+            return
+        change()
+        if self._selection:
+            self._wanted.set()
         if self._selection.changes:
             self._settled.clear()
             self._woken.set()
@@ -148,7 +154,7 @@ class PolicyAgent:
             full, self._full = self._full, False
             began = time.perf_counter()
             try:
-                written = await self._backend.sync(self._selection, None if full else changes)
+                written = await self._write(None if full else changes)
             except KernelError as error:
                 self._full = True
                 if isinstance(error, Unsupported) and not self._selection:
@@ -167,19 +173,32 @@ class PolicyAgent:
                 self._settled.set()
                 return
 
+    async def _write(self, changes: Changes | None) -> Written:
+        self._writing = True
+        try:
+            return await self._backend.sync(self._selection, changes)
+        finally:
+            self._writing = False
+            waiting, self._waiting = self._waiting, []
+            for change in waiting:
+                self._change(change)
+
     def _failed(self, error: KernelError, backoff: Backoff) -> float:
         """Say that it did not work; in how many seconds it is tried again."""
-        unsupported = isinstance(error, Unsupported)
-        delay = _UNSUPPORTED_SECONDS if unsupported else backoff.next()
         hint = f" ({error.hint})" if error.hint else ""
-        if unsupported:
+        if isinstance(error, Unsupported):
             text = f"this kernel cannot enforce NetworkPolicy, pods are not isolated: {error}{hint}"
-            log.error("%s: %s", self._name, text)
+            if text != self._broken:
+                log.error("%s: %s", self._name, text)
+                self._report(UNSUPPORTED, text)
             self._broken = text
-        else:
-            text = f"policies could not be written: {error}{hint}"
-            log.error("%s: %s; again in %.1f s", self._name, text, delay)
-        self._report(UNSUPPORTED if unsupported else FAILED, text)
+            # Nothing is left to wait for: pods that are just being admitted run as well.
+            self._settled.set()
+            return _UNSUPPORTED_SECONDS
+        delay = backoff.next()
+        text = f"policies could not be written: {error}{hint}"
+        log.error("%s: %s; again in %.1f s", self._name, text, delay)
+        self._report(FAILED, text)
         return delay
 
     async def _listen(self) -> None:

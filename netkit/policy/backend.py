@@ -1,6 +1,7 @@
 """Commits what the policies ask for to one node's kernel, one transaction per change and family.
 
-Called by the agent's loop, which alone changes the selection; only the kernel's part runs in a thread.
+Rendering a thousand policies takes half a second: it is done in a thread, as all that the kernel is asked for. The
+caller lets the selection be until a sync has ended.
 """
 
 from __future__ import annotations
@@ -49,16 +50,9 @@ class PolicyBackend:
         """
         sent = rules = 0
         for driver in self._drivers:
-            table = self._tables.pop(driver.family, None)
-            if table is None or changes is None:
-                contents = await asyncio.to_thread(_read, driver)
-                table = Table(driver.family, contents)
-                messages = table.full(selection)
-            else:
-                messages = table.partial(selection, changes)
-            if messages:
-                await asyncio.to_thread(driver.commit, messages)
-            sent += len(messages)
+            known = self._tables.pop(driver.family, None)
+            table, messages = await asyncio.to_thread(_write, driver, known, selection, changes)
+            sent += messages
             rules += table.rules
             # Only a table whose transaction has been committed says what stands.
             self._tables[driver.family] = table
@@ -81,6 +75,20 @@ class PolicyBackend:
         for driver in self._drivers:
             if await asyncio.to_thread(driver.has, ()):
                 await asyncio.to_thread(driver.commit, [TableWriter(driver.family, TABLE).delete_table()])
+
+
+def _write(
+    driver: TableDriver, table: Table | None, selection: Selection, changes: Changes | None
+) -> tuple[Table, int]:
+    """Bring one family's table up to date; the table as it stands now, and how many messages that took."""
+    if table is None or changes is None:
+        table = Table(driver.family, _read(driver))
+        messages = table.full(selection)
+    else:
+        messages = table.partial(selection, changes)
+    if messages:
+        driver.commit(messages)
+    return table, len(messages)
 
 
 def _read(driver: TableDriver) -> Contents | None:
