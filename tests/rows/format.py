@@ -123,8 +123,8 @@ class Cluster:
     nodes: Mapping[str, Object]
     pods: Mapping[str, PodPlan]
     bridges: frozenset[str] = frozenset()
-    closed: bool = False
-    """Whether the nodes' iptables drop what nobody accepts."""
+    closed: tuple[str, ...] = ()
+    """Chains in which the nodes' iptables drop what nobody accepts."""
 
     def of_kind(self, kind: str) -> list[Object]:
         return [item for item in self.objects if item["kind"] == kind]

@@ -21,6 +21,12 @@ from rows.row import ROW_FIELDS, NodeClient, row_of
 _CLUSTER_FIELDS = frozenset(
     {"cluster", "settings", "modes", "bridges", "firewall", "defaults", "manifests", "rows"}
 )
+_FIREWALLS: Mapping[str, tuple[str, ...]] = {
+    "open": (),
+    "closed": ("INPUT", "FORWARD"),
+    "closed to transit": ("FORWARD",),
+}
+"""Chains of the table filter that drop what nobody accepts."""
 OUTSIDE = (parse_address("192.168.0.100"), parse_address("fd00:192:168::100"))
 """The client outside, on the nodes' segment."""
 
@@ -58,7 +64,7 @@ class _Draft:
     settings: dict[str, Any] = field(default_factory=dict)
     modes: dict[str, Any] = field(default_factory=dict)
     bridges: list[str] = field(default_factory=list)
-    closed: bool = False
+    closed: tuple[str, ...] = ()
     manifests: list[Object] = field(default_factory=list)
     rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -130,9 +136,9 @@ def _take(draft: _Draft, document: dict[str, Any], where: str) -> None:
         if not isinstance(node, str):
             raise TableError(f"{where}: bridges: {node!r} is not the name of a node")
         draft.bridges.append(node)
-    if (firewall := document.get("firewall", "open")) not in ("open", "closed"):
-        raise TableError(f"{where}: firewall: {firewall!r} is neither open nor closed")
-    draft.closed |= firewall == "closed"
+    if (firewall := document.get("firewall", "open")) not in _FIREWALLS:
+        raise TableError(f"{where}: firewall: {firewall!r} is neither open nor closed nor closed to transit")
+    draft.closed += _FIREWALLS[firewall]
     for number, manifest in enumerate(document.get("manifests", ())):
         draft.manifests += flattened(manifest, f"{where}: manifests[{number}]")
     defaults = document.get("defaults", {})

@@ -158,11 +158,11 @@ class Runner:
                 backend.configure(facts)
             await proxy.sync(full=True)
             if cluster.closed:
-                self._firewall(variety, batch.node, closed=True)
+                self._firewall(variety, batch.node, cluster.closed, closed=True)
             yield proxy
         finally:
             if cluster.closed:
-                self._firewall(variety, batch.node, closed=False)
+                self._firewall(variety, batch.node, cluster.closed, closed=False)
             for backend in backends:
                 await backend.cleanup()
                 if isinstance(backend, Stops):
@@ -170,11 +170,13 @@ class Runner:
                 if isinstance(backend, Closes):
                     backend.close()
 
-    def _firewall(self, variety: Variety, node: str, *, closed: bool) -> None:
-        """Have a node's iptables let nothing in and nothing through, but what belongs to the node's connections."""
+    def _firewall(self, variety: Variety, node: str, chains: Sequence[str], *, closed: bool) -> None:
+        """Have chains of a node's iptables let nothing pass, but in INPUT what belongs to the node's connections."""
         policy, action = ("DROP", "-A") if closed else ("ACCEPT", "-D")
-        answers = f"{action} INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-        text = f"*filter\n:INPUT {policy}\n:FORWARD {policy}\n{answers}\nCOMMIT\n"
+        lines = [f":{chain} {policy}" for chain in chains]
+        if "INPUT" in chains:
+            lines.append(f"{action} INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+        text = "\n".join(("*filter", *lines, "COMMIT", ""))
         for program in ("iptables", "ip6tables"):
             argv = [f"{program}-{variety.variant or Variant.LEGACY}-restore", "--noflush"]
             run(argv, ns=self.world.machines[node], input=text.encode(), check=True)
