@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-# Property tests are about results: a busy machine must not fail them. The lane unit has seconds and looks `briefly`, the
-# lane integration `quick`; `--hypothesis-profile thorough` looks longer.
+# Property tests are about results: a busy machine must not fail them. The lane unit has seconds and looks `briefly`,
+# the lane integration `quick`; `--hypothesis-profile thorough` looks longer.
 settings.register_profile(
     "quick", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -63,8 +63,7 @@ def enter_root(
     mount("tmpfs", scratch, "tmpfs", 0, "mode=755")
     root = f"{scratch}/root"
     writable = _mount_root(lower, scratch, root)
-    if lower == "/":
-        _show_separate_file_systems(scratch, root)
+    separate = _show_separate_file_systems(scratch, root) if lower == "/" else []
     _mount_kernel_folders(root, writable)
     for path in masked:
         if path != "/" and os.path.isdir(root + path):
@@ -73,7 +72,8 @@ def enter_root(
         _bind(bind, root, writable)
     if read_only:
         volumes = {bind.target for bind in binds}
-        for folder, flags in (("/tmp", MS_NOSUID | MS_NODEV), ("/run", MS_NOSUID | MS_NODEV), ("/", 0)):
+        ours = [("/tmp", MS_NOSUID | MS_NODEV), ("/run", MS_NOSUID | MS_NODEV), ("/", 0)]
+        for folder, flags in [*ours, *((path, 0) for path in separate)]:
             if folder not in volumes:
                 mount("none", root + folder, "none", MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
     os.chdir(root)
@@ -114,12 +114,12 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def _show_separate_file_systems(scratch: str, root: str) -> None:
-    """Add what the overlay of `/` does not show: system folders that are mounts of their own."""
-    for name in _SYSTEM_FOLDERS:
-        path = f"/{name}"
-        if not os.path.islink(path) and os.path.ismount(path):
-            _mount_layers(path, f"{scratch}/layers-{name}", root + path)
+def _show_separate_file_systems(scratch: str, root: str) -> list[str]:
+    """Add what the overlay of `/` does not show: system folders that are mounts of their own, which it returns."""
+    found = [path for path in map("/{}".format, _SYSTEM_FOLDERS) if os.path.ismount(path)]
+    for path in found:
+        _mount_layers(path, f"{scratch}/layers{path}", root + path)
+    return found
 
 
 def _mount_kernel_folders(root: str, writable: bool) -> None:
