@@ -250,7 +250,7 @@ def _addresses(ns: Namespace) -> Iterator[Mutant]:
         arguments = (address, "dev", "kube-ipvs0")
         yield Mutant(
             "address of kube-ipvs0",
-            line,
+            address,
             6 if ":" in address else 4,
             ("ip", "address", "del", *arguments),
             ("ip", "address", "add", *arguments),

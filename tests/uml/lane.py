@@ -1,6 +1,6 @@
 """Where tests that need IPVS run, and pytest run there: the program `tests/uml/lane`, called by `tests/run`.
 
-    tests/uml/lane [--kernel PATH] [--mem 768M] [--timeout 900] -- PYTEST_ARGUMENT...
+    tests/uml/lane [--kernel PATH] [--mem 768M] [--timeout 1800] -- PYTEST_ARGUMENT...
 
 Here, if this kernel has ip_vs; else in one user-mode-Linux guest for all of them; else nowhere, which is said, and
 which fails where CI=true: a lane that silently never runs proves nothing. `--kernel` asks for a guest in any case.
@@ -28,7 +28,7 @@ _IP_VS = Path("/proc/net/ip_vs")
 _CHOSEN = "KUBE_NETKIT_IPVS_LANE"
 _JUNIT = ("--junitxml", "--junit-xml")
 GUEST_MEMORY = "768M"
-GUEST_SECONDS = 900.0
+GUEST_SECONDS = 1800.0
 
 
 class Place(Enum):
