@@ -31,6 +31,13 @@ ProfileOption = Annotated[
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="text or json.")]
 
 
+def need_root() -> None:
+    """Raises ClusterError for everybody but root."""
+    from netkit.cluster.privilege import require_root
+
+    require_root()
+
+
 def register(app: typer.Typer) -> None:
     for command in (up, status, down):
         app.command()(command)
@@ -58,10 +65,9 @@ def up(
 ) -> None:
     """Make a cluster: control plane, nodes, pod network and proxy, ready for kubectl."""
     from netkit.cluster.config import load
-    from netkit.cluster.privilege import require_root
 
     settings = load(config, name=profile, nodes=nodes)
-    require_root()
+    need_root()
     from netkit.cluster.up import default_kubeconfig
     from netkit.cluster.up import up as bring_up
 
@@ -160,10 +166,9 @@ def down(
 ) -> None:
     """Remove a cluster and everything it made; also after a crash."""
     from netkit.cluster.down import down as take_down
-    from netkit.cluster.privilege import require_root
     from netkit.cluster.profile import names
 
-    require_root()
+    need_root()
     results = [take_down(name) for name in (names() if everything else [profile])]
     if output is Format.JSON:
         print_json(results if everything else results[0])

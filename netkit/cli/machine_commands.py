@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from netkit.cli import completion
 from netkit.cli.cluster_commands import OutputOption, ProfileOption
 from netkit.cli.output import Format, Ink, print_error, print_json, table
 
@@ -22,22 +23,11 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def _machines(context: typer.Context, incomplete: str) -> list[str]:
-    """Tab completion of MACHINE."""
-    from netkit.cluster.errors import ClusterError
-    from netkit.cluster.profile import Profile
-
-    try:
-        facts = Profile(context.params.get("profile") or "lab").facts()
-    except ClusterError:
-        return []
-    return [machine.name for machine in facts.machines if machine.name.startswith(incomplete)]
-
-
 def execute(
     context: typer.Context,
     machine: Annotated[
-        str, typer.Argument(help="node1, client, control-plane, switch, ...", autocompletion=_machines)
+        str,
+        typer.Argument(help="node1, client, control-plane, switch, ...", autocompletion=completion.machines),
     ],
     profile: ProfileOption = "lab",
 ) -> None:

@@ -71,6 +71,14 @@ class Ink:
         return self._wrap("1", text)
 
 
+def print_differing(missing: Sequence[str], unwanted: Sequence[str], ink: Ink) -> None:
+    """Entries of one section of rules that should be there, and those that should not."""
+    for entry in missing:
+        print(ink.bad(f"    - {entry}"))
+    for entry in unwanted:
+        print(ink.good(f"    + {entry}"))
+
+
 def print_error(message: str, hint: str = "") -> None:
     ink = Ink(sys.stderr)
     print(f"{ink.bad('netkit:')} {message}", file=sys.stderr)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netkit.cli.cluster_commands import OutputOption, ProfileOption
-from netkit.cli.output import Format, Ink, print_json, table
+from netkit.cli import completion
+from netkit.cli.cluster_commands import OutputOption, ProfileOption, need_root
+from netkit.cli.output import Format, Ink, print_differing, print_json, table
 
 if TYPE_CHECKING:
     from netkit.cluster.policy_inspection import Matrix
@@ -32,18 +33,6 @@ ProtocolOption = Annotated[
     str,
     typer.Option("--protocol", metavar="NAME", help="TCP, UDP or SCTP.", autocompletion=_protocols),
 ]
-
-
-def _nodes(context: typer.Context, incomplete: str) -> list[str]:
-    """Tab completion of --node."""
-    from netkit.cluster.errors import ClusterError
-    from netkit.cluster.profile import Profile
-
-    try:
-        facts = Profile(context.params.get("profile") or "lab").facts()
-    except ClusterError:
-        return []
-    return [m.name for m in facts.machines if m.role == "node" and m.name.startswith(incomplete)]
 
 
 def _from(context: typer.Context, incomplete: str) -> list[str]:
@@ -80,7 +69,7 @@ def _asked_of_api(ask: Callable[[str], list[str]], context: typer.Context, incom
 
 
 NodeOption = Annotated[
-    str, typer.Option(metavar="NODE", help="One node [default: all].", autocompletion=_nodes)
+    str, typer.Option(metavar="NODE", help="One node [default: all].", autocompletion=completion.nodes)
 ]
 
 
@@ -106,7 +95,7 @@ def explain(
 
     Exits with 0 when it is allowed and with 1 when not.
     """
-    _need_root()
+    need_root()
     from netkit.cluster.policy_inspection import explain as judge
 
     found = judge(profile, source, target, _known(protocol))
@@ -142,7 +131,7 @@ def matrix(
     output: OutputOption = Format.TEXT,
 ) -> None:
     """Show who reaches whom. Without --port only rules without ports count as allowing."""
-    _need_root()
+    need_root()
     from netkit.cluster.policy_inspection import matrix as judge
 
     found = judge(profile, namespace, _known(protocol), port)
@@ -158,7 +147,7 @@ def matrix(
 @app.command()
 def rules(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputOption = Format.TEXT) -> None:
     """Print the policies' rules that are in the nodes' kernels, with how often each one matched."""
-    _need_root()
+    need_root()
     from netkit.cluster.policy_inspection import standing
 
     found = standing(profile, node)
@@ -182,7 +171,7 @@ def diff(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputOp
 
     Exits with 0 when they are the same and with 1 when they differ.
     """
-    _need_root()
+    need_root()
     from netkit.cluster.policy_inspection import compare
 
     found = compare(profile, node)
@@ -196,10 +185,7 @@ def diff(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputOp
             print(f"{item.node}, {item.family}:  - is missing from the kernel, + should not be there")
             for section in item.sections:
                 print(f"  {section.section}")
-                for entry in section.missing:
-                    print(ink.bad(f"    - {entry}"))
-                for entry in section.unwanted:
-                    print(ink.good(f"    + {entry}"))
+                print_differing(section.missing, section.unwanted, ink)
     if found:
         raise typer.Exit(1)
 
@@ -219,12 +205,6 @@ def _write(path: Path, content: str) -> None:
         path.write_text(content)
     except OSError as error:
         raise ClusterError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _need_root() -> None:
-    from netkit.cluster.privilege import require_root
-
-    require_root()
 
 
 def _print_verdict(verdict: Verdict) -> None:

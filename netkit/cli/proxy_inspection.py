@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netkit.cli.cluster_commands import OutputOption, ProfileOption
-from netkit.cli.output import Format, Ink, print_json
+from netkit.cli.cluster_commands import OutputOption, ProfileOption, need_root
+from netkit.cli.output import Format, Ink, print_differing, print_json
 
 if TYPE_CHECKING:
     from netkit.cluster.proxy_access import Alone
@@ -106,7 +106,7 @@ def explain(
     Exits with 0 when it would be delivered and with 1 when not.
     """
     alone = _alone(kubeconfig, netns, config, mode)
-    _need_root()
+    need_root()
     from netkit.cluster.proxy_inspection import Question, explain_connection
     from netkit.proxy.explain.target import To
     from netkit.proxy.explain.text import lines
@@ -144,7 +144,7 @@ def rules(
 ) -> None:
     """Print the rules of kube-proxy that are in the nodes' kernels, whatever the mode."""
     alone = _alone(kubeconfig, netns, config, mode)
-    _need_root()
+    need_root()
     from netkit.cluster.proxy_inspection import standing_rules
 
     found = standing_rules(profile, alone, node, service, namespace)
@@ -168,7 +168,7 @@ def diff(
     Exits with 0 when they are the same and with 1 when they differ. What is just being written is waited for.
     """
     alone = _alone(kubeconfig, netns, config, mode)
-    _need_root()
+    need_root()
     from netkit.cluster.proxy_inspection import compare
 
     found = compare(profile, alone, node)
@@ -206,12 +206,6 @@ def _one_of(word: str, words: Iterable[str], option: str) -> str:
     if word not in words:
         raise ClusterError(f"{option} {word} is not known", f"write one of: {', '.join(words)}")
     return word
-
-
-def _need_root() -> None:
-    from netkit.cluster.privilege import require_root
-
-    require_root()
 
 
 def _print_rules(found: list[NodeRules]) -> None:
@@ -256,9 +250,6 @@ def _print_differences(item: NodeDifferences, ink: Ink) -> None:
     print(f"\n{item.node}, {item.mode}, {item.family}:  - is missing from the kernel, + should not be there")
     for section in item.sections:
         print(f"  {section.section}")
-        for entry in section.missing:
-            print(ink.bad(f"    - {entry}"))
-        for entry in section.unwanted:
-            print(ink.good(f"    + {entry}"))
+        print_differing(section.missing, section.unwanted, ink)
         if not section.missing and not section.unwanted:
             print("    the same entries, but in another order or under another heading")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from netkit.cli import completion
 from netkit.cli.cluster_commands import OutputOption, ProfileOption
 from netkit.cli.output import Format, Ink, print_json, table
 
@@ -30,18 +31,6 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _nodes(context: typer.Context, incomplete: str) -> list[str]:
-    """Tab completion of --node."""
-    from netkit.cluster.errors import ClusterError
-    from netkit.cluster.profile import Profile
-
-    try:
-        facts = Profile(context.params.get("profile") or "lab").facts()
-    except ClusterError:
-        return []
-    return [m.name for m in facts.machines if m.role == "node" and m.name.startswith(incomplete)]
-
-
 def proxy_mode(
     mode: Annotated[
         str,
@@ -54,7 +43,7 @@ def proxy_mode(
     node: Annotated[
         list[str] | None,
         typer.Option(
-            "--node", metavar="NODE", help="This node only; may be repeated.", autocompletion=_nodes
+            "--node", metavar="NODE", help="This node only; may be repeated.", autocompletion=completion.nodes
         ),
     ] = None,
     layout: Annotated[

@@ -32,13 +32,14 @@ SETTINGS = ProxySettings(
     cluster_cidr="10.244.0.0/16", node_address=NODE1, node_port_addresses=(f"{NODE1}/32",), min_sync_period=0.01,
     conntrack=ConntrackSettings(max_per_core=0),
 )  # fmt: skip
+OF_USERSPACE = re.compile(r"KUBE-(PORTALS|NODEPORT-)")
 _OF_IPVS = "ipvsadm -Sn; ipset list -n; ip -o link show kube-ipvs0 2>/dev/null; true"
 _RULES = {
     ProxyMode.IPTABLES: re.compile(
         r"KUBE-(SVC|SVL|SEP|EXT|FW)-|KUBE-(NODEPORTS|EXTERNAL-SERVICES|PROXY-CANARY)"
     ),
     ProxyMode.IPVS: re.compile(r"--match-set KUBE|KUBE-(IPVS|SOURCE-RANGES|LOAD-BALANCER|NODE-PORT)"),
-    ProxyMode.USERSPACE: re.compile(r"KUBE-(PORTALS|NODEPORT-)"),
+    ProxyMode.USERSPACE: OF_USERSPACE,
 }
 """What is of one mode alone; chains of other names are used by several."""
 _asked = itertools.count()

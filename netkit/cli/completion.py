@@ -1,0 +1,27 @@
+"""Tab completion that several commands share: words begin so, and there are none where there is no cluster."""
+
+from __future__ import annotations
+
+import typer
+
+
+def machines(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of MACHINE."""
+    return _machines(context, incomplete, nodes_only=False)
+
+
+def nodes(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of --node."""
+    return _machines(context, incomplete, nodes_only=True)
+
+
+def _machines(context: typer.Context, incomplete: str, *, nodes_only: bool) -> list[str]:
+    from netkit.cluster.errors import ClusterError
+    from netkit.cluster.profile import Profile
+
+    try:
+        facts = Profile(context.params.get("profile") or "lab").facts()
+    except ClusterError:
+        return []
+    found = [machine.name for machine in facts.machines if machine.role == "node" or not nodes_only]
+    return [name for name in found if name.startswith(incomplete)]
