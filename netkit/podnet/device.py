@@ -8,6 +8,7 @@ is missing; a flannel.1 with other parameters is made anew, as flannel does it.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
@@ -18,7 +19,7 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import overlay
 from netkit.podnet.address import gateway
-from netkit.podnet.overlay import Overlay
+from netkit.podnet.paths import Devices, Hop, Paths
 
 BRIDGE: Final = "cni0"
 _SETTINGS: Final = {
@@ -36,19 +37,26 @@ _BRIDGE_SETTINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """The node's link to the other nodes: the one that has the node's address. `mtu` in bytes."""
+    """The node's link to the other nodes: the one that has the node's address. `mtu` in bytes; `network` is what is
+    reached through it without a router.
+    """
 
     name: str
     index: int
     mtu: int
+    network: IPv4Network
 
 
 def uplink(ns: Namespace, node_address: IPv4Address) -> Uplink:
     """The link with the node's address. KernelError when no link has it."""
-    indexes = [entry.index for entry in rtnl_read.addresses(ns) if entry.address.ip == node_address]
+    networks = {
+        entry.index: entry.address.network
+        for entry in rtnl_read.addresses(ns)
+        if isinstance(entry.address, IPv4Interface) and entry.address.ip == node_address
+    }
     for link in rtnl_read.links(ns).values():
-        if link.index in indexes:
-            return Uplink(link.name, link.index, link.mtu)
+        if link.index in networks:
+            return Uplink(link.name, link.index, link.mtu, networks[link.index])
     raise KernelError(
         f"ip address show to {node_address}", ns.name, errno.EADDRNOTAVAIL,
         hint="the node's address must be on one of its links",
@@ -90,6 +98,13 @@ def ensure_bridge(ns: Namespace, links: Rtnl, node_range: IPv4Network, mtu: int)
     return index
 
 
+def set_mtu(links: Rtnl, ports: Iterable[str], mtu: int) -> None:
+    """Give cni0 and these of its ports the MTU. Ports that are going are passed over."""
+    links.apply(
+        *(rtnl.link_up(port, mtu=mtu).allowing(errno.ENODEV) for port in ports), rtnl.link_up(BRIDGE, mtu=mtu)
+    )
+
+
 def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv4Address, via: Uplink) -> int:
     """flannel.1 between node addresses, up, with the range's network address: its index."""
     mac = overlay.vtep_mac(local)
@@ -125,14 +140,34 @@ def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv
     return index
 
 
-def read_overlay(ns: Namespace, index: int) -> Overlay:
-    """What the kernel holds for the VXLAN device with `index`."""
-    return Overlay(
-        fdb={entry.mac: entry.remote for entry in rtnl_read.fdb(ns, index) if entry.remote is not None},
+def remove_vxlan(ns: Namespace, links: Rtnl) -> bool:
+    """Remove flannel.1, with all entries and routes through it. False when there is none."""
+    if overlay.DEVICE not in rtnl_read.links(ns):
+        return False
+    links.apply(rtnl.link_delete(overlay.DEVICE).allowing(errno.ENODEV))
+    return True
+
+
+def read_paths(ns: Namespace, devices: Devices, cluster_cidr: IPv4Network) -> Paths:
+    """What the kernel holds of ways to other nodes' pods: all of the tunnel, and routes to ranges of `cluster_cidr`
+    through the underlay.
+    """
+    routes = {}
+    for route in rtnl_read.routes(ns):
+        tunnel = 0 < route.index == devices.tunnel
+        ours = tunnel or (route.index == devices.underlay and route.target.subnet_of(cluster_cidr))
+        if route.via is not None and ours:
+            routes[route.target] = Hop(route.via, tunnel)
+    if not devices.tunnel:
+        return Paths(routes=routes)
+    return Paths(
+        fdb={
+            entry.mac: entry.remote for entry in rtnl_read.fdb(ns, devices.tunnel) if entry.remote is not None
+        },
         neighbours={
             entry.address: entry.mac
-            for entry in rtnl_read.neighbours(ns, index)
+            for entry in rtnl_read.neighbours(ns, devices.tunnel)
             if entry.state & rtnl_read.PERMANENT
         },
-        routes={route.target: route.via for route in rtnl_read.routes(ns, index) if route.via is not None},
+        routes=routes,
     )
