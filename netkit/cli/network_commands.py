@@ -12,6 +12,7 @@ from netkit.cli.cluster_commands import OutputOption, ProfileOption
 from netkit.cli.output import Format, Ink, print_json, table
 
 if TYPE_CHECKING:
+    from netkit.cluster.network_inspection import Comparison, NodeView
     from netkit.cluster.network_mode import NodeNetworkMode
     from netkit.podnet.modes import NetworkMode
 
@@ -29,6 +30,23 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
         return [choice for choice in choices if choice.startswith(incomplete)]
 
     return complete
+
+
+def _nodes(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of --node."""
+    from netkit.cluster.errors import ClusterError
+    from netkit.cluster.profile import Profile
+
+    try:
+        facts = Profile(context.params.get("profile") or "lab").facts()
+    except ClusterError:
+        return []
+    return [m.name for m in facts.machines if m.role == "node" and m.name.startswith(incomplete)]
+
+
+NodeOption = Annotated[
+    str, typer.Option("--node", metavar="NODE", help="One node [default: all].", autocompletion=_nodes)
+]
 
 
 @app.command()
@@ -71,6 +89,84 @@ def mode(
         print_json({"cluster": profile, "nodes": found})
     if any(each.error for each in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    node: NodeOption = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also firewall rules and kernel settings.")
+    ] = False,
+    profile: ProfileOption = "lab",
+    output: OutputOption = Format.TEXT,
+) -> None:
+    """Print what each node's kernel holds of the pod network: devices, addresses, routes, neighbours, forwarding
+    entries, pods, MTUs - and what each entry is for.
+    """
+    from netkit.cluster.network_inspection import show
+    from netkit.cluster.privilege import require_root
+
+    require_root()
+    found = show(profile, node)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    for index, view in enumerate(found):
+        if index:
+            print()
+        _print_view(view, everything)
+
+
+@app.command()
+def check(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputOption = Format.TEXT) -> None:
+    """Compare the pod network in the nodes' kernels with what it should be, entry by entry.
+
+    Exits with 0 when it is as it should be and with 1 when not. What is just being written is waited for.
+    """
+    from netkit.cluster.network_inspection import check
+    from netkit.cluster.privilege import require_root
+
+    require_root()
+    found = check(profile, node)
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        _print_comparison(found)
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _print_view(view: NodeView, everything: bool) -> None:
+    ink = Ink(sys.stdout)
+    print(ink.bold(f"{view.node}, {view.mode}: {view.pods} pods in {view.pod_range}, MTU {view.pod_mtu}"))
+    print(f"  underlay {view.underlay} {view.address}, MTU {view.underlay_mtu}")
+    for kind in dict.fromkeys(entry.kind for entry in view.entries):
+        if kind in ("rule", "setting") and not everything:
+            continue
+        print(f"  {kind}")
+        entries = [entry for entry in view.entries if entry.kind == kind]
+        texts = [f"{entry.key}  {entry.value}".rstrip() for entry in entries]
+        width = min(max(map(len, texts)), 96)
+        for entry, text in zip(entries, texts, strict=True):
+            purpose = ink.dim(entry.purpose) if entry.purpose else ink.bad("not ours")
+            print(f"    {text:<{width}}   {purpose}")
+
+
+def _print_comparison(found: Comparison) -> None:
+    ink = Ink(sys.stdout)
+    if found.same:
+        count = sum(node.checked for node in found.nodes)
+        names = ", ".join(node.node for node in found.nodes)
+        print(ink.good(f"as it should be: {count} entries on {names}"))
+        return
+    for node in found.nodes:
+        for item in node.entries:
+            values = {"missing": item.wanted, "not ours": item.found}.get(
+                item.problem, f"{item.found}, should be {item.wanted}"
+            )
+            text = f"{item.kind} {item.key}  {values}".rstrip()
+            print(f"{ink.bad('!!')}  {node.node}  {item.problem}: {text}")
+            print(f"      {item.purpose}")
 
 
 def _parse(wanted: str, direct_routing: bool) -> NetworkMode:

@@ -24,12 +24,14 @@ from controlplane.client.transport import ConnectionFailed
 from controlplane.errors import Object, StatusError
 from controlplane.meta import timestamps
 from controlplane.resources.catalog import NODE
+from netkit.kernel.address_events import EventsLost
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
+from netkit.kernel.network_events import NetworkEvents
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import device, masquerade, paths
+from netkit.podnet import device, masquerade, paths, trespass
 from netkit.podnet.modes import VXLAN, Setting, backend
 from netkit.podnet.network import PodNetwork
 from netkit.podnet.paths import Devices, NoWay, Paths, Wanted
@@ -39,6 +41,12 @@ log = logging.getLogger(__name__)
 
 RESYNC_SECONDS: Final = 60.0
 """How often the kernel is looked at though nothing changed: others may have changed it."""
+
+_CALM_SECONDS: Final = 0.1
+"""Between looks at the kernel, should somebody insist."""
+
+_SETTLE_SECONDS: Final = 0.02
+"""After a packet was routed, until it has left the node: what it needs on its way must stand as long."""
 
 
 class RouteNowhere(Exception):
@@ -82,7 +90,7 @@ class PodNetworkAgent:
         self._paths: Paths | None = None
         self._refused: tuple[NoWay, ...] = ()
         self._rules = ""
-        self._rules_at = 0.0
+        self._look_at = 0.0
 
     @property
     def setting(self) -> Setting:
@@ -104,7 +112,7 @@ class PodNetworkAgent:
             if setting == before:
                 return
             await self._refuse_dead_ends(setting)
-            self._setting = setting
+            self._setting, self._paths = setting, None
             try:
                 await self._sync()
             except BaseException:
@@ -119,20 +127,52 @@ class PodNetworkAgent:
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
         await asyncio.to_thread(device.prepare_node, self._ns, uplink.name)
         self._nodes.on_change(self._on_node)
-        following = asyncio.create_task(self._nodes.run())
-        try:
-            await self._nodes.synced()
-            await self._sync_for_ever()
-        finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
-            await self.network.close()
+        with NetworkEvents(self._ns) as events:
+            helping = [
+                asyncio.create_task(self._nodes.run()), asyncio.create_task(self._watch_kernel(events))
+            ]  # fmt: skip
+            try:
+                await self._nodes.synced()
+                await self._sync_for_ever()
+            finally:
+                for task in helping:
+                    task.cancel()
+                await asyncio.gather(*helping, return_exceptions=True)
+                await self.network.close()
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:
         """Wake up for what concerns the network; heartbeats change the status only."""
         if old is None or new is None or _concerns(old) != _concerns(new):
             self._changed.set()
+
+    async def _watch_kernel(self, events: NetworkEvents) -> None:
+        """Look at the kernel as soon as somebody else changes what is ours in it."""
+        while True:
+            try:
+                found = await events.next()
+            except EventsLost:
+                self._look_at = 0.0
+                self._changed.set()
+                continue
+            except KernelError as error:
+                log.error(
+                    "%s: changes by others are seen every %.0f s only: %s", self._name, RESYNC_SECONDS, error
+                )
+                return
+            async with self._turn:
+                kept = self._kept()
+                if kept is not None and any(trespass.concerns(event, kept) for event in found):
+                    log.info("%s: somebody changed the pod network in the kernel", self._name)
+                    self._look_at = 0.0
+                    self._changed.set()
+            await asyncio.sleep(_CALM_SECONDS if self._changed.is_set() else 0)
+
+    def _kept(self) -> trespass.Kept | None:
+        """What the kernel is known to hold; None while that is not certain."""
+        if self._paths is None or self._uplink is None:
+            return None
+        devices = Devices(self._uplink.index, self._tunnel)
+        return trespass.Kept(self._paths, devices, self._cluster_cidr, self.network.mtu)
 
     async def _sync_for_ever(self) -> None:
         backoff = Backoff(0.1, 10.0)
@@ -143,11 +183,15 @@ class PodNetworkAgent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
-            if not self._changed.is_set():
-                self._paths, self._rules = None, ""
             self._changed.clear()
+            refresh = time.monotonic() >= self._look_at
+            if refresh:
+                self._look_at = time.monotonic() + RESYNC_SECONDS
             try:
                 async with self._turn:
+                    if refresh:
+                        self._paths, self._rules, self._tidy = None, "", False
+                        await self.network.refresh()
                     await self._sync()
             except (KernelError, StatusError, ConnectionFailed, OSError) as error:
                 wait = backoff.next()
@@ -205,6 +249,7 @@ class PodNetworkAgent:
             return device.ensure_vxlan(self._ns, links, own_range, self._address, uplink)
 
     def _remove_vxlan(self) -> None:
+        time.sleep(_SETTLE_SECONDS)
         with Rtnl(self._ns) as links:
             if device.remove_vxlan(self._ns, links):
                 log.info("%s: tunnel removed", self._name)
@@ -247,21 +292,25 @@ class PodNetworkAgent:
         if current is None:
             current = device.read_paths(self._ns, devices, self._cluster_cidr)
         messages = paths.changes(current, wanted, devices)
-        if messages:
+        later = paths.leftovers(current, wanted, devices)
+        if messages or later:
             with Rtnl(self._ns) as links:
                 links.apply(*messages)
-        return len(messages)
+                if later:
+                    time.sleep(_SETTLE_SECONDS)
+                    links.apply(*later)
+        return len(messages) + len(later)
 
     async def _sync_rules(self, own_range: IPv4Network, joined: tuple[Peer, ...]) -> None:
         nodes = [(self._name, self._address), *((peer.name, peer.address) for peer in joined)]
         random_fully = await asyncio.to_thread(lambda: self._iptables.random_fully)
         text = masquerade.rules(own_range, self._cluster_cidr, nodes, random_fully=random_fully)
-        if text == self._rules and time.monotonic() - self._rules_at < RESYNC_SECONDS:
+        if text == self._rules:
             return
         await self._iptables.restore(text)
         for table, chain, rule in masquerade.JUMPS:
             await self._iptables.ensure_rule(table, chain, rule, prepend=False)
-        self._rules, self._rules_at = text, time.monotonic()
+        self._rules = text
 
 
 def _concerns(node: Object) -> tuple[object, ...]:

@@ -22,13 +22,13 @@ from netkit.podnet.address import gateway
 from netkit.podnet.paths import Devices, Hop, Paths
 
 BRIDGE: Final = "cni0"
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "net.ipv4.ip_forward": 1,
     # Answers to pods leave by flannel.1 though their questions came in by eth0.
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
 }
-_BRIDGE_SETTINGS: Final = {
+BRIDGE_SETTINGS: Final = {
     # Without these, answers between pods of one node short-cut through the bridge and miss the reverse NAT.
     "net.bridge.bridge-nf-call-iptables": 1,
     "net.bridge.bridge-nf-call-ip6tables": 1,
@@ -65,9 +65,9 @@ def uplink(ns: Namespace, node_address: IPv4Address) -> Uplink:
 
 def prepare_node(ns: Namespace, uplink_name: str) -> None:
     """Make the namespace a router for pods. Unsupported when br_netfilter is missing."""
-    sysctl.write_all(ns, {**_SETTINGS, f"net/ipv4/conf/{uplink_name}/rp_filter": 0})
+    sysctl.write_all(ns, {**SETTINGS, f"net/ipv4/conf/{uplink_name}/rp_filter": 0})
     try:
-        sysctl.write_all(ns, _BRIDGE_SETTINGS)
+        sysctl.write_all(ns, BRIDGE_SETTINGS)
     except Unsupported as error:
         error.hint = "Services need it between pods of one node: modprobe br_netfilter"
         raise
@@ -77,25 +77,9 @@ def ensure_bridge(ns: Namespace, links: Rtnl, node_range: IPv4Network, mtu: int)
     """cni0 with the range's gateway address, up: its index. Addresses of another range are taken away."""
     wanted = gateway(node_range)
     mac = rtnl.mac_of(wanted.ip)
-    index = links.link_index(BRIDGE)
-    if index is None:
+    if BRIDGE not in rtnl_read.links(ns):
         links.apply(rtnl.bridge(BRIDGE, mac=mac, mtu=mtu))
-        index = links.link_index(BRIDGE)
-        assert index is not None
-        stale = []
-    else:
-        stale = [
-            rtnl.address_delete(entry.address, index)
-            for entry in rtnl_read.addresses(ns, index)
-            if isinstance(entry.address, IPv4Interface) and entry.address != wanted
-        ]
-    links.apply(
-        *stale,
-        rtnl.link_address(index, mac),
-        rtnl.link_up(index, mtu=mtu),
-        rtnl.address_add(wanted, index),
-    )
-    return index
+    return _set_right(ns, links, BRIDGE, mac, mtu, wanted)
 
 
 def set_mtu(links: Rtnl, ports: Iterable[str], mtu: int) -> None:
@@ -126,18 +110,24 @@ def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv
                 mtu=mtu,
             )
         )
-    index = links.link_index(overlay.DEVICE)
-    assert index is not None
-    address = IPv4Interface((node_range.network_address, 32))
+    return _set_right(ns, links, overlay.DEVICE, mac, mtu, IPv4Interface((node_range.network_address, 32)))
+
+
+def _set_right(ns: Namespace, links: Rtnl, name: str, mac: str, mtu: int, address: IPv4Interface) -> int:
+    """Give a link that stands its hardware address, MTU and one address: its index.
+
+    A hardware address is set only if it differs: the kernel forgets the link's neighbours, permanent ones too, also
+    when it is set to what it is.
+    """
+    link = rtnl_read.links(ns)[name]
+    moved = [rtnl.link_address(link.index, mac)] if link.mac != mac else []
     stale = [
-        rtnl.address_delete(entry.address, index)
-        for entry in rtnl_read.addresses(ns, index)
+        rtnl.address_delete(entry.address, link.index)
+        for entry in rtnl_read.addresses(ns, link.index)
         if isinstance(entry.address, IPv4Interface) and entry.address != address
     ]
-    links.apply(
-        *stale, rtnl.link_address(index, mac), rtnl.link_up(index, mtu=mtu), rtnl.address_add(address, index)
-    )
-    return index
+    links.apply(*stale, *moved, rtnl.link_up(link.index, mtu=mtu), rtnl.address_add(address, link.index))
+    return link.index
 
 
 def remove_vxlan(ns: Namespace, links: Rtnl) -> bool:

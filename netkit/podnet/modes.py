@@ -6,7 +6,7 @@ tunnel ends stand, so that nodes of either mode reach each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
@@ -59,7 +59,7 @@ class Backend(Protocol):
         """What the node publishes of itself."""
         ...
 
-    def wanted(self, joined: Iterable[Peer], link: IPv4Network) -> Wanted:
+    def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
         """What the kernel must hold so that these nodes' pods are reached; `link` is the underlay's network."""
         ...
 

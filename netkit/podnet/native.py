@@ -7,7 +7,7 @@ know the pods' ranges. So a node whose address is not on the link is refused by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -30,12 +30,13 @@ class Native:
         data = overlay.tunnel_end(node_address) if self.tunnel else "null"
         return published(node_address, NATIVE_TYPE, data)
 
-    def wanted(self, joined: Iterable[Peer], link: IPv4Network) -> Wanted:
-        routes, refused = {}, []
+    def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
+        routes, refused, ends = {}, [], [peer for peer in joined if self.tunnel and peer.vtep_mac]
         for peer in joined:
             if peer.address in link:
                 routes[peer.pod_range] = Hop(peer.address)
             else:
                 why = f"its address {peer.address} is not on the link {link}, a route would lead nowhere"
                 refused.append(NoWay(peer.name, peer.pod_range, why))
-        return Wanted(Paths(routes=routes), tuple(refused))
+        fdb, neighbours = overlay.entries(ends)
+        return Wanted(Paths(fdb, neighbours, routes), tuple(refused))

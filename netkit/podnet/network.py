@@ -81,6 +81,12 @@ class PodNetwork:
             self._overhead = overhead
             await asyncio.to_thread(self._configure, node_range, underlay_mtu)
 
+    async def refresh(self) -> None:
+        """Set right what others may have changed of cni0 and of the sandboxes that stand. Raises KernelError."""
+        async with self._lock:
+            if self._range is not None:
+                await asyncio.to_thread(self._refresh, self._range)
+
     async def set_overhead(self, overhead: int) -> None:
         """Give all pods' links, and cni0, the MTU that remains. Raises KernelError; what was reached by then stays."""
         async with self._lock:
@@ -124,6 +130,12 @@ class PodNetwork:
         await asyncio.gather(*self._lingering, return_exceptions=True)
         async with self._lock:
             self._links.close()
+
+    def _refresh(self, node_range: IPv4Network) -> None:
+        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, self.mtu)
+        for lease in self._leases.all():
+            if not sandbox.adopt(self._plan(lease), self._links):
+                log.warning("%s: sandbox %s is broken", lease.pod, lease.netns)
 
     def _set_overhead(self, overhead: int) -> None:
         """Whoever sends is made modest first and generous last: a veth drops what its other end may not hold."""

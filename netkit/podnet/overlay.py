@@ -10,7 +10,7 @@ the same link are reached as in the mode `native`, and only the others through t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -43,21 +43,29 @@ class Vxlan:
     def annotations(self, node_address: IPv4Address) -> dict[str, str]:
         return published(node_address, VXLAN_TYPE, tunnel_end(node_address))
 
-    def wanted(self, joined: Iterable[Peer], link: IPv4Network) -> Wanted:
-        fdb, neighbours, routes, refused = {}, {}, {}, []
+    def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
+        routes, refused, tunnelled = {}, [], []
         for peer in joined:
             gateway = peer.pod_range.network_address
             near = peer.address in link
             if near and (self.direct_routing or not peer.vtep_mac):
                 routes[peer.pod_range] = Hop(peer.address)
             elif peer.vtep_mac:
-                fdb[peer.vtep_mac] = peer.address
-                neighbours[gateway] = peer.vtep_mac
+                tunnelled.append(peer)
                 routes[peer.pod_range] = Hop(gateway, tunnel=True)
             else:
                 why = f"it has no tunnel end, and its address {peer.address} is not on the link {link}"
                 refused.append(NoWay(peer.name, peer.pod_range, why))
-        return Wanted(Paths(fdb, neighbours, routes), tuple(refused))
+        return Wanted(Paths(*entries(tunnelled), routes), tuple(refused))
+
+
+def entries(tunnelled: Iterable[Peer]) -> tuple[dict[str, IPv4Address], dict[IPv4Address, str]]:
+    """The forwarding entries and the neighbours by which these nodes' tunnel ends are found."""
+    tunnelled = tuple(tunnelled)
+    return (
+        {peer.vtep_mac: peer.address for peer in tunnelled},
+        {peer.pod_range.network_address: peer.vtep_mac for peer in tunnelled},
+    )
 
 
 def vtep_mac(node_address: IPv4Address) -> str:

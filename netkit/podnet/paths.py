@@ -64,7 +64,7 @@ class Devices:
 
 
 def changes(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
-    """Messages that lead from `current` to `wanted`; none for what is equal.
+    """Messages that lead from `current` to `wanted`, but for `leftovers`; none for what is equal.
 
     A new node is reachable only when its route comes, last; a node that left loses its route first.
     """
@@ -73,12 +73,6 @@ def changes(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
         for target, hop in current.routes.items()
         if target not in wanted.routes
     ]
-    gone_neighbours = [
-        rtnl.neighbour_delete(address, devices.tunnel)
-        for address in current.neighbours
-        if address not in wanted.neighbours
-    ]
-    gone_fdb = [rtnl.fdb_delete(mac, devices.tunnel) for mac in current.fdb if mac not in wanted.fdb]
     fdb = [
         rtnl.fdb_replace(mac, remote, devices.tunnel)
         for mac, remote in wanted.fdb.items()
@@ -94,4 +88,17 @@ def changes(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
         for target, hop in wanted.routes.items()
         if current.routes.get(target) != hop
     ]
-    return [*gone_routes, *fdb, *neighbours, *routes, *gone_neighbours, *gone_fdb]
+    return [*gone_routes, *fdb, *neighbours, *routes]
+
+
+def leftovers(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
+    """Messages that remove what of the tunnel nothing needs any more, once `changes` are done and packets that were
+    routed before are through.
+    """
+    gone_neighbours = [
+        rtnl.neighbour_delete(address, devices.tunnel)
+        for address in current.neighbours
+        if address not in wanted.neighbours
+    ]
+    gone_fdb = [rtnl.fdb_delete(mac, devices.tunnel) for mac in current.fdb if mac not in wanted.fdb]
+    return [*gone_neighbours, *gone_fdb]

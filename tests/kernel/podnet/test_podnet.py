@@ -269,7 +269,9 @@ async def test_a_restarted_agent_repairs(tmp_path: Path, damage: str) -> None:
                 case "tunnel":
                     links.apply(rtnl.link_delete("flannel.1"))
                 case "entries":
-                    links.apply(*paths.changes(tunnelled(net, "node1"), Paths(), Devices(0, index)))
+                    standing = tunnelled(net, "node1")
+                    links.apply(*paths.changes(standing, Paths(), Devices(0, index)))
+                    links.apply(*paths.leftovers(standing, Paths(), Devices(0, index)))
                 case "foreign-entries":
                     links.apply(*paths.changes(Paths(), wrong, Devices(0, index)))
                 case "rules":
@@ -305,6 +307,7 @@ async def test_nodes_come_change_and_go(tmp_path: Path) -> None:
     async with pod_network(tmp_path, nodes=3) as net:
         _, a_ns = await net.pod("node1", "a")
         await net.pod("node3", "e")
+        await eventually(lambda: len(tunnelled(net, "node1").routes) == 2)
         assert ping(a_ns, "10.244.3.2")
         node = net.ns("node1")
         assert len(tunnelled(net, "node1").routes) == 2

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netkit.kernel.rtnl import Message
 from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
-from netkit.podnet.paths import Devices, Hop, NoWay, Paths, changes
+from netkit.podnet.paths import Devices, Hop, NoWay, Paths, leftovers
+from netkit.podnet.paths import changes as first_changes
 from netkit.podnet.peer import Peer, peers, pod_range
 
 LINK = IPv4Network("172.18.0.0/16")
@@ -33,6 +35,10 @@ def node(number: int, **changed: Any) -> dict[str, Any]:
 def peer(number: int, mode: Any = VXLAN) -> Peer:
     (found,) = peers([node(number, mode=mode)], "")
     return found
+
+
+def changes(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
+    return first_changes(current, wanted, devices) + leftovers(current, wanted, devices)
 
 
 def overlay(joined: list[Peer]) -> Paths:
@@ -164,6 +170,10 @@ def test_a_change_of_mode_replaces_routes_and_deletes_none() -> None:
         "ip neighbour delete 10.244.3.0 dev 4",
         "bridge fdb delete 0e:f1:ac:12:00:03 dev 4 self",
     ]
+    kept = BOTH.wanted([peer(3)], LINK).paths
+    assert [str(m) for m in changes(there, kept, DEVICES)] == [
+        "ip route replace 10.244.3.0/24 via 172.18.0.3 dev 2"
+    ]
     assert [str(m) for m in changes(back, there, DEVICES)][-1] == (
         "ip route replace 10.244.3.0/24 via 10.244.3.0 dev 4 onlink"
     )
@@ -176,8 +186,8 @@ def test_changes_lead_from_one_state_to_the_other(
     before: set[int], first: Any, after: set[int], then: Any
 ) -> None:
     """Applied to a toy kernel, the messages give exactly the wanted state."""
-    old = first.wanted(map(peer, before), LINK).paths
-    new = then.wanted(map(peer, after), LINK).paths
+    old = first.wanted(list(map(peer, before)), LINK).paths
+    new = then.wanted(list(map(peer, after)), LINK).paths
     fdb, neighbours, routes = dict(old.fdb), dict(old.neighbours), dict(old.routes)
     for message in changes(old, new, DEVICES):
         words = str(message).split()
