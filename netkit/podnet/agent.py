@@ -191,7 +191,7 @@ class PodNetworkAgent:
                 async with self._turn:
                     if refresh:
                         self._paths, self._rules, self._tidy = None, "", False
-                        await self.network.refresh()
+                        await self._refresh()
                     await self._sync()
             except (KernelError, StatusError, ConnectionFailed, OSError) as error:
                 wait = backoff.next()
@@ -200,6 +200,12 @@ class PodNetworkAgent:
             else:
                 backoff.reset()
                 wait = RESYNC_SECONDS
+
+    async def _refresh(self) -> None:
+        """Set right what events do not tell of: settings, cni0's address, pods' own links."""
+        if self._uplink is not None:
+            await asyncio.to_thread(device.prepare_node, self._ns, self._uplink.name)
+            await self.network.refresh()
 
     def _forget(self) -> None:
         """The kernel may hold anything now, or have lost a device: begin with what is there."""
