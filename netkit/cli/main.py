@@ -15,6 +15,7 @@ from netkit.cli import (
     cluster_commands,
     image_commands,
     machine_commands,
+    network_commands,
     policy_commands,
     proxy_commands,
     proxy_inspection,
@@ -36,6 +37,7 @@ machine_commands.register(app)
 proxy_commands.register(app)
 proxy_inspection.register(proxy_commands.proxy_app)
 proxy_mode_commands.register(app)
+app.add_typer(network_commands.app, name="network")
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")

@@ -23,6 +23,7 @@ from netkit.cluster.fields import Fields
 from netkit.cluster.operation_config import OperationConfig, operation
 from netkit.cluster.operation_config import check as check_operation
 from netkit.cluster.proxy_config import proxy
+from netkit.podnet.modes import NetworkMode
 from netkit.proxy.configuration.document import KubeProxyConfiguration
 
 DEFAULT_NAME: Final = "lab"
@@ -33,9 +34,13 @@ MAX_NODES: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """Address ranges and the pod network. `segment` None = the first free /16 of 172.18 to 172.31."""
+    """Address ranges and the pod network. `segment` None = the first free /16 of 172.18 to 172.31.
 
-    mode: str = "vxlan"
+    `mode` is what the cluster begins with. `direct_routing` goes with vxlan: no tunnel between nodes of one link.
+    """
+
+    mode: NetworkMode = NetworkMode.VXLAN
+    direct_routing: bool = False
     pod_subnet: IPv4Network = IPv4Network("10.244.0.0/16")
     node_mask: int = 24
     service_subnet: IPv4Network = IPv4Network("10.96.0.0/12")
@@ -145,7 +150,8 @@ def parse(document: object) -> ClusterConfig:
     assert pod_subnet is not None
     assert service_subnet is not None
     network = NetworkConfig(
-        mode=net.text("mode", network.mode, ("vxlan",)),
+        mode=NetworkMode(net.text("mode", network.mode, tuple(NetworkMode))),
+        direct_routing=net.flag("directRouting", network.direct_routing),
         pod_subnet=pod_subnet,
         node_mask=net.number("nodeMask", network.node_mask, 16, 29),
         service_subnet=service_subnet,
@@ -202,6 +208,11 @@ def check(config: ClusterConfig) -> ClusterConfig:
         if plugin in config.admission.enabled:
             raise ConfigError(f"api.disableAdmissionPlugins: {plugin} is in api.enableAdmissionPlugins too")
     network = config.network
+    if network.direct_routing and network.mode is not NetworkMode.VXLAN:
+        raise ConfigError(
+            f"network.directRouting: goes with mode vxlan, and the mode is {network.mode}",
+            "in mode native there is no tunnel to do without",
+        )
     ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
     if network.segment is not None:
         ranges["network.segment"] = network.segment

@@ -18,6 +18,8 @@ from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
 from netkit import VERSION
 from netkit.cluster.certificates import NodeCertificates
+from netkit.cluster.network_choice import ChoiceFile, OutcomeFile
+from netkit.cluster.node_network import NodeNetwork
 from netkit.cluster.node_policy import COMPONENT, IsolatedPods, policy_agent
 from netkit.cluster.node_proxy import node_proxy
 from netkit.cluster.plan import KUBELET_PORT, Plan
@@ -29,6 +31,7 @@ from netkit.kernel.netns import Namespace, socket_in
 from netkit.node.agent import NodeAgent
 from netkit.node.settings import KubeletTls, NodeSettings
 from netkit.podnet.agent import PodNetworkAgent
+from netkit.podnet.modes import Setting
 from netkit.proxy.modes import Site
 
 
@@ -56,6 +59,8 @@ async def _run(
     network = _client(plan, profile, ns, certificates.pod_network, "pod-network")
     isolation = _client(plan, profile, ns, certificates.network_policy, COMPONENT)
     config = plan.config
+    first = Setting(config.network.mode, config.network.direct_routing)
+    mode = NodeNetwork(ChoiceFile(profile.directory), OutcomeFile(state), first)
     pods = PodNetworkAgent(
         network,
         name,
@@ -66,6 +71,7 @@ async def _run(
         ledger,
         cluster=config.name,
         iptables=iptables,
+        setting=mode.choice().setting,
     )
 
     async def all_nodes() -> list[Object]:
@@ -82,6 +88,7 @@ async def _run(
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(pods.run(), name="pod network")
+            group.create_task(mode.run(pods), name="pod network's mode")
             group.create_task(rules.run(), name="proxy")
             group.create_task(policies.run(), name="policies")
             group.create_task(node.run(), name="kubelet")

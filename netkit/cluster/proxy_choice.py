@@ -7,13 +7,11 @@ outlives agents, keepers and a crash of the machine.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
+from netkit.cluster.state_file import read, write
 from netkit.proxy.settings import NftablesLayout, ProxyMode
 
 
@@ -63,17 +61,17 @@ class ProxyFiles:
 
     def choice(self) -> Choice | None:
         """The last wish, None if there never was one."""
-        found = _read(self.choice_path)
+        found = read(self.choice_path)
         if found is None:
             return None
         return Choice(ProxyMode(found["mode"]), NftablesLayout(found["layout"]), found["asked"])
 
     def choose(self, choice: Choice) -> None:
-        _write(self.choice_path, asdict(choice), durable=True)
+        write(self.choice_path, asdict(choice), durable=True)
 
     def outcome(self) -> Outcome | None:
         """The agent's last word, None before the first."""
-        found = _read(self.outcome_path)
+        found = read(self.outcome_path)
         if found is None:
             return None
         return Outcome(
@@ -86,29 +84,4 @@ class ProxyFiles:
         )
 
     def report(self, outcome: Outcome) -> None:
-        _write(self.outcome_path, asdict(outcome))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return found
-
-
-def _write(path: Path, value: dict[str, Any], *, durable: bool = False) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    fresh.replace(path)
-    if durable:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        write(self.outcome_path, asdict(outcome))

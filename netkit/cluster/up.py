@@ -34,6 +34,7 @@ from netkit.cluster.down import remove
 from netkit.cluster.errors import ClusterError, ClusterExists, ConfigError, StartError
 from netkit.cluster.keeper import ACTIVE
 from netkit.cluster.launch import launch
+from netkit.cluster.network_choice import Choice, ChoiceFile
 from netkit.cluster.plan import Plan
 from netkit.cluster.profile import ClusterFacts, Profile
 from netkit.fabric.host import networks_in_use
@@ -41,6 +42,7 @@ from netkit.fabric.segment import choose_segment
 from netkit.fabric.spec import host_link_name
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.process import fork_recorded
+from netkit.podnet.modes import Setting
 from netkit.proxy.settings import ProxyMode
 
 log = logging.getLogger(__name__)
@@ -159,6 +161,8 @@ def _bring_up(
     reader, writer = os.pipe()
     for directory in (profile.logs, profile.run):
         directory.mkdir(mode=0o700)
+    network = plan.config.network
+    ChoiceFile(profile.directory).write(Choice(Setting(network.mode, network.direct_routing)))
     # A signal of this terminal's is for the command alone; the cluster's processes have their own session.
     launcher = fork_recorded(
         Ledger(profile.ledger, ACTIVE), ACTIVE, lambda: launch(plan, profile, loopback, writer)

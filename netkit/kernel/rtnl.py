@@ -33,6 +33,7 @@ _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
 _NESTED: Final = 0x8000
 _UP: Final = 1
 _ROUTE_PROTOCOL: Final = 0
+_STATIC: Final = 4
 
 _LINK = struct.Struct("=BxHiII")
 
@@ -182,8 +183,8 @@ def route_replace(
 
 def route_delete(target: IPv4Network, index: int) -> Message:
     """Remove the route to `target` through the link; fine when it is gone."""
-    # Scope "nowhere" matches a route of any scope.
-    body, what = _route(target, index, None, False, scope=255)
+    # Scope "nowhere" and protocol 0 match a route of any scope, whoever made it.
+    body, what = _route(target, index, None, False, scope=255, protocol=0)
     return Message(_DELROUTE, 0, body, f"ip route delete {what}", frozenset({errno.ESRCH}))
 
 
@@ -243,12 +244,17 @@ def _address(address: IPv4Interface | IPv6Interface, index: int) -> tuple[bytes,
 
 
 def _route(
-    target: IPv4Network, index: int, via: IPv4Address | None, onlink: bool, scope: int | None = None
+    target: IPv4Network,
+    index: int,
+    via: IPv4Address | None,
+    onlink: bool,
+    scope: int | None = None,
+    protocol: int = _STATIC,
 ) -> tuple[bytes, str]:
     if scope is None:
         scope = 0 if via is not None else 253
     body = struct.pack(
-        "=BBBBBBBBI", socket.AF_INET, target.prefixlen, 0, 0, 254, 4, scope, 1, 4 if onlink else 0
+        "=BBBBBBBBI", socket.AF_INET, target.prefixlen, 0, 0, 254, protocol, scope, 1, 4 if onlink else 0
     )
     what = "default" if target.prefixlen == 0 else str(target)
     if target.prefixlen:

@@ -1,8 +1,9 @@
 """The pod network's loop on one node: watch Nodes, keep devices, overlay and masquerading right.
 
-Run by the node's agent process. What flannel's daemon does: it publishes its own node's tunnel end on its
-Node object and reads the others' from theirs. A change costs what changed; after a restart the kernel's state
-is read once and corrected. Traffic goes on while this process is down.
+Run by the node's agent process. What flannel's daemon does: it publishes on its own Node object how its node is
+reached, and reads the others' from theirs. The mode decides what the kernel must hold, and can be changed while
+packets flow (`use`). A change costs what changed; at the start and every RESYNC_SECONDS the kernel's state is read and
+corrected. Traffic goes on while this process is down.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -22,19 +24,37 @@ from controlplane.client.transport import ConnectionFailed
 from controlplane.errors import Object, StatusError
 from controlplane.meta import timestamps
 from controlplane.resources.catalog import NODE
+from netkit.kernel.address_events import EventsLost
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
+from netkit.kernel.network_events import NetworkEvents
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import device, masquerade, overlay
+from netkit.podnet import device, masquerade, paths, trespass
+from netkit.podnet.modes import VXLAN, Setting, backend
 from netkit.podnet.network import PodNetwork
-from netkit.podnet.overlay import Overlay, Peer
+from netkit.podnet.paths import Devices, NoWay, Paths, Wanted
+from netkit.podnet.peer import PREFIX, Peer, peers, pod_range
 
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS: Final = 60.0
-"""How often rules are ensured though nothing changed: others may have flushed them."""
+"""How often the kernel is looked at though nothing changed: others may have changed it."""
+
+_CALM_SECONDS: Final = 0.1
+"""Between looks at the kernel, should somebody insist."""
+
+_SETTLE_SECONDS: Final = 0.02
+"""After a packet was routed, until it has left the node: what it needs on its way must stand as long."""
+
+
+class RouteNowhere(Exception):
+    """A mode that cannot reach all nodes; `ways` says which, and why. Nothing was changed."""
+
+    def __init__(self, ways: Sequence[NoWay]) -> None:
+        super().__init__("; ".join(map(str, ways)))
+        self.ways = tuple(ways)
 
 
 class PodNetworkAgent:
@@ -42,12 +62,13 @@ class PodNetworkAgent:
 
     `node_address` is the node's address on the segment, `cluster_cidr` all pods' range, `state_dir` where
     given addresses are kept. `cluster` defaults to the first part of the node namespace's name. `iptables`
-    defaults to the namespace's own with a lock file in `state_dir`.
+    defaults to the namespace's own with a lock file in `state_dir`. `setting` is the mode to begin with.
     """
 
     def __init__(
         self, client: Client, node_name: str, node_ns: Namespace, node_address: IPv4Address, cluster_cidr:
         IPv4Network, state_dir: Path, ledger: Ledger, *, cluster: str = "", iptables: IPTables | None = None,
+        setting: Setting = VXLAN,
     ) -> None:  # fmt: skip
         self._client = client
         self._name = node_name
@@ -60,35 +81,98 @@ class PodNetworkAgent:
         self._nodes = Informer(client, NODE)
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
+        self._setting = setting
+        self._turn = asyncio.Lock()
         self._range: IPv4Network | None = None
-        self._device = 0
-        self._overlay: Overlay | None = None
+        self._uplink: device.Uplink | None = None
+        self._tunnel = 0
+        self._tidy = False
+        self._paths: Paths | None = None
+        self._refused: tuple[NoWay, ...] = ()
         self._rules = ""
-        self._rules_at = 0.0
+        self._look_at = 0.0
+
+    @property
+    def setting(self) -> Setting:
+        """The mode at work."""
+        return self._setting
 
     async def ready(self) -> None:
         """Return when pods can be added and are reached from the nodes known by then."""
         await self._ready.wait()
+
+    async def use(self, setting: Setting) -> None:
+        """Change over to the mode; returns when the kernel has all of it. Packets flow meanwhile.
+
+        Raises RouteNowhere for a mode that cannot reach a node (nothing is changed then), KernelError, StatusError and
+        ConnectionFailed; the mode before is put back then at once, or by the loop.
+        """
+        async with self._turn:
+            before = self._setting
+            if setting == before:
+                return
+            await self._refuse_dead_ends(setting)
+            self._setting, self._paths = setting, None
+            try:
+                await self._sync()
+            except BaseException:
+                self._setting = before
+                self._forget()
+                self._changed.set()
+                raise
+        log.info("%s: from mode %s to %s", self._name, before, setting)
 
     async def run(self) -> None:
         """Work until cancelled. Raises kernel.errors.Unsupported when the kernel lacks what pods need."""
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
         await asyncio.to_thread(device.prepare_node, self._ns, uplink.name)
         self._nodes.on_change(self._on_node)
-        following = asyncio.create_task(self._nodes.run())
-        try:
-            await self._nodes.synced()
-            await self._sync_for_ever()
-        finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
-            await self.network.close()
+        with NetworkEvents(self._ns) as events:
+            helping = [
+                asyncio.create_task(self._nodes.run()), asyncio.create_task(self._watch_kernel(events))
+            ]  # fmt: skip
+            try:
+                await self._nodes.synced()
+                await self._sync_for_ever()
+            finally:
+                for task in helping:
+                    task.cancel()
+                await asyncio.gather(*helping, return_exceptions=True)
+                await self.network.close()
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:
         """Wake up for what concerns the network; heartbeats change the status only."""
         if old is None or new is None or _concerns(old) != _concerns(new):
             self._changed.set()
+
+    async def _watch_kernel(self, events: NetworkEvents) -> None:
+        """Look at the kernel as soon as somebody else changes what is ours in it."""
+        while True:
+            try:
+                found = await events.next()
+            except EventsLost:
+                self._look_at = 0.0
+                self._changed.set()
+                continue
+            except KernelError as error:
+                log.error(
+                    "%s: changes by others are seen every %.0f s only: %s", self._name, RESYNC_SECONDS, error
+                )
+                return
+            async with self._turn:
+                kept = self._kept()
+                if kept is not None and any(trespass.concerns(event, kept) for event in found):
+                    log.info("%s: somebody changed the pod network in the kernel", self._name)
+                    self._look_at = 0.0
+                    self._changed.set()
+            await asyncio.sleep(_CALM_SECONDS if self._changed.is_set() else 0)
+
+    def _kept(self) -> trespass.Kept | None:
+        """What the kernel is known to hold; None while that is not certain."""
+        if self._paths is None or self._uplink is None:
+            return None
+        devices = Devices(self._uplink.index, self._tunnel)
+        return trespass.Kept(self._paths, devices, self._cluster_cidr, self.network.mtu)
 
     async def _sync_for_ever(self) -> None:
         backoff = Backoff(0.1, 10.0)
@@ -100,45 +184,84 @@ class PodNetworkAgent:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
             self._changed.clear()
+            refresh = time.monotonic() >= self._look_at
+            if refresh:
+                self._look_at = time.monotonic() + RESYNC_SECONDS
             try:
-                await self._sync()
+                async with self._turn:
+                    if refresh:
+                        self._paths, self._rules, self._tidy = None, "", False
+                        await self._refresh()
+                    await self._sync()
             except (KernelError, StatusError, ConnectionFailed, OSError) as error:
                 wait = backoff.next()
-                # The kernel may hold anything now, or have lost a device: begin with what is there.
-                self._range, self._overlay, self._rules = None, None, ""
+                self._forget()
                 log.warning("%s: pod network: %s; again in %.1f s", self._name, error, wait)
             else:
                 backoff.reset()
                 wait = RESYNC_SECONDS
 
+    async def _refresh(self) -> None:
+        """Set right what events do not tell of: settings, cni0's address, pods' own links."""
+        if self._uplink is not None:
+            await asyncio.to_thread(device.prepare_node, self._ns, self._uplink.name)
+            await self.network.refresh()
+
+    def _forget(self) -> None:
+        """The kernel may hold anything now, or have lost a device: begin with what is there."""
+        self._range, self._paths, self._rules, self._tidy = None, None, "", False
+
     async def _sync(self) -> None:
-        """One round: from the Nodes as they are now to devices, entries and rules."""
+        """One round: from the Nodes as they are now to devices, entries and rules.
+
+        On a change of mode, tunnel and small packets come first, and large ones last.
+        """
         own = self._nodes.get("", self._name)
-        own_range = overlay.pod_range(own) if own is not None else None
+        own_range = pod_range(own) if own is not None else None
         if own is None or own_range is None:
             log.debug("%s: no pod range yet", self._name)
             return
-        if own_range != self._range:
-            await self._set_range(own_range)
-        await self._publish(own)
-        joined = overlay.peers(self._nodes.items(), self._name)
-        await self._sync_overlay(joined)
+        mode = backend(self._setting)
+        joined = peers(self._nodes.items(), self._name)
+        uplink = self._uplink
+        if own_range != self._range or uplink is None:
+            uplink = self._uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
+            overhead = mode.overhead if self._range is None else max(mode.overhead, self.network.overhead)
+            await self.network.configure(own_range, uplink.mtu, overhead)
+            self._range, self._tunnel, self._paths, self._rules = own_range, 0, None, ""
+        if mode.overhead > self.network.overhead:
+            await self.network.set_overhead(mode.overhead)
+        if mode.tunnel and (not self._tunnel or self._paths is None):
+            self._tunnel = await asyncio.to_thread(self._ensure_vxlan, own_range, uplink)
+        await self._publish(own, mode.annotations(self._address))
+        await self._sync_paths(mode.wanted(joined, uplink.network), uplink, len(joined))
         await self._sync_rules(own_range, joined)
+        if not mode.tunnel and (self._tunnel or not self._tidy):
+            await asyncio.to_thread(self._remove_vxlan)
+            self._tunnel = 0
+        self._tidy = True
+        if mode.overhead < self.network.overhead:
+            await self.network.set_overhead(mode.overhead)
         self._ready.set()
 
-    async def _set_range(self, own_range: IPv4Network) -> None:
+    async def _refuse_dead_ends(self, setting: Setting) -> None:
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
-        await self.network.configure(own_range, uplink.mtu)
-        self._device = await asyncio.to_thread(self._ensure_vxlan, own_range, uplink)
-        self._range, self._overlay, self._rules = own_range, None, ""
+        joined = peers(self._nodes.items(), self._name)
+        if refused := backend(setting).wanted(joined, uplink.network).refused:
+            raise RouteNowhere(refused)
 
     def _ensure_vxlan(self, own_range: IPv4Network, uplink: device.Uplink) -> int:
         with Rtnl(self._ns) as links:
             return device.ensure_vxlan(self._ns, links, own_range, self._address, uplink)
 
-    async def _publish(self, own: Object) -> None:
-        """Tell the others our tunnel end, and the scheduler that the node's network is there."""
-        wanted = overlay.node_annotations(self._address, overlay.vtep_mac(self._address))
+    def _remove_vxlan(self) -> None:
+        time.sleep(_SETTLE_SECONDS)
+        with Rtnl(self._ns) as links:
+            if device.remove_vxlan(self._ns, links):
+                log.info("%s: tunnel removed", self._name)
+
+    async def _publish(self, own: Object, wanted: dict[str, str]) -> None:
+        """Tell the others how this node is reached, and the scheduler that the node's network is there."""
         present = own["metadata"].get("annotations") or {}
         if any(present.get(key) != value for key, value in wanted.items()):
             await self._client.patch(NODE, self._name, {"metadata": {"annotations": wanted}})
@@ -154,41 +277,51 @@ class PodNetworkAgent:
                 NODE, self._name, patch, patch_type=PatchType.STRATEGIC, subresource="status"
             )
 
-    async def _sync_overlay(self, joined: tuple[Peer, ...]) -> None:
-        wanted = overlay.overlay(joined)
-        if wanted == self._overlay:
+    async def _sync_paths(self, wanted: Wanted, uplink: device.Uplink, count: int) -> None:
+        if wanted.refused != self._refused:
+            for way in wanted.refused:
+                log.error("%s: %s", self._name, way)
+            self._refused = wanted.refused
+        if wanted.paths == self._paths:
             return
         began = time.perf_counter()
-        count = await asyncio.to_thread(self._change_overlay, wanted)
-        self._overlay = wanted
+        changed = await asyncio.to_thread(
+            self._change_paths, wanted.paths, Devices(uplink.index, self._tunnel)
+        )
+        self._paths = wanted.paths
         took = (time.perf_counter() - began) * 1000
-        log.info("%s: %d nodes joined, %d changes, synced in %.1f ms", self._name, len(joined), count, took)
+        if changed:
+            log.info("%s: %d nodes joined, %d changes, synced in %.1f ms", self._name, count, changed, took)
 
-    def _change_overlay(self, wanted: Overlay) -> int:
-        current = self._overlay
+    def _change_paths(self, wanted: Paths, devices: Devices) -> int:
+        current = self._paths
         if current is None:
-            current = device.read_overlay(self._ns, self._device)
-        messages = overlay.changes(current, wanted, self._device)
-        if messages:
+            current = device.read_paths(self._ns, devices, self._cluster_cidr)
+        messages = paths.changes(current, wanted, devices)
+        later = paths.leftovers(current, wanted, devices)
+        if messages or later:
             with Rtnl(self._ns) as links:
                 links.apply(*messages)
-        return len(messages)
+                if later:
+                    time.sleep(_SETTLE_SECONDS)
+                    links.apply(*later)
+        return len(messages) + len(later)
 
     async def _sync_rules(self, own_range: IPv4Network, joined: tuple[Peer, ...]) -> None:
         nodes = [(self._name, self._address), *((peer.name, peer.address) for peer in joined)]
         random_fully = await asyncio.to_thread(lambda: self._iptables.random_fully)
         text = masquerade.rules(own_range, self._cluster_cidr, nodes, random_fully=random_fully)
-        if text == self._rules and time.monotonic() - self._rules_at < RESYNC_SECONDS:
+        if text == self._rules:
             return
         await self._iptables.restore(text)
         for table, chain, rule in masquerade.JUMPS:
             await self._iptables.ensure_rule(table, chain, rule, prepend=False)
-        self._rules, self._rules_at = text, time.monotonic()
+        self._rules = text
 
 
 def _concerns(node: Object) -> tuple[object, ...]:
     """What of a Node the pod network depends on."""
     spec = node.get("spec") or {}
     notes = node["metadata"].get("annotations") or {}
-    ours = sorted(item for item in notes.items() if item[0].startswith("flannel.alpha.coreos.com/"))
+    ours = sorted(item for item in notes.items() if item[0].startswith(PREFIX))
     return spec.get("podCIDR"), spec.get("podCIDRs"), ours

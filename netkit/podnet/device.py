@@ -8,6 +8,7 @@ is missing; a flannel.1 with other parameters is made anew, as flannel does it.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
@@ -18,16 +19,16 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import overlay
 from netkit.podnet.address import gateway
-from netkit.podnet.overlay import Overlay
+from netkit.podnet.paths import Devices, Hop, Paths
 
 BRIDGE: Final = "cni0"
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "net.ipv4.ip_forward": 1,
     # Answers to pods leave by flannel.1 though their questions came in by eth0.
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
 }
-_BRIDGE_SETTINGS: Final = {
+BRIDGE_SETTINGS: Final = {
     # Without these, answers between pods of one node short-cut through the bridge and miss the reverse NAT.
     "net.bridge.bridge-nf-call-iptables": 1,
     "net.bridge.bridge-nf-call-ip6tables": 1,
@@ -36,19 +37,26 @@ _BRIDGE_SETTINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """The node's link to the other nodes: the one that has the node's address. `mtu` in bytes."""
+    """The node's link to the other nodes: the one that has the node's address. `mtu` in bytes; `network` is what is
+    reached through it without a router.
+    """
 
     name: str
     index: int
     mtu: int
+    network: IPv4Network
 
 
 def uplink(ns: Namespace, node_address: IPv4Address) -> Uplink:
     """The link with the node's address. KernelError when no link has it."""
-    indexes = [entry.index for entry in rtnl_read.addresses(ns) if entry.address.ip == node_address]
+    networks = {
+        entry.index: entry.address.network
+        for entry in rtnl_read.addresses(ns)
+        if isinstance(entry.address, IPv4Interface) and entry.address.ip == node_address
+    }
     for link in rtnl_read.links(ns).values():
-        if link.index in indexes:
-            return Uplink(link.name, link.index, link.mtu)
+        if link.index in networks:
+            return Uplink(link.name, link.index, link.mtu, networks[link.index])
     raise KernelError(
         f"ip address show to {node_address}", ns.name, errno.EADDRNOTAVAIL,
         hint="the node's address must be on one of its links",
@@ -57,9 +65,9 @@ def uplink(ns: Namespace, node_address: IPv4Address) -> Uplink:
 
 def prepare_node(ns: Namespace, uplink_name: str) -> None:
     """Make the namespace a router for pods. Unsupported when br_netfilter is missing."""
-    sysctl.write_all(ns, {**_SETTINGS, f"net/ipv4/conf/{uplink_name}/rp_filter": 0})
+    sysctl.write_all(ns, {**SETTINGS, f"net/ipv4/conf/{uplink_name}/rp_filter": 0})
     try:
-        sysctl.write_all(ns, _BRIDGE_SETTINGS)
+        sysctl.write_all(ns, BRIDGE_SETTINGS)
     except Unsupported as error:
         error.hint = "Services need it between pods of one node: modprobe br_netfilter"
         raise
@@ -69,25 +77,16 @@ def ensure_bridge(ns: Namespace, links: Rtnl, node_range: IPv4Network, mtu: int)
     """cni0 with the range's gateway address, up: its index. Addresses of another range are taken away."""
     wanted = gateway(node_range)
     mac = rtnl.mac_of(wanted.ip)
-    index = links.link_index(BRIDGE)
-    if index is None:
+    if BRIDGE not in rtnl_read.links(ns):
         links.apply(rtnl.bridge(BRIDGE, mac=mac, mtu=mtu))
-        index = links.link_index(BRIDGE)
-        assert index is not None
-        stale = []
-    else:
-        stale = [
-            rtnl.address_delete(entry.address, index)
-            for entry in rtnl_read.addresses(ns, index)
-            if isinstance(entry.address, IPv4Interface) and entry.address != wanted
-        ]
+    return _set_right(ns, links, BRIDGE, mac, mtu, wanted)
+
+
+def set_mtu(links: Rtnl, ports: Iterable[str], mtu: int) -> None:
+    """Give cni0 and these of its ports the MTU. Ports that are going are passed over."""
     links.apply(
-        *stale,
-        rtnl.link_address(index, mac),
-        rtnl.link_up(index, mtu=mtu),
-        rtnl.address_add(wanted, index),
+        *(rtnl.link_up(port, mtu=mtu).allowing(errno.ENODEV) for port in ports), rtnl.link_up(BRIDGE, mtu=mtu)
     )
-    return index
 
 
 def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv4Address, via: Uplink) -> int:
@@ -111,28 +110,54 @@ def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv
                 mtu=mtu,
             )
         )
-    index = links.link_index(overlay.DEVICE)
-    assert index is not None
-    address = IPv4Interface((node_range.network_address, 32))
+    return _set_right(ns, links, overlay.DEVICE, mac, mtu, IPv4Interface((node_range.network_address, 32)))
+
+
+def _set_right(ns: Namespace, links: Rtnl, name: str, mac: str, mtu: int, address: IPv4Interface) -> int:
+    """Give a link that stands its hardware address, MTU and one address: its index.
+
+    A hardware address is set only if it differs: the kernel forgets the link's neighbours, permanent ones too, also
+    when it is set to what it is.
+    """
+    link = rtnl_read.links(ns)[name]
+    moved = [rtnl.link_address(link.index, mac)] if link.mac != mac else []
     stale = [
-        rtnl.address_delete(entry.address, index)
-        for entry in rtnl_read.addresses(ns, index)
+        rtnl.address_delete(entry.address, link.index)
+        for entry in rtnl_read.addresses(ns, link.index)
         if isinstance(entry.address, IPv4Interface) and entry.address != address
     ]
-    links.apply(
-        *stale, rtnl.link_address(index, mac), rtnl.link_up(index, mtu=mtu), rtnl.address_add(address, index)
-    )
-    return index
+    links.apply(*stale, *moved, rtnl.link_up(link.index, mtu=mtu), rtnl.address_add(address, link.index))
+    return link.index
 
 
-def read_overlay(ns: Namespace, index: int) -> Overlay:
-    """What the kernel holds for the VXLAN device with `index`."""
-    return Overlay(
-        fdb={entry.mac: entry.remote for entry in rtnl_read.fdb(ns, index) if entry.remote is not None},
+def remove_vxlan(ns: Namespace, links: Rtnl) -> bool:
+    """Remove flannel.1, with all entries and routes through it. False when there is none."""
+    if overlay.DEVICE not in rtnl_read.links(ns):
+        return False
+    links.apply(rtnl.link_delete(overlay.DEVICE).allowing(errno.ENODEV))
+    return True
+
+
+def read_paths(ns: Namespace, devices: Devices, cluster_cidr: IPv4Network) -> Paths:
+    """What the kernel holds of ways to other nodes' pods: all of the tunnel, and routes to ranges of `cluster_cidr`
+    through the underlay.
+    """
+    routes = {}
+    for route in rtnl_read.routes(ns):
+        tunnel = 0 < route.index == devices.tunnel
+        ours = tunnel or (route.index == devices.underlay and route.target.subnet_of(cluster_cidr))
+        if route.via is not None and ours:
+            routes[route.target] = Hop(route.via, tunnel)
+    if not devices.tunnel:
+        return Paths(routes=routes)
+    return Paths(
+        fdb={
+            entry.mac: entry.remote for entry in rtnl_read.fdb(ns, devices.tunnel) if entry.remote is not None
+        },
         neighbours={
             entry.address: entry.mac
-            for entry in rtnl_read.neighbours(ns, index)
+            for entry in rtnl_read.neighbours(ns, devices.tunnel)
             if entry.state & rtnl_read.PERMANENT
         },
-        routes={route.target: route.via for route in rtnl_read.routes(ns, index) if route.via is not None},
+        routes=routes,
     )

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from controlplane.errors import Object
 from netkit.kernel import rtnl
 from netkit.kernel.rtnl import Message
-from netkit.podnet.overlay import pod_range
+from netkit.podnet.peer import pod_range
 
 log = logging.getLogger(__name__)
 

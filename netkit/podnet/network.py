@@ -53,7 +53,7 @@ class PodNetwork:
         self._lock = asyncio.Lock()
         self._range: IPv4Network | None = None
         self._bridge = 0
-        self._underlay_mtu = 1500
+        self._underlay_mtu, self._overhead = 1500, OVERHEAD
         self._lingering: set[asyncio.Task[None]] = set()
 
     @property
@@ -64,15 +64,33 @@ class PodNetwork:
     @property
     def mtu(self) -> int:
         """MTU of pods' links, in bytes."""
-        return self._underlay_mtu - OVERHEAD
+        return self._underlay_mtu - self._overhead
 
-    async def configure(self, node_range: IPv4Network, underlay_mtu: int) -> None:
+    @property
+    def overhead(self) -> int:
+        """What of the underlay's MTU the pods' links do without, in bytes."""
+        return self._overhead
+
+    async def configure(self, node_range: IPv4Network, underlay_mtu: int, overhead: int = OVERHEAD) -> None:
         """Make cni0 for the range and adopt the sandboxes that stand; what of them is broken is removed.
 
-        Called by the agent, again when the range changes. Raises KernelError.
+        `overhead` is what the mode takes of the underlay's MTU, in bytes. Called by the agent, again when the range
+        changes. Raises KernelError.
         """
         async with self._lock:
+            self._overhead = overhead
             await asyncio.to_thread(self._configure, node_range, underlay_mtu)
+
+    async def refresh(self) -> None:
+        """Set right what others may have changed of cni0 and of the sandboxes that stand. Raises KernelError."""
+        async with self._lock:
+            if self._range is not None:
+                await asyncio.to_thread(self._refresh, self._range)
+
+    async def set_overhead(self, overhead: int) -> None:
+        """Give all pods' links, and cni0, the MTU that remains. Raises KernelError; what was reached by then stays."""
+        async with self._lock:
+            await _uncancelled(lambda: self._set_overhead(overhead))
 
     async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
         """The pod's sandbox, made unless it stands. About 2 ms.
@@ -113,8 +131,26 @@ class PodNetwork:
         async with self._lock:
             self._links.close()
 
+    def _refresh(self, node_range: IPv4Network) -> None:
+        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, self.mtu)
+        for lease in self._leases.all():
+            if not sandbox.adopt(self._plan(lease), self._links):
+                log.warning("%s: sandbox %s is broken", lease.pod, lease.netns)
+
+    def _set_overhead(self, overhead: int) -> None:
+        """Whoever sends is made modest first and generous last: a veth drops what its other end may not hold."""
+        shrinking = overhead > self._overhead
+        self._overhead = overhead
+        plans = [self._plan(lease) for lease in self._leases.all()]
+        if shrinking:
+            sandbox.set_inner_mtu(plans)
+        device.set_mtu(self._links, [plan.link for plan in plans], self.mtu)
+        if not shrinking:
+            sandbox.set_inner_mtu(plans)
+        log.info("%s: MTU of %d pods is %d now", self._ns.name or "node", len(plans), self.mtu)
+
     def _configure(self, node_range: IPv4Network, underlay_mtu: int) -> None:
-        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, underlay_mtu - OVERHEAD)
+        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, underlay_mtu - self._overhead)
         self._range, self._underlay_mtu = node_range, underlay_mtu
         adopted = 0
         for lease in self._leases.all():

@@ -8,6 +8,7 @@ namespaces share.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
@@ -75,7 +76,9 @@ def adopt(plan: Plan, node: Rtnl) -> bool:
         with Rtnl(ns) as inside:
             if inside.link_index(UPLINK) is None or node.link_index(plan.link) is None:
                 return False
-        node.apply(rtnl.link_master(plan.link, plan.bridge), rtnl.link_up(plan.link), *_node_side(plan))
+        node.apply(
+            rtnl.link_master(plan.link, plan.bridge), rtnl.link_up(plan.link, mtu=plan.mtu), *_node_side(plan)
+        )
         _configure_inside(plan, ns)
     return True
 
@@ -86,6 +89,17 @@ def destroy(plan: Plan, node: Rtnl, ledger: Ledger) -> None:
     """
     netns.delete(plan.netns, ledger)
     node.apply(rtnl.neighbour_delete(plan.address.ip, plan.bridge).allowing(errno.ENODEV))
+
+
+def set_inner_mtu(plans: Iterable[Plan]) -> None:
+    """Give the pods' own ends of their cables the plans' MTU. A sandbox that is going is passed over."""
+    for plan in plans:
+        try:
+            with netns.open_namespace(plan.netns) as ns, Rtnl(ns) as inside:
+                inside.apply(rtnl.link_up(UPLINK, mtu=plan.mtu).allowing(errno.ENODEV))
+        except KernelError as error:
+            if not error.is_not_found:
+                raise
 
 
 def _node_side(plan: Plan) -> tuple[Message, Message]:
@@ -102,7 +116,7 @@ def _configure_inside(plan: Plan, ns: Namespace) -> None:
             raise KernelError(f"ip link show {UPLINK}", ns.name, errno.ENODEV)
         inside.apply(
             rtnl.link_up("lo"),
-            rtnl.link_up(uplink),
+            rtnl.link_up(uplink, mtu=plan.mtu),
             rtnl.address_add(plan.address, uplink),
             rtnl.route_replace(_DEFAULT_ROUTE, uplink, via=plan.gateway.ip),
             rtnl.neighbour_replace(plan.gateway.ip, rtnl.mac_of(plan.gateway.ip), uplink),

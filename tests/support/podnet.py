@@ -20,6 +20,7 @@ from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.teardown import teardown
 from netkit.podnet.agent import PodNetworkAgent
+from netkit.podnet.modes import VXLAN, Setting, steps
 from netkit.podnet.network import PodRef, Sandbox
 
 CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
@@ -28,7 +29,8 @@ CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 class Net:
     """`agents` by node name; `api` is where their Nodes are. Node k is at 172.18.0.(k+1) with pods 10.244.k.0/24."""
 
-    def __init__(self, place: Path, fabric: Fabric) -> None:
+    def __init__(self, place: Path, fabric: Fabric, setting: Setting = VXLAN) -> None:
+        self.setting = setting
         self.place = place
         self.fabric = fabric
         self.api = FakeApi()
@@ -50,7 +52,7 @@ class Net:
         machine = self.fabric.machines[name]
         agent = self.agents[name] = PodNetworkAgent(
             self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, self.place / "state" / name,
-            Ledger(self.place / "ledger", f"node-{name}"),
+            Ledger(self.place / "ledger", f"node-{name}"), setting=self.setting,
         )  # fmt: skip
         task = self._tasks[name] = asyncio.create_task(agent.run())
         ready = asyncio.create_task(agent.ready())
@@ -59,6 +61,12 @@ class Net:
             ready.cancel()
             task.result()
         return agent
+
+    async def use(self, setting: Setting) -> None:
+        """Change all nodes over, in the steps and the order that the command takes."""
+        for step in steps(self.setting, setting):
+            await asyncio.gather(*(self.agents[name].use(step) for name in self._tasks))
+            self.setting = step
 
     async def stop(self, name: str) -> None:
         task = self._tasks.pop(name)
@@ -89,12 +97,14 @@ class Net:
 
 
 @asynccontextmanager
-async def pod_network(place: Path, nodes: int = 2, *, mtu: int = 1500) -> AsyncIterator[Net]:
-    """A network with `nodes` nodes that have joined, and a machine `client`; taken down at the end."""
+async def pod_network(
+    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN
+) -> AsyncIterator[Net]:
+    """A network in the mode with `nodes` nodes that have joined, and a machine `client`; taken down at the end."""
     names = [f"node{number}" for number in range(1, nodes + 1)]
     with Ledger(place / "ledger", "supervisor") as ledger:
         fabric = build(spec_of(*names, "client", mtu=mtu), ledger)
-    net = Net(place, fabric)
+    net = Net(place, fabric, setting)
     try:
         for number, name in enumerate(names, 1):
             await net.register(name, number)

@@ -77,6 +77,7 @@ COMMANDS = ["up", "status", "down", "exec", "kubectl", "kubeconfig", "doctor", "
         *((name,) for name in COMMANDS),
         *(("image", name) for name in ("list", "add", "rm")),
         ("api", "requests"),
+        *(("network", name) for name in ("mode", "show", "check")),
     ],
 )
 def test_every_command_explains_itself(netkit: Run, command: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from netkit.cluster.config import ClusterConfig, check, load, parse
 from netkit.cluster.errors import ConfigError
+from netkit.podnet.modes import NetworkMode
 
 
 def test_no_file_gives_the_documented_defaults() -> None:
@@ -28,6 +29,7 @@ def test_every_field_is_read() -> None:
             "api": {"port": 16443},
             "network": {
                 "mode": "vxlan",
+                "directRouting": True,
                 "podSubnet": "10.10.0.0/16",
                 "nodeMask": 25,
                 "serviceSubnet": "10.20.0.0/16",
@@ -52,6 +54,8 @@ def test_every_field_is_read() -> None:
     assert config.name == "blue"
     assert config.nodes == 2
     assert config.api_port == 16443
+    assert config.network.direct_routing is True
+    assert parse({"network": {"mode": "native"}}).network.mode is NetworkMode.NATIVE
     assert config.network.node_mask == 25
     assert config.network.segment == IPv4Network("192.168.128.0/20")
     assert config.network.mtu == 9000
@@ -75,7 +79,8 @@ def test_every_field_is_read() -> None:
         ({"network": "vxlan"}, "network: expected a mapping, got text"),
         ([1], "the file: expected a mapping, got a list"),
         ({"network": {"podSubnet": "10.244.0.1/16"}}, "network.podSubnet: 10.244.0.1/16 has host bits set"),
-        ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan"),
+        ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan, native"),
+        ({"network": {"directRouting": "yes"}}, "network.directRouting: expected true or false, got text"),
         (
             {"proxy": {"mode": "ipvs2"}},
             "proxy.mode: 'ipvs2' is not one of iptables, nftables, ipvs, userspace",
@@ -120,6 +125,10 @@ def test_a_misspelt_field_gets_a_suggestion() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
+        (
+            {"network": {"mode": "native", "directRouting": True}},
+            "network.directRouting: goes with mode vxlan, and the mode is native",
+        ),
         (
             {"network": {"podSubnet": "10.96.0.0/16"}},
             "network.podSubnet 10.96.0.0/16 overlaps network.serviceSubnet 10.96.0.0/12",

@@ -1,0 +1,177 @@
+"""What `netkit network show` and `check` say: what nodes' kernels hold of the pod network, and what is wrong with it.
+
+Gathers the API's Nodes, the nodes' files and kernels, and leaves all judgement to `netkit.podnet`. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from controlplane.errors import Object
+from controlplane.resources.catalog import NODE
+from netkit.cluster.access import admin_client
+from netkit.cluster.errors import ClusterError
+from netkit.cluster.network_choice import ChoiceFile
+from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
+from netkit.kernel.iptables import IPTables
+from netkit.kernel.netns import open_namespace
+from netkit.podnet import device
+from netkit.podnet.entries import Difference, Entry, Facts, Kind, differences, expected
+from netkit.podnet.ipam import Leases
+from netkit.podnet.modes import VXLAN, Setting
+from netkit.podnet.network import LEASE_FILE
+from netkit.podnet.paths import NoWay
+from netkit.podnet.peer import peers, pod_range
+from netkit.podnet.standing import standing
+
+_LOOKS = 4
+_PAUSE_SECONDS = 0.3
+_API_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """The pod network of a node as its kernel has it. Entries without a purpose are nobody's."""
+
+    node: str
+    mode: str
+    address: str
+    underlay: str
+    underlay_mtu: int
+    pod_range: str
+    pod_mtu: int
+    pods: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDifferences:
+    """Where a node's kernel differs from what it should be; as it should be when `entries` is empty."""
+
+    node: str
+    mode: str
+    checked: int
+    entries: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    same: bool
+    nodes: tuple[NodeDifferences, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One node at one moment."""
+
+    facts: Facts
+    wanted: list[Entry]
+    refused: tuple[NoWay, ...]
+    found: list[Entry]
+
+
+def show(name: str, node: str = "") -> list[NodeView]:
+    """All nodes, or one. Raises ClusterError, KernelError, StatusError."""
+    return [_view(look) for look in asyncio.run(_look(Profile(name), node))]
+
+
+def check(name: str, node: str = "") -> Comparison:
+    """Compare all nodes, or one. What differs only for a moment, while an agent writes it, is no difference."""
+    return asyncio.run(_check(Profile(name), node))
+
+
+async def _check(profile: Profile, node: str) -> Comparison:
+    stable: dict[tuple[str, Kind, str], Difference] = {}
+    looks: list[_Look] = []
+    for number in range(_LOOKS):
+        if number:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        looks = await _look(profile, node)
+        seen = {
+            (look.facts.node, item.kind, item.key): item
+            for look in looks
+            for item in differences(look.wanted, look.found, look.refused)
+        }
+        stable = {key: item for key, item in seen.items() if not number or key in stable}
+        if not stable:
+            break
+    nodes = tuple(
+        NodeDifferences(
+            look.facts.node,
+            str(look.facts.setting),
+            len(look.wanted),
+            tuple(item for (owner, _, _), item in stable.items() if owner == look.facts.node),
+        )
+        for look in looks
+    )
+    return Comparison(not stable, nodes)
+
+
+async def _look(profile: Profile, node: str) -> list[_Look]:
+    facts = profile.facts()
+    machines = _chosen(facts, node)
+    client = admin_client(profile, facts.server)
+    try:
+        async with asyncio.timeout(_API_SECONDS):
+            nodes = (await client.list(NODE)).items
+    finally:
+        await client.close()
+    choice = ChoiceFile(profile.directory).read()
+    setting = choice.setting if choice is not None else VXLAN
+    return [await _look_at(profile, facts, machine, nodes, setting) for machine in machines]
+
+
+async def _look_at(
+    profile: Profile, cluster: ClusterFacts, machine: MachineFacts, nodes: list[Object], setting: Setting
+) -> _Look:
+    own = next((item for item in nodes if item["metadata"]["name"] == machine.name), None)
+    own_range = pod_range(own) if own is not None else None
+    if own_range is None:
+        raise ClusterError(
+            f"node {machine.name} has no pod range yet", f"look at it: netkit status -p {cluster.name}"
+        )
+    state = profile.node(machine.name)
+    address, cidr = IPv4Address(machine.address), IPv4Network(cluster.pod_subnet)
+    with open_namespace(machine.namespace) as ns:
+        # The pods are read first: one that comes now would be missed in the kernel, not in the list.
+        pods = Leases(state / LEASE_FILE).all()
+        iptables = IPTables(ns, lock_file=state / "xtables.lock")
+        facts = Facts(
+            machine.name, address, own_range, cidr, setting, device.uplink(ns, address), peers(nodes, machine.name),
+            pods, iptables.random_fully,
+        )  # fmt: skip
+        wanted, refused = expected(facts)
+        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods])
+        return _Look(facts, wanted, refused, found)
+
+
+def _view(look: _Look) -> NodeView:
+    purposes = {entry.identity: entry.purpose for entry in look.wanted}
+    facts = look.facts
+    return NodeView(
+        node=facts.node,
+        mode=str(facts.setting),
+        address=str(facts.address),
+        underlay=facts.uplink.name,
+        underlay_mtu=facts.uplink.mtu,
+        pod_range=str(facts.pod_range),
+        pod_mtu=facts.mtu,
+        pods=len(facts.pods),
+        entries=tuple(
+            replace(entry, purpose=purposes.get(entry.identity, ""))
+            for kind in Kind
+            for entry in look.found
+            if entry.kind is kind
+        ),
+    )
+
+
+def _chosen(facts: ClusterFacts, node: str) -> list[MachineFacts]:
+    known = [machine for machine in facts.machines if machine.role == "node"]
+    found = [machine for machine in known if node in ("", machine.name)]
+    if not found:
+        names = ", ".join(machine.name for machine in known)
+        raise ClusterError(f"cluster {facts.name} has no node {node}", f"there are: {names}")
+    return found

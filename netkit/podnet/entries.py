@@ -1,0 +1,239 @@
+"""What a node's kernel should hold of the pod network, entry by entry, what for, and where it differs. Pure.
+
+`standing` reads the same entries from the kernel. Entries are texts in the manner of ip(8), because people read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from netkit.kernel import rtnl
+from netkit.podnet import masquerade, overlay
+from netkit.podnet.address import gateway
+from netkit.podnet.device import BRIDGE, BRIDGE_SETTINGS, SETTINGS, Uplink
+from netkit.podnet.ipam import Lease
+from netkit.podnet.modes import Setting, backend
+from netkit.podnet.paths import Hop, NoWay, Paths
+from netkit.podnet.peer import Peer
+
+
+class Kind(StrEnum):
+    """What sort of thing in the kernel an entry is; in the order in which they are shown."""
+
+    DEVICE = "device"
+    ADDRESS = "address"
+    ROUTE = "route"
+    NEIGHBOUR = "neighbour"
+    FDB = "fdb"
+    POD = "pod"
+    RULE = "rule"
+    SETTING = "setting"
+
+
+class Problem(StrEnum):
+    """How an entry differs."""
+
+    MISSING = "missing"
+    WRONG = "wrong"
+    NOT_OURS = "not ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing. `key` tells it from others of its kind, `value` is how it is set, `purpose` what it is for."""
+
+    kind: Kind
+    key: str
+    value: str = ""
+    purpose: str = ""
+
+    @property
+    def identity(self) -> tuple[Kind, str]:
+        return self.kind, self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An entry that is not as it should be: `wanted` and `found` are values, "" for what is not there."""
+
+    kind: Kind
+    key: str
+    problem: Problem
+    wanted: str
+    found: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides about a node's entries: the node itself, who else has joined, and the pods that have addresses."""
+
+    node: str
+    address: IPv4Address
+    pod_range: IPv4Network
+    cluster_cidr: IPv4Network
+    setting: Setting
+    uplink: Uplink
+    peers: Sequence[Peer] = ()
+    pods: Sequence[Lease] = ()
+    random_fully: bool = True
+
+    @property
+    def mtu(self) -> int:
+        """Of pods' links: the underlay's, less what the mode takes."""
+        return self.uplink.mtu - backend(self.setting).overhead
+
+
+def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
+    """All entries of a node that is as it should be, and the nodes that its mode cannot reach."""
+    mode = backend(facts.setting)
+    wanted = mode.wanted(facts.peers, facts.uplink.network)
+    entries = [*_bridge(facts), *(_tunnel(facts) if mode.tunnel else ())]
+    entries += _ways(wanted.paths, facts)
+    for lease in facts.pods:
+        entries += _pod(lease, facts)
+    entries += _rules(facts)
+    entries += [
+        Entry(Kind.SETTING, key, str(value), "packets of pods are routed, and seen by iptables on the bridge")
+        for key, value in (SETTINGS | BRIDGE_SETTINGS).items()
+    ]
+    return entries, wanted.refused
+
+
+def differences(
+    wanted: Iterable[Entry], found: Iterable[Entry], refused: Iterable[NoWay]
+) -> list[Difference]:
+    """Where the kernel is not as it should be, in the order of kinds; nodes without a way are missing routes."""
+    should = {entry.identity: entry for entry in wanted}
+    there = {entry.identity: entry for entry in found}
+    result = [
+        Difference(Kind.ROUTE, str(way.pod_range), Problem.MISSING, "", "", f"pods of {way.node}: {way.why}")
+        for way in refused
+    ]
+    for identity, entry in should.items():
+        other = there.get(identity)
+        if other is None:
+            result.append(Difference(*identity, Problem.MISSING, entry.value, "", entry.purpose))
+        elif other.value != entry.value:
+            result.append(Difference(*identity, Problem.WRONG, entry.value, other.value, entry.purpose))
+    result += [
+        Difference(*identity, Problem.NOT_OURS, "", entry.value, "nothing of the pod network asks for it")
+        for identity, entry in there.items()
+        if identity not in should
+    ]
+    order = list(Kind)
+    return sorted(result, key=lambda item: order.index(item.kind))
+
+
+def device_text(kind: str, *, up: bool, mtu: int, mac: str) -> str:
+    return f"{kind} {'up' if up else 'down'} mtu {mtu} mac {mac}"
+
+
+def port_text(*, up: bool, mtu: int, hairpin: bool) -> str:
+    return f"veth {'up' if up else 'down'} mtu {mtu} master {BRIDGE}{' hairpin' if hairpin else ''}"
+
+
+def pod_text(*, up: bool, mtu: int, addresses: Iterable[str], via: str) -> str:
+    return f"eth0 {'up' if up else 'down'} mtu {mtu} {' '.join(addresses)} default via {via or 'nothing'}"
+
+
+def vxlan_text(vni: int, local: IPv4Address | None, port: int, device: str, *, learning: bool) -> str:
+    return f"vxlan id {vni} local {local} dev {device} dstport {port}{'' if learning else ' nolearning'}"
+
+
+def route_text(via: IPv4Address | None, device: str, *, onlink: bool) -> str:
+    return (f"via {via} " if via is not None else "") + f"dev {device}" + (" onlink" if onlink else "")
+
+
+def rule_entries(table: str, lines: Iterable[str]) -> list[Entry]:
+    """Entries of a table's rules: those of the pod network's chains, and the jumps into them."""
+    chains = (masquerade.NAT_CHAIN, masquerade.FORWARD_CHAIN)
+    return [
+        Entry(Kind.RULE, f"{table} {line}")
+        for line in lines
+        if line.startswith("-A ") and (line.split()[1] in chains or line.split()[-1] in chains)
+    ]
+
+
+def _bridge(facts: Facts) -> list[Entry]:
+    address = gateway(facts.pod_range)
+    text = device_text("bridge", up=True, mtu=facts.mtu, mac=rtnl.mac_of(address.ip))
+    return [
+        Entry(Kind.DEVICE, BRIDGE, text, "the pods of this node meet here"),
+        Entry(Kind.ADDRESS, f"{address} dev {BRIDGE}", "", "the pods' gateway"),
+    ]
+
+
+def _tunnel(facts: Facts) -> list[Entry]:
+    address = IPv4Interface((facts.pod_range.network_address, 32))
+    mtu = facts.uplink.mtu - overlay.OVERHEAD
+    link = vxlan_text(overlay.VNI, facts.address, overlay.PORT, facts.uplink.name, learning=False)
+    text = device_text(link, up=True, mtu=mtu, mac=overlay.vtep_mac(facts.address))
+    return [
+        Entry(Kind.DEVICE, overlay.DEVICE, text, "wraps pods' packets into UDP packets between nodes"),
+        Entry(
+            Kind.ADDRESS, f"{address} dev {overlay.DEVICE}", "", "this node, as pods of other nodes see it"
+        ),
+    ]
+
+
+def _ways(paths: Paths, facts: Facts) -> list[Entry]:
+    by_range = {peer.pod_range: peer for peer in facts.peers}
+    by_mac = {peer.vtep_mac: peer for peer in facts.peers}
+    return [
+        *(
+            Entry(Kind.ROUTE, str(target), _hop_text(hop, facts), f"pods of {by_range[target].name}")
+            for target, hop in paths.routes.items()
+        ),
+        *(
+            Entry(Kind.NEIGHBOUR, f"{address} dev {overlay.DEVICE}", mac, f"tunnel end of {by_mac[mac].name}")
+            for address, mac in paths.neighbours.items()
+        ),
+        *(
+            Entry(Kind.FDB, f"{mac} dev {overlay.DEVICE}", f"dst {remote}", f"tunnel to {by_mac[mac].name}")
+            for mac, remote in paths.fdb.items()
+        ),
+    ]
+
+
+def _hop_text(hop: Hop, facts: Facts) -> str:
+    return route_text(hop.via, overlay.DEVICE if hop.tunnel else facts.uplink.name, onlink=hop.tunnel)
+
+
+def _pod(lease: Lease, facts: Facts) -> list[Entry]:
+    who = f"{lease.namespace}/{lease.name}"
+    address = IPv4Interface((lease.address, facts.pod_range.prefixlen))
+    inside = pod_text(up=True, mtu=facts.mtu, addresses=[str(address)], via=str(gateway(facts.pod_range).ip))
+    return [
+        Entry(
+            Kind.DEVICE, lease.link, port_text(up=True, mtu=facts.mtu, hairpin=True), f"cable of pod {who}"
+        ),
+        Entry(
+            Kind.NEIGHBOUR,
+            f"{lease.address} dev {BRIDGE}",
+            rtnl.mac_of(lease.address),
+            f"pod {who}, without asking for it",
+        ),
+        Entry(Kind.POD, lease.netns, inside, f"pod {who}"),
+    ]
+
+
+def _rules(facts: Facts) -> list[Entry]:
+    nodes = [(facts.node, facts.address), *((peer.name, peer.address) for peer in facts.peers)]
+    entries, table = [], ""
+    text = masquerade.rules(facts.pod_range, facts.cluster_cidr, nodes, random_fully=facts.random_fully)
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        for entry in rule_entries(table, [line]):
+            purpose = (
+                "pods' addresses stay inside the cluster" if table == "nat" else "pods' packets may pass"
+            )
+            entries.append(Entry(entry.kind, entry.key, "", purpose))
+    for table, chain, rule in masquerade.JUMPS:
+        words = " ".join(f'"{word}"' if " " in word else word for word in rule)
+        entries.append(Entry(Kind.RULE, f"{table} -A {chain} {words}", "", "the way into the chain"))
+    return entries

@@ -1,0 +1,42 @@
+"""The mode `native`: pods' packets travel between nodes as they are, by a route per node. Pure; `agent` applies it.
+
+The layout is that of flannel's backend `host-gw`: `<N's range> via <N's node address> dev eth0`, nothing else, and pods
+may send packets as large as the underlay's. It works where all nodes share a link: a router in between would have to
+know the pods' ranges. So a node whose address is not on the link is refused by name, not given a route to nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from netkit.podnet import overlay
+from netkit.podnet.paths import Hop, NoWay, Paths, Wanted
+from netkit.podnet.peer import NATIVE_TYPE, Peer, published
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The mode. `tunnel`: a tunnel end stands as well, and packets fit through it - on the way from or to `vxlan`."""
+
+    tunnel: bool = False
+
+    @property
+    def overhead(self) -> int:
+        return overlay.OVERHEAD if self.tunnel else 0
+
+    def annotations(self, node_address: IPv4Address) -> dict[str, str]:
+        data = overlay.tunnel_end(node_address) if self.tunnel else "null"
+        return published(node_address, NATIVE_TYPE, data)
+
+    def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
+        routes, refused, ends = {}, [], [peer for peer in joined if self.tunnel and peer.vtep_mac]
+        for peer in joined:
+            if peer.address in link:
+                routes[peer.pod_range] = Hop(peer.address)
+            else:
+                why = f"its address {peer.address} is not on the link {link}, a route would lead nowhere"
+                refused.append(NoWay(peer.name, peer.pod_range, why))
+        fdb, neighbours = overlay.entries(ends)
+        return Wanted(Paths(fdb, neighbours, routes), tuple(refused))

@@ -1,0 +1,215 @@
+"""The kernel is what it should be: compared entry by entry, put right at once, and the same as after a fresh start."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.kernel import eventually, own_host
+from support.podnet import CLUSTER_CIDR, Net, pod_network
+
+from controlplane.resources.catalog import NODE
+from netkit.kernel import netns, process, rtnl, rtnl_read
+from netkit.kernel.iptables import IPTables
+from netkit.kernel.rtnl import Rtnl
+from netkit.podnet import device
+from netkit.podnet.entries import Difference, Entry, Facts, Kind, Problem, differences, expected
+from netkit.podnet.ipam import Leases
+from netkit.podnet.modes import NetworkMode, Setting, backend
+from netkit.podnet.network import LEASE_FILE
+from netkit.podnet.peer import peers, pod_range
+from netkit.podnet.standing import standing
+
+VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
+DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
+
+
+async def entries(net: Net, node: str) -> tuple[list[Entry], list[Difference]]:
+    """What the node's kernel holds, and where that is wrong."""
+    machine = net.fabric.machines[node]
+    own = net.api.get(NODE, node)
+    assert own is not None
+    own_range = pod_range(own)
+    assert own_range is not None
+    pods = Leases(net.place / "state" / node / LEASE_FILE).all()
+    iptables = IPTables(machine.ns)
+    facts = Facts(
+        node, machine.address.ip, own_range, CLUSTER_CIDR, net.agents[node].setting,
+        device.uplink(machine.ns, machine.address.ip), peers(net.api.all(NODE), node), pods, iptables.random_fully,
+    )  # fmt: skip
+    wanted, refused = expected(facts)
+    found = await standing(machine.ns, iptables, CLUSTER_CIDR, [lease.netns for lease in pods])
+    return found, differences(wanted, found, refused)
+
+
+async def right(net: Net, node: str) -> None:
+    """Return when nothing is wrong on the node."""
+    for _ in range(400):
+        wrong = (await entries(net, node))[1]
+        if not wrong:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(wrong)
+
+
+@own_host
+@pytest.mark.parametrize("setting", [VXLAN, DIRECT, NATIVE], ids=str)
+async def test_a_node_that_works_is_as_it_should_be(tmp_path: Path, setting: Setting) -> None:
+    async with pod_network(tmp_path, nodes=3, setting=setting) as net:
+        for node in ("node1", "node2"):
+            await net.pod(node, f"on-{node}")
+        for node in ("node1", "node2", "node3"):
+            await right(net, node)
+            found, _ = await entries(net, node)
+            assert {entry.kind for entry in found} >= {Kind.DEVICE, Kind.ROUTE, Kind.RULE, Kind.SETTING}
+
+
+BREAK = {
+    "route": ("ip route del 10.244.2.0/24", Kind.ROUTE, Problem.MISSING),
+    "other way": ("ip route replace 10.244.2.0/24 via 172.18.0.1 dev eth0", Kind.ROUTE, Problem.WRONG),
+    "foreign route": ("ip route add 10.244.99.0/24 via 172.18.0.1 dev eth0", Kind.ROUTE, Problem.NOT_OURS),
+    "fdb": (
+        "bridge fdb replace 0e:f1:ac:12:00:03 dev flannel.1 dst 172.18.0.9 self",
+        Kind.FDB,
+        Problem.WRONG,
+    ),
+    "no fdb": ("bridge fdb del 0e:f1:ac:12:00:03 dev flannel.1", Kind.FDB, Problem.MISSING),
+    "neighbour": ("ip neigh del 10.244.2.0 dev flannel.1", Kind.NEIGHBOUR, Problem.MISSING),
+    "mtu": ("ip link set cni0 mtu 1400", Kind.DEVICE, Problem.WRONG),
+    "bridge": ("ip link del cni0", Kind.DEVICE, Problem.MISSING),
+    "tunnel": ("ip link del flannel.1", Kind.DEVICE, Problem.MISSING),
+}
+UNSEEN = {
+    "rule": ("iptables-legacy -t nat -D FLANNEL-POSTRTG 1", Kind.RULE, Problem.MISSING),
+    "setting": ("sysctl -qw net.ipv4.ip_forward=0", Kind.SETTING, Problem.WRONG),
+    "address": ("ip address add 10.244.1.77/32 dev cni0", Kind.ADDRESS, Problem.NOT_OURS),
+}
+
+
+@own_host
+@pytest.mark.parametrize("what", [*BREAK, *UNSEEN])
+async def test_what_somebody_breaks_is_named_and_put_right(tmp_path: Path, what: str) -> None:
+    command, kind, problem = (BREAK | UNSEEN)[what]
+    async with pod_network(tmp_path) as net:
+        await net.pod("node1", "a")
+        await net.pod("node2", "c")
+        await right(net, "node1")
+        # Nobody repairs: it is named.
+        await net.stop("node1")
+        process.run(command.split(), ns=net.ns("node1"), check=True)
+        wrong = (await entries(net, "node1"))[1]
+        assert (kind, problem) in [(item.kind, item.problem) for item in wrong], wrong
+        assert all(item.purpose for item in wrong)
+        # A new agent repairs it, and again at once when it is broken under its hands.
+        await net.start("node1")
+        await right(net, "node1")
+        if what in BREAK:
+            process.run(command.split(), ns=net.ns("node1"), check=True)
+            await right(net, "node1")
+
+
+@own_host
+async def test_a_tunnel_that_somebody_makes_in_native_mode_is_removed(tmp_path: Path) -> None:
+    async with pod_network(tmp_path, nodes=1, setting=NATIVE) as net:
+        with Rtnl(net.ns("node1")) as links:
+            index = links.link_index("eth0")
+            assert index is not None
+            links.apply(rtnl.vxlan("flannel.1", vni=1, local=IPv4Address("172.18.0.2"), device=index))
+            await eventually(lambda: links.link_index("flannel.1") is None)
+
+
+Step = tuple[Any, ...]
+NUMBERS = st.integers(2, 5)
+STEPS = st.one_of(
+    st.tuples(st.just("join"), NUMBERS, st.sampled_from((VXLAN, NATIVE))),
+    st.tuples(st.just("leave"), NUMBERS),
+    st.tuples(st.just("move"), NUMBERS, st.integers(20, 25)),
+    st.tuples(st.just("use"), st.sampled_from((VXLAN, DIRECT, NATIVE))),
+    st.tuples(st.just("pod"), st.integers(1, 4)),
+    st.tuples(st.just("unpod"), st.integers(1, 4)),
+    st.tuples(st.just("restart")),
+    st.tuples(st.just("break"), st.sampled_from(sorted(BREAK))),
+)
+
+
+async def play(place: Path, plan: list[Step]) -> None:
+    """Play the plan on a node, and then begin afresh with what is left: the kernel must be the same."""
+    async with pod_network(place, nodes=1) as net:
+        for step in plan:
+            await take(net, *step)
+        await right(net, "node1")
+        played, _ = await entries(net, "node1")
+        await net.stop("node1")
+        with Rtnl(net.ns("node1")) as links:
+            present = rtnl_read.links(net.ns("node1"))
+            for name in ("flannel.1", "cni0"):
+                if name in present:
+                    links.apply(rtnl.link_delete(name))
+            for route in rtnl_read.routes(net.ns("node1")):
+                if route.target.subnet_of(CLUSTER_CIDR):
+                    links.apply(rtnl.route_delete(route.target, route.index))
+        process.run(["iptables-legacy", "-t", "nat", "-F"], ns=net.ns("node1"), check=True)
+        await net.start("node1")
+        await right(net, "node1")
+        fresh, _ = await entries(net, "node1")
+        assert _sorted(played) == _sorted(fresh)
+
+
+async def take(net: Net, kind: str, *what: Any) -> None:
+    agent = net.agents["node1"]
+    match kind, *what:
+        case "join", number, setting:
+            if net.api.get(NODE, f"node{number}") is None:
+                await net.register(f"node{number}", number)
+            _publish(net, number, IPv4Address(f"172.18.0.{number + 1}"), setting)
+        case "leave", number:
+            if net.api.get(NODE, f"node{number}") is not None:
+                net.api.remove(NODE, f"node{number}")
+        case "move", number, place:
+            if net.api.get(NODE, f"node{number}") is not None:
+                _publish(net, number, IPv4Address(f"172.18.0.{place}"), VXLAN)
+        case "use", setting:
+            await net.use(setting)
+        case "pod", number:
+            await net.pod("node1", f"p{number}", uid=f"uid-{number}")
+        case "unpod", number:
+            await agent.network.remove(f"uid-{number}")
+        case "restart":
+            await net.stop("node1")
+            await net.start("node1")
+        case "break", name:
+            process.run(BREAK[name][0].split(), ns=net.ns("node1"))
+
+
+def _publish(net: Net, number: int, address: IPv4Address, setting: Setting) -> None:
+    notes = backend(setting).annotations(address)
+    change: Callable[[dict[str, Any]], Any] = lambda n: n["metadata"].update(annotations=notes)  # noqa: E731
+    net.change_node(f"node{number}", change)
+
+
+def _sorted(found: list[Entry]) -> list[str]:
+    return sorted(f"{entry.kind} {entry.key} {entry.value}" for entry in found)
+
+
+@own_host
+def test_whatever_happens_the_kernel_ends_as_after_a_fresh_start(tmp_path: Path) -> None:
+    @settings(
+        max_examples=12,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+    )
+    @given(st.lists(STEPS, min_size=3, max_size=10))
+    def plays(plan: list[Step]) -> None:
+        asyncio.run(play(Path(tempfile.mkdtemp(dir=tmp_path)), plan))
+
+    plays()
+    assert netns.names() == []

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
+from netkit.podnet.native import Native
+from netkit.podnet.overlay import Vxlan
+from netkit.podnet.paths import Devices
+from netkit.podnet.peer import Peer
+from netkit.podnet.trespass import Kept, concerns
+
+PODS, SEGMENT = IPv4Network("10.244.0.0/16"), IPv4Network("172.18.0.0/16")
+RANGE, FAR = IPv4Network("10.244.3.0/24"), IPv4Address("172.18.0.3")
+GATEWAY, MAC = IPv4Address("10.244.3.0"), "0e:f1:ac:12:00:03"
+PEER = Peer("node3", FAR, RANGE, MAC)
+VXLAN = Kept(Vxlan().wanted([PEER], SEGMENT).paths, Devices(2, 4), PODS, 1450)
+NATIVE = Kept(Native().wanted([PEER], SEGMENT).paths, Devices(2), PODS, 1500)
+
+
+@pytest.mark.parametrize(
+    ("event", "in_vxlan", "in_native"),
+    [
+        (RouteEvent(True, RANGE, 4, GATEWAY), False, True),
+        (RouteEvent(True, RANGE, 2, FAR), True, False),
+        (RouteEvent(False, RANGE, 4, GATEWAY), True, False),
+        (RouteEvent(False, RANGE, 2, FAR), False, True),
+        (RouteEvent(True, IPv4Network("10.244.9.0/24"), 2, FAR), True, True),
+        (RouteEvent(True, IPv4Network("10.244.1.0/24"), 3, None), False, False),
+        (RouteEvent(True, IPv4Network("192.0.2.0/24"), 2, FAR), False, False),
+        (LinkEvent(False, "cni0", True, 1450), True, True),
+        (LinkEvent(True, "cni0", True, 1450), False, True),
+        (LinkEvent(True, "cni0", True, 1500), True, False),
+        (LinkEvent(True, "veth01234567", True, 1280), False, False),
+        (LinkEvent(True, "flannel.1", True, 1450), False, True),
+        (LinkEvent(True, "flannel.1", False, 1450), False, False),
+        (LinkEvent(False, "flannel.1", True, 1450), True, False),
+        (NeighbourEvent(True, False, 4, MAC, GATEWAY), False, False),
+        (NeighbourEvent(True, False, 4, "0e:f1:00:00:00:09", GATEWAY), True, False),
+        (NeighbourEvent(False, False, 4, MAC, GATEWAY), True, False),
+        (NeighbourEvent(False, False, 3, MAC, GATEWAY), False, False),
+        (NeighbourEvent(True, True, 4, MAC, FAR), False, False),
+        (NeighbourEvent(True, True, 4, MAC, IPv4Address("172.18.0.9")), True, False),
+        (NeighbourEvent(True, True, 4, "0e:f1:00:00:00:09", FAR), True, False),
+        (NeighbourEvent(False, True, 4, MAC, FAR), True, False),
+        (NeighbourEvent(True, True, 4, MAC, None), False, False),
+    ],
+    ids=str,
+)
+def test_only_what_others_change_concerns_us(event: Event, in_vxlan: bool, in_native: bool) -> None:
+    assert (concerns(event, VXLAN), concerns(event, NATIVE)) == (in_vxlan, in_native)
