@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netkit.cli.cluster_commands import OutputOption, ProfileOption
+from netkit.cli import completion
+from netkit.cli.cluster_commands import OutputOption, ProfileOption, need_root
 from netkit.cli.output import Format, Ink, print_json, table
 
 if TYPE_CHECKING:
@@ -32,20 +33,9 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _nodes(context: typer.Context, incomplete: str) -> list[str]:
-    """Tab completion of --node."""
-    from netkit.cluster.errors import ClusterError
-    from netkit.cluster.profile import Profile
-
-    try:
-        facts = Profile(context.params.get("profile") or "lab").facts()
-    except ClusterError:
-        return []
-    return [m.name for m in facts.machines if m.role == "node" and m.name.startswith(incomplete)]
-
-
 NodeOption = Annotated[
-    str, typer.Option("--node", metavar="NODE", help="One node [default: all].", autocompletion=_nodes)
+    str,
+    typer.Option("--node", metavar="NODE", help="One node [default: all].", autocompletion=completion.nodes),
 ]
 
 
@@ -72,10 +62,9 @@ def mode(
     vxlan wraps them into packets of the nodes; native routes them as they are. Pods go on, connections between pods
     survive, and the MTU of pods follows. Exits with 1 when a node could not be changed; then all keep the old mode.
     """
+    need_root()
     from netkit.cluster.network_mode import change_mode, read_mode
-    from netkit.cluster.privilege import require_root
 
-    require_root()
     text = output is Format.TEXT
     if not wanted:
         found = read_mode(profile)
@@ -103,10 +92,9 @@ def show(
     """Print what each node's kernel holds of the pod network: devices, addresses, routes, neighbours, forwarding
     entries, pods, MTUs - and what each entry is for.
     """
+    need_root()
     from netkit.cluster.network_inspection import show
-    from netkit.cluster.privilege import require_root
 
-    require_root()
     found = show(profile, node)
     if output is Format.JSON:
         print_json(found)
@@ -123,10 +111,9 @@ def check(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputO
 
     Exits with 0 when it is as it should be and with 1 when not. What is just being written is waited for.
     """
+    need_root()
     from netkit.cluster.network_inspection import check
-    from netkit.cluster.privilege import require_root
 
-    require_root()
     found = check(profile, node)
     if output is Format.JSON:
         print_json(found)
