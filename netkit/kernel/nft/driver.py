@@ -11,9 +11,9 @@ import errno
 import socket
 import struct
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from netkit.kernel import netns
 from netkit.kernel.errors import KernelError, from_os_error
@@ -36,6 +36,9 @@ _DUMP_TRIES: Final = 10
 _BATCH: Final = struct.Struct("=IHHIIBB")
 _BEGIN: Final = _BATCH.pack(20, wire.BATCH_BEGIN_TYPE, wire.NLM_F_REQUEST, 0, 0, 0, 0) + struct.pack("!H", 10)
 _END: Final = _BATCH.pack(20, wire.BATCH_END_TYPE, wire.NLM_F_REQUEST, 0, 0, 0, 0) + struct.pack("!H", 10)
+
+
+T = TypeVar("T")
 
 
 class Witness:
@@ -62,6 +65,9 @@ class TableDriver(Protocol):
 
     def has(self, chains: Iterable[str]) -> bool:
         """Whether the table and all these chains are there."""
+
+    def handles(self, chain: str) -> list[int]:
+        """The numbers by which the kernel knows the chain's rules, in order; empty when there is no such chain."""
 
     def watch(self) -> None:
         """From now on notice what others do to the table. May be called again."""
@@ -137,9 +143,13 @@ class NftTable:
 
     def read(self, *, all_elements: bool = False) -> Contents | None:
         """See `TableDriver`."""
+        return self._undisturbed(lambda: self._read(all_elements))
+
+    def _undisturbed(self, read: Callable[[], T]) -> T:
+        """What `read` finds when nothing changes meanwhile."""
         for _ in range(_DUMP_TRIES):
             try:
-                return self._read(all_elements)
+                return read()
             except _Interrupted:
                 continue
         raise KernelError(
@@ -191,6 +201,21 @@ class NftTable:
                 return False
             raise
         return True
+
+    def handles(self, chain: str) -> list[int]:
+        """See `TableDriver`."""
+        where = text_attribute(1, self.table) + text_attribute(wire.Rule.CHAIN, chain)
+        try:
+            return self._undisturbed(
+                lambda: [
+                    wire.u64_of(wire.table_of(body)[wire.Rule.HANDLE])
+                    for body in self._request(Message.GETRULE, where, dump=True)
+                ]
+            )
+        except KernelError as error:
+            if error.is_not_found:
+                return []
+            raise
 
     def _request(self, kind: Message, body: bytes, *, dump: bool = False) -> Iterator[bytes]:
         """The bodies of the answers to a question."""

@@ -62,6 +62,11 @@ class FakeNftTable:
     def has(self, chains: Iterable[str]) -> bool:
         return self.contents is not None and all(chain in self.contents.chains for chain in chains)
 
+    def handles(self, chain: str) -> list[int]:
+        """Places stand for numbers: they hold within one transaction."""
+        rules = self.contents.rules.get(chain, ()) if self.contents is not None else ()
+        return list(range(1, len(rules) + 1))
+
     def watch(self) -> None:
         pass
 

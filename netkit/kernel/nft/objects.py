@@ -185,6 +185,11 @@ class TableWriter:
         """Remove all rules of the chain."""
         return message(Message.DELRULE, self.family, self._name + text_attribute(wire.Rule.CHAIN, name))
 
+    def delete_rule(self, chain: str, handle: int) -> bytes:
+        """Remove one rule of the chain, by the number the kernel has given it."""
+        body = self._name + text_attribute(wire.Rule.CHAIN, chain) + u64_attribute(wire.Rule.HANDLE, handle)
+        return message(Message.DELRULE, self.family, body)
+
     def add_rule(self, chain: str, expressions: Iterable[Expression], comment: str = "") -> bytes:
         """Append a rule to the chain."""
         body = (

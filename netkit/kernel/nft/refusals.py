@@ -61,7 +61,12 @@ def describe(message: bytes) -> str:
     if message[5] != wire.NFNL_SUBSYS_NFTABLES:
         return "nft transaction"
     found = wire.table_of(message, wire.HEADER_BYTES)
-    words = ["nft", _VERBS.get(Message(kind), "change"), "ip6" if family == wire.NFPROTO_IPV6 else "ip"]
+    verb = _VERBS.get(Message(kind), "change")
+    if kind == Message.DELRULE and wire.Rule.HANDLE in found:
+        verb = "delete rule"
+    elif kind == Message.NEWRULE and not wire.HEADER.unpack_from(message)[2] & wire.NLM_F_APPEND:
+        verb = "insert rule"
+    words = ["nft", verb, "ip6" if family == wire.NFPROTO_IPV6 else "ip"]
     words.append(text_of(found.get(1, b"")))
     name = _NAMES.get(Message(kind))
     if name is not None:

@@ -26,10 +26,12 @@ class Replay:
         self._serial = 0
         self._by_id: dict[int, str] = {}
         self._rules_gone = False
+        self._placed: dict[str, list[tuple[int, Rule]]] = {}
 
     def apply(self, blocks: Iterable[bytes]) -> None:
         """Apply one transaction. Raises KernelError in the middle of it when the kernel would refuse."""
         self._by_id.clear()
+        self._placed.clear()
         self._rules_gone = False
         for block in blocks:
             offset = 0
@@ -63,7 +65,7 @@ class Replay:
                 self._add_rule(contents, body, message)
             case Message.DELRULE:
                 name = self._named(contents.rules, body, wire.Rule.CHAIN, message)
-                contents.rules[name] = []
+                self._delete_rules(contents.rules, name, body, message)
             case Message.NEWSET:
                 self._add_set(contents, body, message)
             case Message.DELSET:
@@ -98,7 +100,23 @@ class Replay:
             raise KernelError(describe(message), errno=errno.ENOENT)
         if b"%d\0" in rule.expressions:
             rule = Rule(self._bound(rule.expressions), rule.comment)
-        contents.rules[chain].append(rule)
+        if wire.HEADER.unpack_from(message)[2] & wire.NLM_F_APPEND:
+            contents.rules[chain].append(rule)
+        else:
+            contents.rules[chain].insert(0, rule)
+
+    def _delete_rules(self, rules: dict[str, list[Rule]], chain: str, body: bytes, message: bytes) -> None:
+        """All of a chain, or one by its handle, which is its place before this transaction, counted from one."""
+        handle = wire.table_of(body).get(wire.Rule.HANDLE)
+        if handle is None:
+            rules[chain] = []
+            return
+        before = self._placed.setdefault(chain, list(enumerate(rules[chain], 1)))
+        after = [(place, rule) for place, rule in before if place != wire.u64_of(handle)]
+        if len(after) == len(before):
+            raise KernelError(describe(message), errno=errno.ENOENT)
+        self._placed[chain] = after
+        rules[chain] = [rule for _, rule in after]
 
     def _bound(self, expressions: bytes) -> bytes:
         """The rule with the names its anonymous sets have got."""

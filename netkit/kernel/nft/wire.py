@@ -8,6 +8,7 @@ linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
@@ -33,6 +34,7 @@ HEADER: Final = struct.Struct("=IHHIIBBH")
 """nlmsghdr (length, type, flags, sequence, port id) and nfgenmsg (family, version, resource)."""
 HEADER_BYTES: Final = HEADER.size
 _NLMSG: Final = struct.Struct("=IHHII")
+_FLAGS_OFFSET: Final = 6
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _U32: Final = struct.Struct("!I")
 _U64: Final = struct.Struct("!Q")
@@ -204,6 +206,21 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
             return
         yield kind, flags, port_id, offset + 16, offset + length
         offset += (length + 3) & ~3
+
+
+def in_front(block: bytes) -> bytes:
+    """Messages that append rules to a chain, as ones that put the same rules before those that are there."""
+    found: list[bytes] = []
+    begin = 0
+    for kind, flags, _, start, end in messages(block):
+        if kind & 0xFF != Message.NEWRULE:
+            continue
+        where = start - _NLMSG.size + _FLAGS_OFFSET
+        flags &= ~NLM_F_APPEND
+        # What the rule needs, such as an anonymous set, stays before it.
+        found.append(block[begin:where] + flags.to_bytes(2, sys.byteorder) + block[where + 2 : end])
+        begin = end
+    return b"".join(reversed(found))
 
 
 def text_of(data: bytes) -> str:

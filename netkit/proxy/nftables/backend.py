@@ -115,6 +115,9 @@ class NftablesBackend:
                 report = self._full(book, state)
             else:
                 report = self._partial(book, state, changes)
+            outgrown = book.tidied(self._table.handles)
+            if outgrown:
+                self._table.commit(outgrown)
             # Only a book whose transactions have all been committed says what stands.
             self._book = book
             return report

@@ -29,6 +29,8 @@ PORTS_PER_LOAD = 500
 STALE_SECONDS = 1.0
 """For how long an emptied chain is kept: kernels before 6.2 forget only after a while that a map led to it."""
 
+_NUMBER_BYTES = 4
+
 _Order = tuple[str, ServicePortName]
 _Source = tuple[ServicePort, tuple[Endpoint, ...]]
 _Key = tuple[str, bytes]
@@ -42,6 +44,12 @@ class RuleBook:
         self.layout = layout
         self.stale: dict[str, float] = {}
         """Chains that are empty and led to by nothing, and since when."""
+        self.outgrown: dict[str, int] = {}
+        """Chains whose old rules stand behind so many new ones, by the transactions given so far."""
+        self.later: list[bytes] = []
+        """What is to go together with these old rules, but after them."""
+        self._moved: dict[_Key, Element] = {}
+        """Elements that stand in another set as well by now, and are to leave this one."""
         self.written = 0
         """How many rules the transactions write that the last call of `full` or `partial` has given so far."""
         self._clock = clock
@@ -156,8 +164,10 @@ class RuleBook:
         yield from self._taken(tx)
 
     def _taken(self, tx: Transaction) -> Iterator[list[bytes]]:
-        """The transaction, counted."""
+        """The transaction, counted, and what it leaves for later."""
         self.written += tx.rules
+        self.outgrown |= tx.outgrown
+        self.later += tx.later
         yield from tx.all()
 
     def _frame_names(self) -> set[str]:
@@ -191,7 +201,12 @@ class RuleBook:
                 # Unequal bytes stand for rules that must be written anew.
                 before[chain] = rules if not changed and standing.holds(chain, rules) else b""
         sets = {name: known.sets[name] for name in part.sets if name in known.sets}
-        tx.move(Part(before, sets), part)
+        anonymous = {
+            number: chain
+            for number, chain in part.anonymous.items()
+            if known.rules.get(chain) and not standing.has_any_set(part.chains[chain])
+        }
+        tx.move(Part(before, sets, (), anonymous), part)
 
     def _remove_unknown(self, tx: Transaction, standing: Standing, wanted: set[str]) -> None:
         """Chains and sets in our table that nobody asked for: ours of Services that are gone, or somebody's."""
@@ -246,13 +261,25 @@ class RuleBook:
 
     def _closed(self, tx: Transaction, touched: dict[_Key, Element | None]) -> Iterator[list[bytes]]:
         """The transaction, with the elements whose winner is another than before."""
+        layout = self.layout
+        moved = {
+            key
+            for (name, key), before in touched.items()
+            if name in layout.alternatives and before is None and (name, key) in self._claims
+        }
         for (name, key), before in touched.items():
             claims = self._claims.get((name, key))
             after = claims[0][1] if claims else None
+            self._moved.pop((name, key), None)
             if before == after:
                 continue
             if before is not None:
-                tx.elements_gone.setdefault(name, []).append(before)
+                called = key[:-_NUMBER_BYTES] if name in layout.numbered else key
+                if after is None and called in moved and _passed(layout, name):
+                    # A packet that has passed by where it is to be next looks here a moment later.
+                    self._moved[name, key] = before
+                else:
+                    tx.elements_gone.setdefault(name, []).append(before)
             if after is not None:
                 tx.elements.setdefault(name, []).append(after)
         touched.clear()
@@ -261,6 +288,21 @@ class RuleBook:
         for chain in tx.made:
             self.stale.pop(chain, None)
         yield from self._taken(tx)
+
+    def tidied(self, handles: Callable[[str], list[int]]) -> list[bytes]:
+        """The transaction that takes away the rules which have others before them now, and with them what only they
+        used. Empty when there is nothing to do. `handles` gives those of a chain's rules, in order.
+        """
+        delete = self.layout.writer.delete_rule
+        found = [
+            delete(chain, handle) for chain, kept in self.outgrown.items() for handle in handles(chain)[kept:]
+        ]
+        found += self.later
+        for (name, _), element in self._moved.items():
+            found += self.layout.writer.delete_elements(name, [element])
+        self.outgrown, self.later = {}, []
+        self._moved.clear()
+        return found
 
     def expired(self) -> list[str]:
         """Chains that have been empty for long enough to be deleted."""
@@ -272,6 +314,7 @@ class RuleBook:
     def _forget(self) -> None:
         self._sources.clear()
         self._claims.clear()
+        self._moved.clear()
         self.stale.clear()
         self.rules = self._frame.rules
 
@@ -318,6 +361,11 @@ class RuleBook:
         for (name, key), claims in self._claims.items():
             found[name][key] = claims[0][1]
         return found
+
+
+def _passed(layout: Layout, name: str) -> bool:
+    """Whether packets come to this set by way of another of its kind."""
+    return name in layout.alternatives or name in layout.numbered
 
 
 def _may_clash(one: ServicePort, other: ServicePort) -> bool:

@@ -19,7 +19,7 @@ Services with session affinity or more endpoints than that have chains as in `ku
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from netkit.kernel.nft.datatypes import INET_PROTO, INET_SERVICE, MARK
@@ -70,6 +70,11 @@ _DROP: Final = Verdict(Code.DROP)
 
 class CompactLayout(KubeProxyLayout):
     """See `layout.Layout`."""
+
+    alternatives: Collection[str] = frozenset(
+        f"{which}-{size}-{keys}" for which in LISTS for size in SIZES for keys in KEYS
+    )
+    numbered: Collection[str] = frozenset(f"{which}-{keys}" for which in LISTS for keys in KEYS)
 
     def _fill(self, frame: FrameBuilder) -> None:
         super()._fill(frame)

@@ -208,13 +208,14 @@ def range_match(
         elements = [
             Element(address) for address in {network.network_address.packed: None for network in networks}
         ]
+    contents = signature(elements)
     spec = SetSpec(
-        names.set_name(chain),
+        names.set_name(chain, contents),
         (pieces.address,),
         interval=interval,
         size=len(elements),
         anonymous=True,
-        signature=signature(elements),
+        signature=contents,
     )
     number = names.set_id(chain)
     messages = [writer.add_set(spec, number), *writer.add_elements(spec.name, elements, number)]

@@ -6,7 +6,7 @@ thousands of messages comes from templates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
@@ -56,6 +56,9 @@ _PORT_REGISTER: Final = 4
 
 class KubeProxyLayout:
     """See `layout.Layout`."""
+
+    alternatives: Collection[str] = ()
+    numbered: Collection[str] = ()
 
     def __init__(self, family: Family, settings: NftablesSettings) -> None:
         self.pieces = Pieces(family)
@@ -199,7 +202,7 @@ class _PortRendering:
         self.rules += len(blocks) + 1
         number = names.set_id(chain)
         self.anonymous[number] = chain
-        blocks += templates.choice(name, bases, number)
+        blocks += templates.choice(name, bases, number, b"".join(blocks))
         self.chains[chain] = b"".join(blocks)
 
     def _endpoint(self, base: str, endpoint: Endpoint) -> None:
@@ -380,16 +383,19 @@ class _Templates:
             ("chain", "count", "name"),
         )
 
-    def choice(self, chain: bytes, bases: Sequence[str], number: int) -> list[bytes]:
-        """The rule that picks one of the endpoints at random, and the anonymous map it needs."""
+    def choice(self, chain: bytes, bases: Sequence[str], number: int, before: bytes) -> list[bytes]:
+        """The rule that picks one of the endpoints at random, and the anonymous map it needs.
+
+        `before` are the chain's other rules: when one of them changes, the map is another one too.
+        """
         writer, text = self._writer, chain.decode()
         items = [
             encode_leading(index, b"endpoint-" + base.encode())
             for index, base in zip(_indexes(len(bases)), bases, strict=True)
         ]
-        name = names.set_name(text).encode()
         count = len(bases).to_bytes(4, "big")
         signature = signature_of(b"".join(items))
+        name = names.set_name(text, signature + before).encode()
         return [
             self._choice_set.fill(name, count, signature, number.to_bytes(4, "big")),
             *writer.add_encoded(items, number),

@@ -5,7 +5,7 @@ A layout renders; `book` decides what of it must be written. `kube_proxy` and `c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,6 +75,10 @@ class Layout(Protocol):
 
     writer: TableWriter
     settings: NftablesSettings
+    alternatives: Collection[str]
+    """Sets of which packets ask one after the other, until one has the key they look for."""
+    numbered: Collection[str]
+    """Maps that are asked next, for that key and a number of four bytes, whose range depends on which set it was."""
 
     def frame(self) -> Frame:
         """The part that does not depend on Services."""

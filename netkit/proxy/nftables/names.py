@@ -84,11 +84,11 @@ def set_id(chain: str) -> int:
     return zlib.crc32(chain.encode()) or 1
 
 
-def set_name(chain: str) -> str:
-    """The name of the chain's anonymous set, which nobody sees.
+def set_name(chain: str, contents: bytes) -> str:
+    """The name of the chain's anonymous set, which nobody sees; for other contents it is another.
 
     Left to itself the kernel looks for a free number, and reads the names of all sets to find one. It still compares
     a new set's name with all others, three times over, which is most of a full load; eight bytes fit where such names
     are kept more closely, and a fifth of that time is saved.
     """
-    return base64.urlsafe_b64encode(hashlib.sha256(chain.encode()).digest()[:6])[:7].decode()
+    return base64.urlsafe_b64encode(hashlib.sha256(chain.encode() + contents).digest()[:6])[:7].decode()

@@ -34,6 +34,10 @@ class Standing:
         made = _made(block)
         return all(self._same(rule, made, other) for rule, other in zip(rules, found, strict=True))
 
+    def has_any_set(self, block: bytes) -> bool:
+        """Whether a set of a name stands that the messages of `block` would give to a set of their own."""
+        return any(set_of(message).name in self.contents.sets for message in _outline(block)[1])
+
     def _has_set(self, message: bytes) -> bool:
         """Whether an anonymous set stands that has the same name and, by its signature, the same elements."""
         spec = set_of(message)

@@ -15,6 +15,11 @@ class Transaction:
     change, rules get their new contents, and elements move. What is unused is emptied or deleted last.
 
     `ports` counts the parts moved and `rules` the rules written, `made` and `stale` are the chains made and emptied.
+
+    A chain with an anonymous set does not lose its old rules yet: the new ones are put before them. A packet on its way
+    through the old ones may ask the set only after the kernel has changed over, and would find it empty; it would pass
+    unchanged, and be refused. `outgrown` says how many rules such chains are to keep once all packets of then are
+    through: the first ones; `later` holds what else can only go then.
     """
 
     def __init__(self, writer: TableWriter) -> None:
@@ -29,6 +34,8 @@ class Transaction:
         self.elements: dict[str, list[Element]] = {}
         self.made: list[str] = []
         self.stale: list[str] = []
+        self.outgrown: dict[str, int] = {}
+        self.later: list[bytes] = []
         self.ports = 0
         self.rules = 0
         self._set_ids: set[int] = set()
@@ -53,18 +60,22 @@ class Transaction:
         resized = {
             name for name, spec in after.sets.items() if name in before.sets and before.sets[name] != spec
         }
+        with_set = set(before.anonymous.values())
         changed = False
         for chain, rules in after.chains.items():
             known = before.chains.get(chain)
+            if known == rules and not resized:
+                continue
+            changed = True
+            if known is not None and chain in with_set and not resized:
+                self.outgrown[chain] = self._fill(wire.in_front(rules))
+                continue
             if known is None:
                 self._new_chains.append(add.fill(chain.encode()))
                 self.made.append(chain)
-            elif known != rules or resized:
-                self._flushed.append(flush.fill(chain.encode()))
             else:
-                continue
+                self._flushed.append(flush.fill(chain.encode()))
             self._fill(rules)
-            changed = True
         for chain in before.chains:
             if chain not in after.chains:
                 self.empty_chain(chain)
@@ -74,9 +85,10 @@ class Transaction:
                 self._sets.append(self._writer.delete_set(name))
             if name in resized or name not in before.sets:
                 self._sets.append(self._writer.add_set(spec))
+        used = not self.outgrown.keys().isdisjoint(with_set)
         for name in before.sets:
             if name not in after.sets:
-                self.delete_set(name)
+                (self.later if used else self._last).append(self._writer.delete_set(name))
         self.ports += changed
 
     def add_chain(self, chain: Chain, rules: bytes) -> None:
@@ -105,9 +117,12 @@ class Transaction:
     def delete_set(self, name: str) -> None:
         self._last.append(self._writer.delete_set(name))
 
-    def _fill(self, rules: bytes) -> None:
+    def _fill(self, rules: bytes) -> int:
+        """Write the rules; how many they are."""
         self._rules.append(rules)
-        self.rules += sum(kind & 0xFF == wire.Message.NEWRULE for kind, *_ in wire.messages(rules))
+        count = sum(kind & 0xFF == wire.Message.NEWRULE for kind, *_ in wire.messages(rules))
+        self.rules += count
+        return count
 
     def all(self) -> Iterator[list[bytes]]:
         """The transaction, if there is anything in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,57 @@ async def test_changes_end_where_a_full_sync_would(ns: Namespace, layout: Nftabl
     await partial(backend, state)
     assert not differences(await backend.wanted(state), await backend.standing())
     assert not (await backend.sync(state, None)).wrote
+
+
+FLOOD = """
+import socket
+for _ in range(60_000):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto(b"", ("172.30.0.41", 80))
+        except OSError:
+            pass
+"""
+
+
+@BOTH_LAYOUTS
+async def test_no_packet_passes_between_the_old_endpoints_and_the_new(
+    ns: Namespace, layout: NftablesLayout
+) -> None:
+    """The kernel changes over while packets are on their way through the rules; each finds an endpoint."""
+    udp = [{"name": "p80", "port": 80, "protocol": "UDP"}]
+    turns = [
+        slice_of("ns1/svc1", *(f"10.180.0.{n}" for n in range(1, last)), ports=udp) for last in (2, 5, 3)
+    ]
+    backend, state = backend_of(ns, layout), state_of(service("ns1/svc1", ports=udp), turns[-1])
+    for command in ("link set lo up", "route add 172.30.0.0/16 dev lo", "route add 10.0.0.0/8 dev lo"):
+        run(["ip", *command.split()], ns=ns, check=True)
+    nft(ns, "-f", "-", input=BEHIND_THE_TRANSLATION)
+    await backend.sync(state, None)
+    turns = [
+        slice_of("ns1/svc1", *(f"10.180.0.{n}" for n in range(1, last)), ports=udp) for last in (2, 5, 3)
+    ]
+    flood = asyncio.create_task(
+        asyncio.to_thread(run, [sys.executable, "-c", FLOOD], ns=ns, check=True, timeout=60)
+    )
+    changes = 0
+    while not flood.done():
+        feed(state, turns[changes % len(turns)])
+        await partial(backend, state)
+        changes += 1
+    await flood
+    assert changes > 100
+    assert "counter packets 0 bytes 0" in nft(ns, "list", "table", "ip", "untranslated")
+
+
+BEHIND_THE_TRANSLATION = """
+table ip untranslated {
+    chain out {
+        type filter hook output priority -50
+        ip daddr 172.30.0.41 counter
+    }
+}
+"""
 
 
 async def partial(backend: NftablesBackend, state: ProxyState) -> None:
