@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from netkit.kernel import netns
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.nft.driver import NftTable
+from netkit.kernel.nft.objects import TableWriter
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
 from netkit.proxy.nftables.backend import NftablesBackend
@@ -40,28 +41,54 @@ def floor_of(backend: Backend) -> Floor | None:
     return None
 
 
+class _Write(NamedTuple):
+    """One transaction: its messages, or the chains that are to keep so many rules."""
+
+    messages: Sequence[bytes]
+    kept: Mapping[str, int]
+
+
 class BareTransactions:
     """Transactions of one table."""
 
     name = "bare transactions"
 
     def __init__(self, table: NftTable) -> None:
-        self._commit = table.commit
-        self._noted: list[Sequence[bytes]] = []
-        table.commit = self._note  # type: ignore[method-assign]
+        self._writer = TableWriter(table.family, table.table)
+        self._commit, self._handles = table.commit, table.handles
+        self._asked: dict[str, list[int]] = {}
+        self._noted: list[_Write] = []
+        table.commit, table.handles = self._note, self._ask  # type: ignore[method-assign]
+
+    def _ask(self, chain: str) -> list[int]:
+        found = self._asked[chain] = self._handles(chain)
+        return found
 
     def _note(self, messages: Sequence[bytes]) -> None:
         self._commit(messages)
-        self._noted.append(messages)
+        # Rules have other handles the next time: what counts is how many of a chain's rules were left.
+        gone = {bytes(message) for message in messages}
+        kept = {
+            chain: sum(self._writer.delete_rule(chain, handle) not in gone for handle in handles)
+            for chain, handles in self._asked.items()
+        }
+        whole = messages if not self._asked else ()
+        self._asked.clear()
+        self._noted.append(_Write(whole, kept))
 
-    def written(self) -> list[Sequence[bytes]]:
+    def written(self) -> list[_Write]:
         noted, self._noted = self._noted, []
         return noted
 
-    def seconds(self, writes: Sequence[Sequence[bytes]]) -> float:
+    def seconds(self, writes: Sequence[_Write]) -> float:
         started = time.perf_counter()
-        for messages in writes:
-            self._commit(messages)
+        for write in writes:
+            surplus = [
+                self._writer.delete_rule(chain, handle)
+                for chain, kept in write.kept.items()
+                for handle in self._handles(chain)[kept:]
+            ]
+            self._commit([*write.messages, *surplus])
         return time.perf_counter() - started
 
 

@@ -101,13 +101,14 @@ async def _floors(
 ) -> None:
     """Have an endpoint go forth and back, and everything loaded; then measure the bare writes of both."""
     floor.written()
+    turns = []
     for moved in (True, False):
         state.upsert_slice(service_objects(services // 2, endpoints, moved=moved)[1])
         await backend.sync(state, state.collect())
         state.mark_synced()
-    writes = floor.written()[-2:]
+        turns.append(floor.written())
     name = f"{MOVED}, {floor.name}"
-    found[name] = [floor.seconds([writes[run % 2]]) * 1e3 for run in range(runs * CHANGES)]
+    found[name] = [floor.seconds(turns[run % 2]) * 1e3 for run in range(runs * CHANGES)]
     await backend.cleanup()
     floor.written()
     await backend.sync(state, None)
