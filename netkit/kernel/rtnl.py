@@ -24,6 +24,7 @@ from netkit.kernel.netlink import attribute as _attr
 from netkit.kernel.netlink import text as _text
 from netkit.kernel.netlink import u32 as _u32
 from netkit.kernel.netns import Namespace
+from netkit.kernel.rtnl_read import Link, link_of
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR = 20, 21
@@ -54,15 +55,25 @@ class Rtnl(NetlinkSocket):
 
     def link_index(self, name: str) -> int | None:
         """Index of the link, None when there is none of that name (about 20 us)."""
+        answer = self._ask_for(name)
+        if answer is None:
+            return None
+        index: int = struct.unpack_from("=i", answer, 4)[0]
+        return index
+
+    def link(self, name: str) -> Link | None:
+        """All of the link, None when there is none of that name."""
+        answer = self._ask_for(name)
+        return link_of(answer) if answer is not None else None
+
+    def _ask_for(self, name: str) -> bytes | None:
         request = Message(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _text(3, name), f"ip link show {name}")
         try:
-            answer = self.ask(request)
+            return self.ask(request)
         except KernelError as error:
             if error.errno == errno.ENODEV:
                 return None
             raise
-        index: int = struct.unpack_from("=i", answer, 4)[0]
-        return index
 
 
 def mac_of(address: IPv4Address, prefix: str = "0a:58") -> str:

@@ -34,8 +34,9 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 
 # Attribute numbers of the kernel's headers (if_link.h, if_addr.h, rtnetlink.h, neighbour.h).
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+_IFLA_OPERSTATE, _OPERATIONAL = 16, 6
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
-_BRPORT_HAIRPIN = 4
+_BRPORT_STATE, _BRPORT_HAIRPIN, _FORWARDING = 1, 4, 3
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 3, 4, 7, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -60,7 +61,7 @@ class Vxlan:
 @dataclass(frozen=True, slots=True)
 class Link:
     """One link. `kind` is "" for hardware, `master` the bridge's index (0: none), `peer` a veth's other
-    index.
+    index. `forwards`: it sends and receives, which it begins to do some time after it was set up.
     """
 
     index: int
@@ -72,6 +73,7 @@ class Link:
     master: int = 0
     peer: int = 0
     hairpin: bool = False
+    forwards: bool = False
     vxlan: Vxlan | None = None
 
 
@@ -118,7 +120,7 @@ class FdbEntry:
 
 def links(ns: Namespace) -> dict[str, Link]:
     """All links by name."""
-    found = (_link(body) for body in _dump(ns, _GETLINK, _LINK.pack(0, 0, 0, 0, 0)))
+    found = (link_of(body) for body in _dump(ns, _GETLINK, _LINK.pack(0, 0, 0, 0, 0)))
     return {link.name: link for link in found}
 
 
@@ -168,14 +170,17 @@ def fdb(ns: Namespace, index: int = 0) -> list[FdbEntry]:
     return [entry for entry in found if index in (0, entry.index)]
 
 
-def _link(body: bytes) -> Link:
+def link_of(body: bytes) -> Link:
+    """The link that a message about links tells of."""
     _, _, index, flags, _ = _LINK.unpack_from(body)
     attributes = _attributes(body, _LINK.size)
     info = _attributes(attributes.get(_IFLA_LINKINFO, b""))
     kind = _text(info, _INFO_KIND)
-    hairpin = False
+    hairpin, forwards = False, _number(attributes, _IFLA_OPERSTATE) == _OPERATIONAL
     if _text(info, _INFO_SLAVE_KIND) == "bridge":
-        hairpin = bool(_number(_attributes(info.get(_INFO_SLAVE_DATA, b"")), _BRPORT_HAIRPIN))
+        port = _attributes(info.get(_INFO_SLAVE_DATA, b""))
+        hairpin = bool(_number(port, _BRPORT_HAIRPIN))
+        forwards = forwards and _number(port, _BRPORT_STATE) == _FORWARDING
     return Link(
         index=index,
         name=_text(attributes, _IFLA_IFNAME),
@@ -186,6 +191,7 @@ def _link(body: bytes) -> Link:
         master=_number(attributes, _IFLA_MASTER),
         peer=_number(attributes, _IFLA_LINK) if kind == "veth" else 0,
         hairpin=hairpin,
+        forwards=forwards,
         vxlan=_vxlan(_attributes(info[_INFO_DATA])) if kind == "vxlan" and _INFO_DATA in info else None,
     )
 

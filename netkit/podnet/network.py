@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 LEASE_FILE: Final = "pod-addresses.json"
 _LINGER_SECONDS: Final = 2.0
+_FORWARDS_SECONDS: Final = 2.0
+_FORWARDS_AGAIN_SECONDS: Final = 0.001
 _T = TypeVar("_T")
 
 
@@ -101,7 +104,21 @@ class PodNetwork:
         if host_network:
             return Sandbox(self._ns.name, (str(self._node_address),), self._underlay_mtu)
         async with self._lock:
-            return await _uncancelled(lambda: self._add(pod))
+            made = await _uncancelled(lambda: self._add(pod))
+        await self._until_it_forwards(made)
+        return made
+
+    async def _until_it_forwards(self, made: Sandbox) -> None:
+        """Wait until packets pass the pod's cable, and cni0 when it is the first there: the kernel lets them a moment
+        after a link was set up, and drops those that come before. A busy machine takes tens of milliseconds.
+        """
+        deadline = time.monotonic() + _FORWARDS_SECONDS
+        for name in (made.link, device.BRIDGE):
+            while (link := self._links.link(name)) is not None and not link.forwards:
+                if time.monotonic() > deadline:
+                    log.warning("%s: nothing passes %s yet", made.netns, name)
+                    return
+                await asyncio.sleep(_FORWARDS_AGAIN_SECONDS)
 
     async def remove(self, uid: str) -> None:
         """Remove the pod's sandbox and free its address; fine when there is none. Does not wait for the

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import HOST
 from netkit.kernel.rtnl import Rtnl
+from netkit.kernel.rtnl_read import Link
 from netkit.podnet import device, paths
 from netkit.podnet.address import PoolExhausted
 from netkit.podnet.network import LEASE_FILE, NetworkNotReady, PodNetwork, PodRef
@@ -303,11 +305,37 @@ async def test_a_lost_address_file_gives_no_address_twice(tmp_path: Path) -> Non
 
 
 @own_host
+async def test_packets_pass_a_new_pods_cable_when_it_is_given_out(tmp_path: Path) -> None:
+    """The kernel drops what comes before; the first pod of a node has to wait for cni0 as well."""
+    async with pod_network(tmp_path, nodes=1) as net:
+        links = net.agents["node1"].network._links
+        asked: list[str] = []
+
+        def slowly(name: str) -> Link | None:
+            found = Rtnl.link(links, name)
+            asked.append(name)
+            assert found is not None
+            return replace(found, forwards=found.forwards and asked.count(name) > 3)
+
+        links.link = slowly  # type: ignore[method-assign]
+        made, _ = await net.pod("node1", "a")
+        assert min(asked.count(name) for name in (made.link, "cni0")) > 3
+        with Rtnl(net.ns("node1")) as others:
+            found = [others.link(name) for name in (made.link, "cni0")]
+            assert all(link is not None and link.forwards for link in found)
+            others.apply(rtnl.link_down("cni0"))
+            down = others.link("cni0")
+            assert down is not None
+            assert not down.forwards
+
+
+@own_host
 async def test_nodes_come_change_and_go(tmp_path: Path) -> None:
     async with pod_network(tmp_path, nodes=3) as net:
         _, a_ns = await net.pod("node1", "a")
         await net.pod("node3", "e")
-        await eventually(lambda: len(tunnelled(net, "node1").routes) == 2)
+        for name in ("node1", "node3"):
+            await eventually(lambda name=name: len(tunnelled(net, name).routes) == 2)
         assert ping(a_ns, "10.244.3.2")
         node = net.ns("node1")
         assert len(tunnelled(net, "node1").routes) == 2
@@ -327,7 +355,8 @@ async def test_nodes_come_change_and_go(tmp_path: Path) -> None:
         # A node that comes back at another address (here: the client's machine takes its name).
         await net.register("client", 9)
         await net.start("client")
-        await eventually(lambda: len(tunnelled(net, "node1").routes) == 2)
+        for name in ("node1", "client"):
+            await eventually(lambda name=name: len(tunnelled(net, name).routes) == 2)
         await net.pod("client", "f")
         assert ping(a_ns, "10.244.9.2")
 
