@@ -86,9 +86,10 @@ def _write(
         messages = table.full(selection)
     else:
         messages = table.partial(selection, changes)
-    if messages:
-        driver.commit(messages)
-    return table, len(messages)
+    for transaction in (messages, table.later):
+        if transaction:
+            driver.commit(transaction)
+    return table, len(messages) + len(table.later)
 
 
 def _read(driver: TableDriver) -> Contents | None:

@@ -19,8 +19,9 @@ from netkit.policy.selection import Changes, Followed, Member, Selection, SetKey
 class Table:
     """The table of one family. `contents` None: there is none in the kernel.
 
-    `full` and `partial` give the messages of one transaction and take it for granted that it will be committed: after a
-    failure make a new one from what stands.
+    `full` and `partial` give the messages of one transaction, and leave those of a second one in `later`: a packet on
+    its way through rules that are replaced may ask their sets after the kernel has changed over, and must not find them
+    empty. Both are taken for granted to be committed: after a failure make a new table from what stands.
     """
 
     def __init__(self, family: int, contents: Contents | None) -> None:
@@ -110,6 +111,7 @@ class Table:
         return False
 
     def _nothing(self) -> list[bytes]:
+        self._begin()
         there, self._there = self._there, False
         for known in (self._chains, self._rules, self._sets, self._elements, self._spans, self._pods):
             known.clear()
@@ -206,6 +208,7 @@ class Table:
         self._written: list[bytes] = []
         self._leads: list[bytes] = []
         self._last: list[bytes] = []
+        self.later: list[bytes] = []
         self._kept = set()
 
     def _messages(self) -> list[bytes]:
@@ -241,7 +244,7 @@ class Table:
         if self._sets.pop(name, None) is not None:
             self._elements.pop(name, None)
             self._spans.pop(name, None)
-            self._last.append(self._writer.delete_set(name))
+            self.later.append(self._writer.delete_set(name))
 
     def _put_chain(self, chain: Chain, rules: Rules) -> None:
         name = chain.name

@@ -55,10 +55,10 @@ class Node:
         """Write what changed; how many messages that took."""
         changes, sent = self.selection.collect(), 0
         for family, table in self.tables.items():
-            messages = table.partial(self.selection, changes)
-            sent += len(messages)
-            if messages:
-                self.drivers[family].commit(messages)
+            for messages in (table.partial(self.selection, changes), table.later):
+                sent += len(messages)
+                if messages:
+                    self.drivers[family].commit(messages)
         return sent
 
     def of(self, kind: str) -> list[Obj]:
@@ -117,6 +117,26 @@ def test_nothing_is_written_without_policies_and_nothing_stays() -> None:
     assert [driver.contents for driver in node.drivers.values()] == [None, None]
 
 
+def test_a_set_stands_until_the_transaction_after() -> None:
+    """A packet on its way through the old rules may ask for its peers after the kernel has changed over."""
+    node = world()
+    for label in "ab":
+        peers = [{"podSelector": {"matchLabels": {"pod": label}}}]
+        node.put("policy", policy("x", "p", ingress=[{"from": peers}]))
+        changes = node.selection.collect()
+        for family, table in node.tables.items():
+            before = node.drivers[family].contents
+            known = dict(before.elements) if before is not None else {}
+            node.drivers[family].commit(table.partial(node.selection, changes))
+            between = node.drivers[family].contents
+            assert between is not None
+            assert {name: between.elements.get(name) for name in known} == known
+            assert bool(table.later) is (label == "b")
+            if table.later:
+                node.drivers[family].commit(table.later)
+    node.check()
+
+
 _change = st.one_of(
     st.tuples(st.just("policy"), st.sampled_from(NAMESPACES), st.sampled_from("pq"), specs),
     st.tuples(st.just("no policy"), st.sampled_from(NAMESPACES), st.sampled_from("pq")),
@@ -169,4 +189,4 @@ def test_changes_end_where_a_fresh_start_does(changes: list[tuple[Any, ...]]) ->
     assert node.dump() == fresh.dump()
     for family, driver in node.drivers.items():
         adopted = Table(family, driver.contents)
-        assert adopted.full(fresh.selection) == []
+        assert adopted.full(fresh.selection) == adopted.later == []
