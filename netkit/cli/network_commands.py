@@ -127,6 +127,11 @@ def _print_view(view: NodeView, everything: bool) -> None:
     ink = Ink(sys.stdout)
     print(ink.bold(f"{view.node}, {view.mode}: {view.pods} pods in {view.pod_range}, MTU {view.pod_mtu}"))
     print(f"  underlay {view.underlay} {view.address}, MTU {view.underlay_mtu}")
+    if view.policies.policies:
+        counted = view.policies
+        print(
+            f"  {counted.policies} NetworkPolicies isolate {counted.pods} of its pods by {counted.rules} rules"
+        )
     for kind in dict.fromkeys(entry.kind for entry in view.entries):
         if kind in ("rule", "setting") and not everything:
             continue

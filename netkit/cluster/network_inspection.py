@@ -25,6 +25,8 @@ from netkit.podnet.network import LEASE_FILE
 from netkit.podnet.paths import NoWay
 from netkit.podnet.peer import peers, pod_range
 from netkit.podnet.standing import standing
+from netkit.policy.backend import standing_tables
+from netkit.policy.census import NO_POLICIES, Census, census
 
 _LOOKS = 4
 _PAUSE_SECONDS = 0.3
@@ -44,6 +46,7 @@ class NodeView:
     pod_mtu: int
     pods: int
     entries: tuple[Entry, ...]
+    policies: Census = NO_POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class _Look:
     wanted: list[Entry]
     refused: tuple[NoWay, ...]
     found: list[Entry]
+    policies: Census
 
 
 def show(name: str, node: str = "") -> list[NodeView]:
@@ -144,7 +148,7 @@ async def _look_at(
         )  # fmt: skip
         wanted, refused = expected(facts)
         found = await standing(ns, iptables, cidr, [lease.netns for lease in pods])
-        return _Look(facts, wanted, refused, found)
+        return _Look(facts, wanted, refused, found, census(standing_tables(ns)))
 
 
 def _view(look: _Look) -> NodeView:
@@ -165,6 +169,7 @@ def _view(look: _Look) -> NodeView:
             for entry in look.found
             if entry.kind is kind
         ),
+        policies=look.policies,
     )
 
 

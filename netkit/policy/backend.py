@@ -36,6 +36,16 @@ def node_tables(ns: Namespace) -> list[TableDriver]:
     return [NftTable(ns, family, TABLE) for family in FAMILIES]
 
 
+def standing_tables(ns: Namespace) -> list[Contents]:
+    """What stands in a node's kernel; nothing where nf_tables is missing. Blocks."""
+    try:
+        return [contents for driver in node_tables(ns) if (contents := driver.read()) is not None]
+    except KernelError as error:
+        if _without_nf_tables(error):
+            return []
+        raise
+
+
 class PolicyBackend:
     """The tables of one node."""
 
@@ -97,9 +107,13 @@ def _read(driver: TableDriver) -> Contents | None:
         driver.watch()
         return driver.read()
     except KernelError as error:
-        # Without the subsystem netlink refuses the question itself.
-        if error.is_unsupported or error.errno == errno.EINVAL:
+        if _without_nf_tables(error):
             raise Unsupported(
                 "NetworkPolicy", error.namespace, error.errno, str(error), "modprobe nf_tables"
             ) from error
         raise
+
+
+def _without_nf_tables(error: KernelError) -> bool:
+    """Without the subsystem netlink refuses the question itself."""
+    return error.is_unsupported or error.errno == errno.EINVAL

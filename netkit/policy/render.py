@@ -58,6 +58,7 @@ PODS: Final = {Direction.EGRESS: "egress-pods", Direction.INGRESS: "ingress-pods
 """The maps from a pod's address to its chain."""
 
 _ESTABLISHED, _RELATED, _UNTRACKED = 2, 4, 64
+POD_PREFIX, POLICY_PREFIX = "pod", "policy"
 _NAME_CHARACTERS: Final = 120
 
 Rules = tuple[tuple[tuple[Expression, ...], str], ...]
@@ -211,12 +212,12 @@ class Renderer:
 
 def pod_chain(pod: Key, direction: Direction) -> str:
     """The name of a pod's chain."""
-    return _named(f"pod-{direction}", f"{pod[0]}/{pod[1]}")
+    return _named(f"{POD_PREFIX}-{direction}", f"{pod[0]}/{pod[1]}")
 
 
 def policy_chain(policy: Key, direction: Direction) -> str:
     """The name of a policy's chain."""
-    return _named(f"policy-{direction}", f"{policy[0]}/{policy[1]}")
+    return _named(f"{POLICY_PREFIX}-{direction}", f"{policy[0]}/{policy[1]}")
 
 
 def set_name(key: SetKey) -> str:

@@ -13,6 +13,7 @@ from support.policy_oracle import connects
 
 from netkit.kernel.nft.fake import FakeNftTable
 from netkit.policy.backend import FAMILIES
+from netkit.policy.census import Census, census
 from netkit.policy.model import PROTOCOLS, pod_of, policy_of
 from netkit.policy.render import TABLE
 from netkit.policy.selection import Selection
@@ -111,6 +112,10 @@ def test_nothing_is_written_without_policies_and_nothing_stays() -> None:
     assert node.sync() == 0
     node.put("policy", policy("x", "deny", policyTypes=["Ingress", "Egress"]))
     assert node.sync() > 0
+    tables = [driver.contents for driver in node.drivers.values() if driver.contents is not None]
+    isolated = sum(obj["metadata"]["namespace"] == "x" for obj in node.of("pod"))
+    rules = sum(len(rules) for contents in tables for rules in contents.rules.values())
+    assert census(tables) == Census(1, isolated, rules)
     node.check()
     node.remove("policy", ("x", "deny"))
     node.sync()
