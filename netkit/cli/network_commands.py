@@ -125,7 +125,11 @@ def check(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputO
 
 def _print_view(view: NodeView, everything: bool) -> None:
     ink = Ink(sys.stdout)
-    print(ink.bold(f"{view.node}, {view.mode}: {view.pods} pods in {view.pod_range}, MTU {view.pod_mtu}"))
+    print(
+        ink.bold(
+            f"{view.node}, {view.mode}, {view.attach}: {view.pods} pods in {view.pod_range}, MTU {view.pod_mtu}"
+        )
+    )
     print(f"  underlay {view.underlay} {view.address}, MTU {view.underlay_mtu}")
     if view.policies.policies:
         counted = view.policies

@@ -18,6 +18,7 @@ from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import open_namespace
 from netkit.podnet import device
+from netkit.podnet.attach import Attach
 from netkit.podnet.entries import Difference, Entry, Facts, Kind, differences, expected
 from netkit.podnet.ipam import Leases
 from netkit.podnet.modes import VXLAN, Setting
@@ -45,6 +46,7 @@ class NodeView:
     pod_range: str
     pod_mtu: int
     pods: int
+    attach: str
     entries: tuple[Entry, ...]
     policies: Census = NO_POLICIES
 
@@ -138,16 +140,17 @@ async def _look_at(
         )
     state = profile.node(machine.name)
     address, cidr = IPv4Address(machine.address), IPv4Network(cluster.pod_subnet)
+    attach = Attach(cluster.attach)
     with open_namespace(machine.namespace) as ns:
         # The pods are read first: one that comes now would be missed in the kernel, not in the list.
         pods = Leases(state / LEASE_FILE).all()
         iptables = IPTables(ns, lock_file=state / "xtables.lock")
         facts = Facts(
             machine.name, address, own_range, cidr, setting, device.uplink(ns, address), peers(nodes, machine.name),
-            pods, iptables.random_fully,
+            pods, iptables.random_fully, attach,
         )  # fmt: skip
         wanted, refused = expected(facts)
-        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods])
+        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods], attach)
         return _Look(facts, wanted, refused, found, census(standing_tables(ns)))
 
 
@@ -163,6 +166,7 @@ def _view(look: _Look) -> NodeView:
         pod_range=str(facts.pod_range),
         pod_mtu=facts.mtu,
         pods=len(facts.pods),
+        attach=facts.attach,
         entries=tuple(
             replace(entry, purpose=purposes.get(entry.identity, ""))
             for kind in Kind

@@ -72,6 +72,7 @@ async def _run(
         cluster=config.name,
         iptables=iptables,
         setting=mode.choice().setting,
+        attach=config.network.attach,
     )
 
     async def all_nodes() -> list[Object]:

@@ -47,6 +47,7 @@ class ClusterFacts:
     kubeconfig_created: bool
     previous_context: str
     machines: tuple[MachineFacts, ...]
+    attach: str = "bridge"
 
     def machine(self, name: str) -> MachineFacts | None:
         return next((m for m in self.machines if m.name == name), None)

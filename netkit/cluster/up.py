@@ -261,6 +261,7 @@ def _write_facts(plan: Plan, profile: Profile, kubeconfig_path: Path) -> Cluster
         kubeconfig_created=not existed,
         previous_context=kubeconfig.current_context(kubeconfig_path) if existed else "",
         machines=plan.machines(),
+        attach=network.attach,
     )
     profile.write_facts(facts)
     return facts

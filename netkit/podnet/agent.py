@@ -32,6 +32,7 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.network_events import NetworkEvents
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, masquerade, paths, trespass
+from netkit.podnet.attach import Attach
 from netkit.podnet.modes import VXLAN, Setting, backend
 from netkit.podnet.network import PodNetwork
 from netkit.podnet.paths import Devices, NoWay, Paths, Wanted
@@ -62,13 +63,14 @@ class PodNetworkAgent:
 
     `node_address` is the node's address on the segment, `cluster_cidr` all pods' range, `state_dir` where
     given addresses are kept. `cluster` defaults to the first part of the node namespace's name. `iptables`
-    defaults to the namespace's own with a lock file in `state_dir`. `setting` is the mode to begin with.
+    defaults to the namespace's own with a lock file in `state_dir`. `setting` is the mode to begin with, `attach` how
+    pods hang on the node.
     """
 
     def __init__(
         self, client: Client, node_name: str, node_ns: Namespace, node_address: IPv4Address, cluster_cidr:
         IPv4Network, state_dir: Path, ledger: Ledger, *, cluster: str = "", iptables: IPTables | None = None,
-        setting: Setting = VXLAN,
+        setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE,
     ) -> None:  # fmt: skip
         self._client = client
         self._name = node_name
@@ -76,7 +78,8 @@ class PodNetworkAgent:
         self._address = node_address
         self._cluster_cidr = cluster_cidr
         cluster = cluster or node_ns.name.partition(".")[0] or "node"
-        self.network = PodNetwork(cluster, node_ns, node_address, state_dir, ledger)
+        self._attach = attach
+        self.network = PodNetwork(cluster, node_ns, node_address, state_dir, ledger, attach)
         self._iptables = iptables or IPTables(node_ns, lock_file=state_dir / "xtables.lock")
         self._nodes = Informer(client, NODE)
         self._changed = asyncio.Event()
@@ -125,7 +128,7 @@ class PodNetworkAgent:
     async def run(self) -> None:
         """Work until cancelled. Raises kernel.errors.Unsupported when the kernel lacks what pods need."""
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
-        await asyncio.to_thread(device.prepare_node, self._ns, uplink.name)
+        await asyncio.to_thread(device.prepare_node, self._ns, uplink.name, self._attach)
         self._nodes.on_change(self._on_node)
         with NetworkEvents(self._ns) as events:
             helping = [
@@ -172,7 +175,7 @@ class PodNetworkAgent:
         if self._paths is None or self._uplink is None:
             return None
         devices = Devices(self._uplink.index, self._tunnel)
-        return trespass.Kept(self._paths, devices, self._cluster_cidr, self.network.mtu)
+        return trespass.Kept(self._paths, devices, self._cluster_cidr, self.network.mtu, self.network.routes)
 
     async def _sync_for_ever(self) -> None:
         backoff = Backoff(0.1, 10.0)
@@ -204,7 +207,7 @@ class PodNetworkAgent:
     async def _refresh(self) -> None:
         """Set right what events do not tell of: settings, cni0's address, pods' own links."""
         if self._uplink is not None:
-            await asyncio.to_thread(device.prepare_node, self._ns, self._uplink.name)
+            await asyncio.to_thread(device.prepare_node, self._ns, self._uplink.name, self._attach)
             await self.network.refresh()
 
     def _forget(self) -> None:

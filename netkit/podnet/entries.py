@@ -9,15 +9,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Final
 
 from netkit.kernel import rtnl
 from netkit.podnet import masquerade, overlay
 from netkit.podnet.address import gateway
-from netkit.podnet.device import BRIDGE, BRIDGE_SETTINGS, SETTINGS, Uplink
+from netkit.podnet.attach import Attach, gateway_interface, pod_interface
+from netkit.podnet.device import BRIDGE, Uplink, settings_of
 from netkit.podnet.ipam import Lease
 from netkit.podnet.modes import Setting, backend
 from netkit.podnet.paths import Hop, NoWay, Paths
 from netkit.podnet.peer import Peer
+
+UNREACHABLE: Final = "unreachable"
+"""The value of a route by which packets go nowhere."""
+
+_SETTING_PURPOSE: Final = {
+    Attach.BRIDGE: "packets of pods are routed, and seen by iptables on the bridge",
+    Attach.PTP: "packets of pods are routed",
+}
 
 
 class Kind(StrEnum):
@@ -80,6 +90,7 @@ class Facts:
     peers: Sequence[Peer] = ()
     pods: Sequence[Lease] = ()
     random_fully: bool = True
+    attach: Attach = Attach.BRIDGE
 
     @property
     def mtu(self) -> int:
@@ -91,14 +102,15 @@ def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
     """All entries of a node that is as it should be, and the nodes that its mode cannot reach."""
     mode = backend(facts.setting)
     wanted = mode.wanted(facts.peers, facts.uplink.network)
-    entries = [*_bridge(facts), *(_tunnel(facts) if mode.tunnel else ())]
+    near = _bridge(facts) if facts.attach is Attach.BRIDGE else _own_range(facts)
+    entries = [*near, *(_tunnel(facts) if mode.tunnel else ())]
     entries += _ways(wanted.paths, facts)
     for lease in facts.pods:
         entries += _pod(lease, facts)
     entries += _rules(facts)
     entries += [
-        Entry(Kind.SETTING, key, str(value), "packets of pods are routed, and seen by iptables on the bridge")
-        for key, value in (SETTINGS | BRIDGE_SETTINGS).items()
+        Entry(Kind.SETTING, key, str(value), _SETTING_PURPOSE[facts.attach])
+        for key, value in settings_of(facts.attach).items()
     ]
     return entries, wanted.refused
 
@@ -136,6 +148,10 @@ def port_text(*, up: bool, mtu: int, hairpin: bool) -> str:
     return f"veth {'up' if up else 'down'} mtu {mtu} master {BRIDGE}{' hairpin' if hairpin else ''}"
 
 
+def cable_text(*, up: bool, mtu: int, mac: str, master: str = "") -> str:
+    return f"veth {'up' if up else 'down'} mtu {mtu} mac {mac}" + (f" master {master}" if master else "")
+
+
 def pod_text(*, up: bool, mtu: int, addresses: Iterable[str], via: str) -> str:
     return f"eth0 {'up' if up else 'down'} mtu {mtu} {' '.join(addresses)} default via {via or 'nothing'}"
 
@@ -165,6 +181,10 @@ def _bridge(facts: Facts) -> list[Entry]:
         Entry(Kind.DEVICE, BRIDGE, text, "the pods of this node meet here"),
         Entry(Kind.ADDRESS, f"{address} dev {BRIDGE}", "", "the pods' gateway"),
     ]
+
+
+def _own_range(facts: Facts) -> list[Entry]:
+    return [Entry(Kind.ROUTE, str(facts.pod_range), UNREACHABLE, "addresses of this node that no pod has")]
 
 
 def _tunnel(facts: Facts) -> list[Entry]:
@@ -205,18 +225,24 @@ def _hop_text(hop: Hop, facts: Facts) -> str:
 
 def _pod(lease: Lease, facts: Facts) -> list[Entry]:
     who = f"{lease.namespace}/{lease.name}"
-    address = IPv4Interface((lease.address, facts.pod_range.prefixlen))
+    address = pod_interface(facts.attach, facts.pod_range, lease.address)
     inside = pod_text(up=True, mtu=facts.mtu, addresses=[str(address)], via=str(gateway(facts.pod_range).ip))
+    near, routed = BRIDGE, []
+    cable = port_text(up=True, mtu=facts.mtu, hairpin=True)
+    if facts.attach is Attach.PTP:
+        near, way = lease.link, gateway_interface(facts.attach, facts.pod_range)
+        cable = cable_text(up=True, mtu=facts.mtu, mac=rtnl.mac_of(way.ip))
+        routed = [
+            Entry(Kind.ADDRESS, f"{way} dev {lease.link}", "", f"the gateway of pod {who}"),
+            Entry(
+                Kind.ROUTE, f"{lease.address}/32", route_text(None, lease.link, onlink=False), f"pod {who}"
+            ),
+        ]
+    neighbour = f"{lease.address} dev {near}"
     return [
-        Entry(
-            Kind.DEVICE, lease.link, port_text(up=True, mtu=facts.mtu, hairpin=True), f"cable of pod {who}"
-        ),
-        Entry(
-            Kind.NEIGHBOUR,
-            f"{lease.address} dev {BRIDGE}",
-            rtnl.mac_of(lease.address),
-            f"pod {who}, without asking for it",
-        ),
+        Entry(Kind.DEVICE, lease.link, cable, f"cable of pod {who}"),
+        *routed,
+        Entry(Kind.NEIGHBOUR, neighbour, rtnl.mac_of(lease.address), f"pod {who}, without asking for it"),
         Entry(Kind.POD, lease.netns, inside, f"pod {who}"),
     ]
 

@@ -8,10 +8,12 @@ given again.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
 _MAX_FILE_NAME: Final = 255
+_LINK: Final = re.compile("veth[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def sandbox_name(cluster: str, pod: PodRef) -> str:
     digest = hashlib.sha256(pod.name.encode()).hexdigest()[:8]
     room = _MAX_FILE_NAME - len(f"{cluster}.{pod.namespace}..{pod.uid[:6]}") - len(digest) - 1
     return f"{cluster}.{pod.namespace}.{pod.name[:room]}-{digest}.{pod.uid[:6]}"
+
+
+def is_link_name(name: str) -> bool:
+    """Whether `link_name` may have made the name."""
+    return _LINK.fullmatch(name) is not None
 
 
 def link_name(uid: str, serial: int) -> str:

@@ -20,6 +20,7 @@ from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.teardown import teardown
 from netkit.podnet.agent import PodNetworkAgent
+from netkit.podnet.attach import Attach
 from netkit.podnet.modes import VXLAN, Setting, steps
 from netkit.podnet.network import PodRef, Sandbox
 
@@ -29,8 +30,11 @@ CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 class Net:
     """`agents` by node name; `api` is where their Nodes are. Node k is at 172.18.0.(k+1) with pods 10.244.k.0/24."""
 
-    def __init__(self, place: Path, fabric: Fabric, setting: Setting = VXLAN) -> None:
+    def __init__(
+        self, place: Path, fabric: Fabric, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE
+    ) -> None:
         self.setting = setting
+        self.attach = attach
         self.place = place
         self.fabric = fabric
         self.api = FakeApi()
@@ -52,7 +56,7 @@ class Net:
         machine = self.fabric.machines[name]
         agent = self.agents[name] = PodNetworkAgent(
             self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, self.place / "state" / name,
-            Ledger(self.place / "ledger", f"node-{name}"), setting=self.setting,
+            Ledger(self.place / "ledger", f"node-{name}"), setting=self.setting, attach=self.attach,
         )  # fmt: skip
         task = self._tasks[name] = asyncio.create_task(agent.run())
         ready = asyncio.create_task(agent.ready())
@@ -98,13 +102,13 @@ class Net:
 
 @asynccontextmanager
 async def pod_network(
-    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN
+    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE
 ) -> AsyncIterator[Net]:
     """A network in the mode with `nodes` nodes that have joined, and a machine `client`; taken down at the end."""
     names = [f"node{number}" for number in range(1, nodes + 1)]
     with Ledger(place / "ledger", "supervisor") as ledger:
         fabric = build(spec_of(*names, "client", mtu=mtu), ledger)
-    net = Net(place, fabric, setting)
+    net = Net(place, fabric, setting, attach)
     try:
         for number, name in enumerate(names, 1):
             await net.register(name, number)

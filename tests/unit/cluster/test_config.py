@@ -7,6 +7,7 @@ import pytest
 
 from netkit.cluster.config import ClusterConfig, check, load, parse
 from netkit.cluster.errors import ConfigError
+from netkit.podnet.attach import Attach
 from netkit.podnet.modes import NetworkMode
 
 
@@ -56,6 +57,8 @@ def test_every_field_is_read() -> None:
     assert config.api_port == 16443
     assert config.network.direct_routing is True
     assert parse({"network": {"mode": "native"}}).network.mode is NetworkMode.NATIVE
+    assert parse({"network": {"attach": "ptp"}}).network.attach is Attach.PTP
+    assert config.network.attach is Attach.BRIDGE
     assert config.network.node_mask == 25
     assert config.network.segment == IPv4Network("192.168.128.0/20")
     assert config.network.mtu == 9000
@@ -80,6 +83,7 @@ def test_every_field_is_read() -> None:
         ([1], "the file: expected a mapping, got a list"),
         ({"network": {"podSubnet": "10.244.0.1/16"}}, "network.podSubnet: 10.244.0.1/16 has host bits set"),
         ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan, native"),
+        ({"network": {"attach": "macvlan"}}, "network.attach: 'macvlan' is not one of bridge, ptp"),
         ({"network": {"directRouting": "yes"}}, "network.directRouting: expected true or false, got text"),
         (
             {"proxy": {"mode": "ipvs2"}},
@@ -128,6 +132,13 @@ def test_a_misspelt_field_gets_a_suggestion() -> None:
         (
             {"network": {"mode": "native", "directRouting": True}},
             "network.directRouting: goes with mode vxlan, and the mode is native",
+        ),
+        (
+            {
+                "network": {"attach": "ptp"},
+                "proxy": {"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "cni0"}},
+            },
+            "proxy.detectLocalMode: BridgeInterface needs a bridge, and with network.attach ptp there is none",
         ),
         (
             {"network": {"podSubnet": "10.96.0.0/16"}},
