@@ -12,7 +12,7 @@ from controlplane.client.events import WARNING, EventRecorder
 from controlplane.resources.catalog import NODE
 from netkit.kernel.netns import Namespace
 from netkit.podnet.network import NetworkNotReady, PodNetwork
-from netkit.podnet.pod import PodRef, Sandbox
+from netkit.podnet.pod import NO_WISHES, PodRef, RuntimeConfig, Sandbox
 from netkit.policy.agent import NotIsolatedYet, PolicyAgent
 from netkit.policy.backend import PolicyBackend, node_tables
 
@@ -38,9 +38,11 @@ class IsolatedPods:
         self._network = network
         self._policies = policies
 
-    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
+    async def add(
+        self, pod: PodRef, host_network: bool = False, config: RuntimeConfig = NO_WISHES
+    ) -> Sandbox:
         """The pod's sandbox. Raises what `PodNetwork.add` does, and NetworkNotReady while policies are not in force."""
-        sandbox = await self._network.add(pod, host_network)
+        sandbox = await self._network.add(pod, host_network, config)
         if not host_network:
             try:
                 await self._policies.admit(

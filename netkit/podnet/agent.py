@@ -79,8 +79,8 @@ class PodNetworkAgent:
         self._cluster_cidr = cluster_cidr
         cluster = cluster or node_ns.name.partition(".")[0] or "node"
         self._attach = attach
-        self.network = PodNetwork(cluster, node_ns, node_address, state_dir, ledger, attach)
         self._iptables = iptables or IPTables(node_ns, lock_file=state_dir / "xtables.lock")
+        self.network = PodNetwork(cluster, node_ns, node_address, state_dir, ledger, attach, self._iptables)
         self._nodes = Informer(client, NODE)
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()

@@ -16,6 +16,10 @@ from netkit.podnet import masquerade, overlay
 from netkit.podnet.address import gateway
 from netkit.podnet.attach import Attach, gateway_interface, pod_interface
 from netkit.podnet.device import BRIDGE, Uplink, settings_of
+from netkit.podnet.host_port import JUMPS as HOST_PORT_JUMPS
+from netkit.podnet.host_port import forwarded, is_ours
+from netkit.podnet.host_port import rules as host_port_rules
+from netkit.podnet.host_port_rules import setting
 from netkit.podnet.ipam import Lease
 from netkit.podnet.modes import Setting, backend
 from netkit.podnet.paths import Hop, NoWay, Paths
@@ -108,6 +112,7 @@ def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
     for lease in facts.pods:
         entries += _pod(lease, facts)
     entries += _rules(facts)
+    entries += _host_ports(facts)
     entries += [
         Entry(Kind.SETTING, key, str(value), _SETTING_PURPOSE[facts.attach])
         for key, value in settings_of(facts.attach).items()
@@ -165,12 +170,13 @@ def route_text(via: IPv4Address | None, device: str, *, onlink: bool) -> str:
 
 
 def rule_entries(table: str, lines: Iterable[str]) -> list[Entry]:
-    """Entries of a table's rules: those of the pod network's chains, and the jumps into them."""
+    """Entries of a table's rules: those of the chains of pod network and host ports, and the jumps into them."""
     chains = (masquerade.NAT_CHAIN, masquerade.FORWARD_CHAIN)
     return [
         Entry(Kind.RULE, f"{table} {line}")
         for line in lines
-        if line.startswith("-A ") and (line.split()[1] in chains or line.split()[-1] in chains)
+        if line.startswith("-A ")
+        and any(chain in chains or is_ours(chain) for chain in (line.split()[1], line.split()[-1]))
     ]
 
 
@@ -259,7 +265,35 @@ def _rules(facts: Facts) -> list[Entry]:
                 "pods' addresses stay inside the cluster" if table == "nat" else "pods' packets may pass"
             )
             entries.append(Entry(entry.kind, entry.key, "", purpose))
-    for table, chain, rule in masquerade.JUMPS:
-        words = " ".join(f'"{word}"' if " " in word else word for word in rule)
-        entries.append(Entry(Kind.RULE, f"{table} -A {chain} {words}", "", "the way into the chain"))
+    entries += [_jump(table, chain, rule) for table, chain, rule in masquerade.JUMPS]
     return entries
+
+
+def _host_ports(facts: Facts) -> list[Entry]:
+    pods = forwarded(facts.attach, facts.pod_range, facts.pods)
+    if not pods:
+        return []
+    of_chain = {pod.chain: f"host ports of pod {pod.pod}" for pod in pods}
+    entries = [
+        Entry(Kind.RULE, f"nat {rule}", "", _purpose(rule, of_chain)) for rule in host_port_rules(pods)
+    ]
+    entries += [_jump("nat", chain, rule) for chain, rule, _ in HOST_PORT_JUMPS]
+    entries += [
+        Entry(Kind.SETTING, setting(device), "1", "host ports answer on 127.0.0.1 too")
+        for device in dict.fromkeys(pod.device for pod in pods)
+    ]
+    return entries
+
+
+def _purpose(rule: str, of_chain: dict[str, str]) -> str:
+    words = rule.split()
+    return (
+        of_chain.get(words[1])
+        or of_chain.get(words[-1])
+        or "answers to host ports come back through this node"
+    )
+
+
+def _jump(table: str, chain: str, rule: Sequence[str]) -> Entry:
+    words = " ".join(f'"{word}"' if " " in word else word for word in rule)
+    return Entry(Kind.RULE, f"{table} -A {chain} {words}", "", "the way into the chain")

@@ -10,12 +10,14 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
 from netkit.kernel import netns, rtnl, rtnl_read
+from netkit.kernel.errors import KernelError
+from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import EntryKind, Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
@@ -23,9 +25,11 @@ from netkit.kernel.rtnl_read import Link
 from netkit.podnet import device, sandbox
 from netkit.podnet.address import gateway
 from netkit.podnet.attach import Attach, Cable, gateway_interface, pod_interface
+from netkit.podnet.host_port import Forwarded, forwarded
+from netkit.podnet.host_port_rules import HostPortRules
 from netkit.podnet.ipam import Lease, Leases
 from netkit.podnet.overlay import OVERHEAD
-from netkit.podnet.pod import PodRef, Sandbox, sandbox_name
+from netkit.podnet.pod import NO_WISHES, PodRef, PortMapping, RuntimeConfig, Sandbox, sandbox_name
 
 __all__ = ["NetworkNotReady", "PodNetwork", "PodRef", "Sandbox"]
 
@@ -47,7 +51,7 @@ class PodNetwork:
 
     def __init__(
         self, cluster: str, node_ns: Namespace, node_address: IPv4Address, state_dir: Path, ledger: Ledger,
-        attach: Attach = Attach.BRIDGE,
+        attach: Attach = Attach.BRIDGE, iptables: IPTables | None = None,
     ) -> None:  # fmt: skip
         self._cluster = cluster
         self._ns = node_ns
@@ -56,6 +60,8 @@ class PodNetwork:
         self._ledger = ledger
         state_dir.mkdir(parents=True, exist_ok=True)
         self._leases = Leases(state_dir / LEASE_FILE)
+        driver = iptables or IPTables(node_ns, lock_file=state_dir / "xtables.lock")
+        self._host_ports = HostPortRules(node_ns, driver)
         self._links = Rtnl(node_ns)
         self._lock = asyncio.Lock()
         self._range: IPv4Network | None = None
@@ -93,20 +99,24 @@ class PodNetwork:
         async with self._lock:
             self._overhead = overhead
             await asyncio.to_thread(self._configure, node_range, underlay_mtu)
+            await self._host_ports.apply(self._forwarded(), afresh=True)
 
     async def refresh(self) -> None:
         """Set right what others may have changed of cni0 and of the sandboxes that stand. Raises KernelError."""
         async with self._lock:
             if self._range is not None:
                 await asyncio.to_thread(self._refresh, self._range)
+                await self._host_ports.apply(self._forwarded(), afresh=True)
 
     async def set_overhead(self, overhead: int) -> None:
         """Give all pods' links, and cni0, the MTU that remains. Raises KernelError; what was reached by then stays."""
         async with self._lock:
             await _uncancelled(lambda: self._set_overhead(overhead))
 
-    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
-        """The pod's sandbox, made unless it stands. About 2 ms.
+    async def add(
+        self, pod: PodRef, host_network: bool = False, config: RuntimeConfig = NO_WISHES
+    ) -> Sandbox:
+        """The pod's sandbox, made unless it stands, with the node's ports that shall lead to it. About 2 ms.
 
         `host_network`: the node's own namespace, nothing is made. Raises NetworkNotReady,
         address.PoolExhausted, KernelError; nothing is left behind then.
@@ -114,7 +124,13 @@ class PodNetwork:
         if host_network:
             return Sandbox(self._ns.name, (str(self._node_address),), self._underlay_mtu)
         async with self._lock:
-            made = await _uncancelled(lambda: self._add(pod))
+            made = await _uncancelled(lambda: self._add(pod, config.ports))
+            if config.ports:
+                try:
+                    await self._host_ports.apply(self._forwarded())
+                except KernelError:
+                    await _uncancelled(lambda: self._remove_of(pod.uid))
+                    raise
         await self._until_it_forwards(made)
         return made
 
@@ -140,6 +156,8 @@ class PodNetwork:
             lease = self._leases.get(uid)
             if lease is None:
                 return
+            if lease.ports:
+                await self._host_ports.apply(self._forwarded(without=uid))
             await _uncancelled(lambda: self._remove(lease))
         task = asyncio.create_task(self._cut_off(lease))
         self._lingering.add(task)
@@ -230,7 +248,7 @@ class PodNetwork:
                 log.warning("%s: sandbox without an address on record, removed", entry.name)
                 netns.delete(entry.name, self._ledger)
 
-    def _add(self, pod: PodRef) -> Sandbox:
+    def _add(self, pod: PodRef, ports: tuple[PortMapping, ...]) -> Sandbox:
         if self._range is None:
             raise NetworkNotReady(f"{self._ns.name or 'node'}: the node has no pod range yet")
         known = self._leases.get(pod.uid)
@@ -238,7 +256,7 @@ class PodNetwork:
             if self._adopt(known, rtnl_read.links(self._ns)):
                 return self._sandbox(known)
             self._remove(known)
-        lease = self._leases.take(self._range, pod, sandbox_name(self._cluster, pod))
+        lease = self._leases.take(self._range, pod, sandbox_name(self._cluster, pod), ports)
         plan = self._plan(lease)
         try:
             index = sandbox.create(plan, self._links, self._ledger, f"{pod} {pod.uid}")
@@ -255,6 +273,17 @@ class PodNetwork:
         self._forget_route(plan.target)
         sandbox.destroy(plan, self._links, self._ledger)
         self._leases.release(lease.uid)
+
+    def _remove_of(self, uid: str) -> None:
+        lease = self._leases.get(uid)
+        if lease is not None:
+            self._remove(lease)
+
+    def _forwarded(self, without: str = "") -> Sequence[Forwarded]:
+        """The pods with ports of the node, but for one."""
+        return forwarded(
+            self._attach, self._range, [lease for lease in self._leases.all() if lease.uid != without]
+        )
 
     def _standing(self) -> dict[str, Sandbox]:
         return {lease.uid: self._sandbox(lease) for lease in self._leases.all() if netns.exists(lease.netns)}

@@ -16,6 +16,10 @@ _MAX_FILE_NAME: Final = 255
 _LINK: Final = re.compile("veth[0-9a-f]{8}")
 
 
+class SandboxFailed(Exception):
+    """No network for a pod, for a reason that is not the kernel's: the message says which. May work another time."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodRef:
     """A pod by namespace, name and uid."""
@@ -26,6 +30,32 @@ class PodRef:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """A port of the node that leads to a port of a pod. `protocol` is tcp, udp or sctp; `host_ip` "" stands for every
+    address of the node.
+    """
+
+    host_port: int
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """What a pod asks of the network besides an address: CNI's runtimeConfig. Rates in bits a second, 0 for no limit;
+    only the mode `external` has plug-ins that heed them.
+    """
+
+    ports: tuple[PortMapping, ...] = ()
+    ingress_rate: int = 0
+    egress_rate: int = 0
+
+
+NO_WISHES: Final = RuntimeConfig()
 
 
 @dataclass(frozen=True, slots=True)

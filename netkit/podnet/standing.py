@@ -29,6 +29,7 @@ from netkit.podnet.entries import (
     rule_entries,
     vxlan_text,
 )
+from netkit.podnet.host_port_rules import setting
 from netkit.podnet.pod import is_link_name
 from netkit.podnet.sandbox import UPLINK
 
@@ -57,6 +58,7 @@ async def standing(
     for table in ("nat", "filter"):
         entries += rule_entries(table, (await iptables.save(table)).splitlines())
     entries += [Entry(Kind.SETTING, key, sysctl.read(ns, key)) for key in settings_of(attach)]
+    entries += _localhost(ns, ours)
     return entries
 
 
@@ -96,6 +98,16 @@ def _on(ns: Namespace, names: dict[int, str]) -> list[Entry]:
             for item in rtnl_read.fdb(ns)
             if item.index in names and item.remote is not None
         ),
+    ]
+
+
+def _localhost(ns: Namespace, links: Iterable[Link]) -> list[Entry]:
+    """The links by which host ports answer on 127.0.0.1."""
+    return [
+        Entry(Kind.SETTING, key, "1")
+        for key in (setting(link.name) for link in links)
+        # A cable may have gone since it was listed.
+        if sysctl.present(ns, key) and sysctl.read(ns, key) == "1"
     ]
 
 

@@ -16,13 +16,20 @@ from support.kernel import spec_of
 from controlplane.resources.catalog import NODE
 from netkit.fabric.build import Fabric, build
 from netkit.kernel import netns
+from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.teardown import teardown
+from netkit.podnet import device
 from netkit.podnet.agent import PodNetworkAgent
 from netkit.podnet.attach import Attach
+from netkit.podnet.entries import Difference, Entry, Facts, differences, expected
+from netkit.podnet.ipam import Leases
 from netkit.podnet.modes import VXLAN, Setting, steps
-from netkit.podnet.network import PodRef, Sandbox
+from netkit.podnet.network import LEASE_FILE
+from netkit.podnet.peer import peers, pod_range
+from netkit.podnet.pod import PodRef, PortMapping, RuntimeConfig, Sandbox
+from netkit.podnet.standing import standing
 
 CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 
@@ -82,9 +89,12 @@ class Net:
         for name in list(self._tasks):
             await self.stop(name)
 
-    async def pod(self, node: str, name: str, uid: str = "") -> tuple[Sandbox, Namespace]:
+    async def pod(
+        self, node: str, name: str, uid: str = "", ports: tuple[PortMapping, ...] = ()
+    ) -> tuple[Sandbox, Namespace]:
         """A new pod on the node; its sandbox and open namespace."""
-        sandbox = await self.agents[node].network.add(PodRef("default", name, uid or f"{name}-0123456789"))
+        pod = PodRef("default", name, uid or f"{name}-0123456789")
+        sandbox = await self.agents[node].network.add(pod, config=RuntimeConfig(ports))
         ns = netns.open_namespace(sandbox.netns)
         self._opened.append(ns)
         return sandbox, ns
@@ -120,3 +130,32 @@ async def pod_network(
         net.close()
         fabric.close()
         teardown(place / "ledger")
+
+
+async def entries(net: Net, node: str) -> tuple[list[Entry], list[Difference]]:
+    """What the node's kernel holds, and where that is wrong."""
+    machine = net.fabric.machines[node]
+    own = net.api.get(NODE, node)
+    assert own is not None
+    own_range = pod_range(own)
+    assert own_range is not None
+    pods = Leases(net.place / "state" / node / LEASE_FILE).all()
+    iptables = IPTables(machine.ns)
+    facts = Facts(
+        node, machine.address.ip, own_range, CLUSTER_CIDR, net.agents[node].setting,
+        device.uplink(machine.ns, machine.address.ip), peers(net.api.all(NODE), node), pods, iptables.random_fully,
+        net.attach,
+    )  # fmt: skip
+    wanted, refused = expected(facts)
+    found = await standing(machine.ns, iptables, CLUSTER_CIDR, [lease.netns for lease in pods], net.attach)
+    return found, differences(wanted, found, refused)
+
+
+async def right(net: Net, node: str) -> None:
+    """Return when nothing is wrong on the node."""
+    for _ in range(400):
+        wrong = (await entries(net, node))[1]
+        if not wrong:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(wrong)

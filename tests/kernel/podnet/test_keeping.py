@@ -13,52 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.kernel import eventually, own_host, source_seen
-from support.podnet import CLUSTER_CIDR, Net, pod_network
+from support.podnet import CLUSTER_CIDR, Net, entries, pod_network, right
 
 from controlplane.resources.catalog import NODE
 from netkit.kernel import netns, process, rtnl, rtnl_read
-from netkit.kernel.iptables import IPTables
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import device
 from netkit.podnet.attach import Attach
-from netkit.podnet.entries import Difference, Entry, Facts, Kind, Problem, differences, expected
-from netkit.podnet.ipam import Leases
+from netkit.podnet.entries import Entry, Kind, Problem
 from netkit.podnet.modes import NetworkMode, Setting, backend
-from netkit.podnet.network import LEASE_FILE
-from netkit.podnet.peer import peers, pod_range
-from netkit.podnet.standing import standing
 
 VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
 DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
-
-
-async def entries(net: Net, node: str) -> tuple[list[Entry], list[Difference]]:
-    """What the node's kernel holds, and where that is wrong."""
-    machine = net.fabric.machines[node]
-    own = net.api.get(NODE, node)
-    assert own is not None
-    own_range = pod_range(own)
-    assert own_range is not None
-    pods = Leases(net.place / "state" / node / LEASE_FILE).all()
-    iptables = IPTables(machine.ns)
-    facts = Facts(
-        node, machine.address.ip, own_range, CLUSTER_CIDR, net.agents[node].setting,
-        device.uplink(machine.ns, machine.address.ip), peers(net.api.all(NODE), node), pods, iptables.random_fully,
-        net.attach,
-    )  # fmt: skip
-    wanted, refused = expected(facts)
-    found = await standing(machine.ns, iptables, CLUSTER_CIDR, [lease.netns for lease in pods], net.attach)
-    return found, differences(wanted, found, refused)
-
-
-async def right(net: Net, node: str) -> None:
-    """Return when nothing is wrong on the node."""
-    for _ in range(400):
-        wrong = (await entries(net, node))[1]
-        if not wrong:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(wrong)
 
 
 @own_host
