@@ -17,6 +17,7 @@ from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables, chains_in
 from netkit.kernel.netns import Namespace
 from netkit.podnet import host_port
+from netkit.podnet.device import BRIDGE
 from netkit.podnet.host_port import Forwarded
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,6 @@ class HostPortRules:
         self._applied = wanted
 
     async def _write(self, wanted: tuple[Forwarded, ...], ours: Sequence[str]) -> None:
-        for pod in wanted:
-            await asyncio.to_thread(route_localhost, self._ns, pod.device)
         if not wanted:
             for chain, rule, _ in host_port.JUMPS:
                 if rule[-1] in ours:
@@ -57,6 +56,7 @@ class HostPortRules:
         if wanted:
             for chain, rule, prepend in host_port.JUMPS:
                 await self._iptables.ensure_rule("nat", chain, rule, prepend=prepend)
+        await asyncio.to_thread(route_localhost, self._ns, frozenset(pod.device for pod in wanted))
 
     def _forget_flows(self, ports: frozenset[int]) -> None:
         """Drop what is remembered of datagrams to these ports: flows without end would miss the rules for ever."""
@@ -70,9 +70,13 @@ class HostPortRules:
             log.warning("%s: flows to host ports may go on as before: %s", self._ns.name or "node", error)
 
 
-def route_localhost(ns: Namespace, device: str) -> None:
-    """Let packets from 127.0.0.1 leave by the link, once they are translated. Raises KernelError."""
-    sysctl.write(ns, setting(device), 1)
+def route_localhost(ns: Namespace, devices: frozenset[str]) -> None:
+    """Let packets from 127.0.0.1 leave by these links, once they are translated, and no longer by cni0 when it is not
+    among them (cables end with their pods). Raises KernelError.
+    """
+    sysctl.write_all(ns, {setting(device): 1 for device in devices})
+    if BRIDGE not in devices and sysctl.present(ns, setting(BRIDGE)):
+        sysctl.write(ns, setting(BRIDGE), 0)
 
 
 def setting(device: str) -> str:

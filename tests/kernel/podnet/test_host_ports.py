@@ -118,6 +118,7 @@ async def test_rules_go_with_their_pod_and_survive_the_agent(tmp_path: Path, att
         assert chains(net, "node1") == []
         saved = process.run(["iptables-legacy-save"], ns=net.ns("node1"), check=True).stdout.decode()
         assert "CNI" not in saved
+        await right(net, "node1")
 
 
 @own_host
