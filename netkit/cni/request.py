@@ -84,13 +84,14 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call. `netns` is a path, "" when it was not told."""
+    """One call. `netns` is a path, "" when it was not told; `arguments` is CNI_ARGS."""
 
     command: Command
     attachment: Attachment
     netns: str
     path: tuple[str, ...]
     config: Config
+    arguments: str = ""
 
 
 def command_of(environment: Mapping[str, str]) -> Command:
@@ -116,7 +117,8 @@ def request(environment: Mapping[str, str], stdin: str) -> Request:
         _check_interface(interface)
     config = _config(stdin, command)
     path = tuple(part for part in environment.get("CNI_PATH", "").split(":") if part)
-    return Request(command, Attachment(container, interface), environment.get("CNI_NETNS", ""), path, config)
+    netns, arguments = environment.get("CNI_NETNS", ""), environment.get("CNI_ARGS", "")
+    return Request(command, Attachment(container, interface), netns, path, config, arguments)
 
 
 def version_of(stdin: str) -> str:
@@ -144,7 +146,9 @@ def _config(stdin: str, command: Command) -> Config:
     version = raw.get("cniVersion") or "0.1.0"
     if version not in SUPPORTED:
         raise CniError(
-            Code.INCOMPATIBLE_VERSION, "incompatible CNI versions", f"config is {version!r}, plugin supports {SUPPORTED}"
+            Code.INCOMPATIBLE_VERSION,
+            "incompatible CNI versions",
+            f"config is {version!r}, plugin supports {SUPPORTED}",
         )
     since = _SINCE.get(command)
     if since and not at_least(version, since):

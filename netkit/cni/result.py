@@ -96,7 +96,10 @@ def render(result: Result, version: str) -> dict[str, Any]:
 
 def _interface(item: Json) -> Interface:
     return Interface(
-        str(item["name"]), str(item.get("mac") or ""), str(item.get("sandbox") or ""), int(item.get("mtu") or 0)
+        str(item["name"]),
+        str(item.get("mac") or ""),
+        str(item.get("sandbox") or ""),
+        int(item.get("mtu") or 0),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from netkit.kernel import netns, rtnl
@@ -35,7 +35,8 @@ _AT_BIRTH: Final = {
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a sandbox shall be. `bridge` is the index of cni0, 0 for a cable that ends on the node itself; `gateway` the
-    address of cni0, or of the cable's node end.
+    address of cni0, or of the cable's node end, `gateway_mac` its hardware address if that is not made from it.
+    `routes` are the pod's, through the gateway where they name no other.
     """
 
     netns: str
@@ -45,6 +46,8 @@ class Plan:
     bridge: int
     mtu: int
     uplink: str = UPLINK
+    gateway_mac: str = ""
+    routes: tuple[tuple[IPv4Network, IPv4Address | None], ...] = ((_DEFAULT_ROUTE, None),)
 
     @property
     def mac(self) -> str:
@@ -174,6 +177,6 @@ def _configure_inside(plan: Plan, ns: Namespace) -> None:
             rtnl.link_up(uplink, mtu=plan.mtu),
             rtnl.address_add(plan.address, uplink),
             *near,
-            rtnl.route_replace(_DEFAULT_ROUTE, uplink, via=plan.gateway.ip),
-            rtnl.neighbour_replace(plan.gateway.ip, rtnl.mac_of(plan.gateway.ip), uplink),
+            *(rtnl.route_replace(target, uplink, via=via or plan.gateway.ip) for target, via in plan.routes),
+            rtnl.neighbour_replace(plan.gateway.ip, plan.gateway_mac or rtnl.mac_of(plan.gateway.ip), uplink),
         )
