@@ -11,7 +11,8 @@ from controlplane.client.client import Client
 from controlplane.client.events import WARNING, EventRecorder
 from controlplane.resources.catalog import NODE
 from netkit.kernel.netns import Namespace
-from netkit.podnet.network import NetworkNotReady, PodNetwork
+from netkit.podnet.network import NetworkNotReady
+from netkit.podnet.node_pods import NodePods
 from netkit.podnet.pod import NO_WISHES, PodRef, RuntimeConfig, Sandbox
 from netkit.policy.agent import NotIsolatedYet, PolicyAgent
 from netkit.policy.backend import PolicyBackend, node_tables
@@ -34,7 +35,7 @@ class IsolatedPods:
     No container has started by then, so a pod is isolated from its first instant.
     """
 
-    def __init__(self, network: PodNetwork, policies: PolicyAgent) -> None:
+    def __init__(self, network: NodePods, policies: PolicyAgent) -> None:
         self._network = network
         self._policies = policies
 

@@ -1,7 +1,7 @@
 """Network configuration lists (`*.conflist`): read, checked, and what each plug-in of one gets on its standard input.
 
 Pure, but for reading the file. A list may say `usePodCidr` where `ipam` wants a subnet: each node has its own range
-there. Plug-ins for addresses keep files on the machine, which all nodes share here: host-local gets a directory of the
+there. host-local and netkit-cni keep files on the machine, which all nodes share here: they get a directory of the
 node's unless the list names one.
 """
 
@@ -15,6 +15,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
+from netkit.cni.request import TYPE
 from netkit.cni.versions import CHECK_SINCE, SUPPORTED, at_least
 from netkit.podnet.pod import RuntimeConfig
 
@@ -173,7 +174,8 @@ def _for_node(plugin: Mapping[str, Any], pod_range: IPv4Network, data_dir: Path)
     filled = _filled(ipam, str(pod_range))
     if ipam.get("type") == "host-local" and "dataDir" not in ipam:
         filled = {**filled, "dataDir": str(data_dir)}
-    return {**plugin, "ipam": filled}
+    own = {"dataDir": str(data_dir)} if plugin["type"] == TYPE and "dataDir" not in plugin else {}
+    return {**plugin, **own, "ipam": filled}
 
 
 def _filled(value: Any, pod_range: str) -> Any:

@@ -20,7 +20,7 @@ from netkit.podnet.paths import Devices, Paths
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What the agent knows to be in the kernel. `mtu` is that of pods, cni0 and flannel.1 alike, in bytes; `pods` the
-    routes of the node's own range.
+    routes of the node's own range, `bridge` whether cni0 is its own.
     """
 
     paths: Paths
@@ -28,6 +28,7 @@ class Kept:
     cluster_cidr: IPv4Network
     mtu: int
     pods: Mapping[IPv4Network, Cable] = field(default_factory=dict)
+    bridge: bool = True
 
 
 def concerns(event: Event, kept: Kept) -> bool:
@@ -48,7 +49,8 @@ def _link(event: LinkEvent, kept: Kept) -> bool:
     if any(event.name == cable.link for cable in kept.pods.values()):
         # The routes of a link that goes down vanish without a word.
         return not event.there or not event.up or event.mtu not in (0, kept.mtu)
-    return event.name in (BRIDGE, overlay.DEVICE) and (not event.there or event.mtu not in (0, kept.mtu))
+    ours = (BRIDGE, overlay.DEVICE) if kept.bridge else (overlay.DEVICE,)
+    return event.name in ours and (not event.there or event.mtu not in (0, kept.mtu))
 
 
 def _route(event: RouteEvent, kept: Kept) -> bool:

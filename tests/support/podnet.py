@@ -14,6 +14,8 @@ from support.client_fake import FakeApi
 from support.kernel import spec_of
 
 from controlplane.resources.catalog import NODE
+from netkit.cni.conflist import Conflist
+from netkit.cni.network import ExternalNetwork
 from netkit.fabric.build import Fabric, build
 from netkit.kernel import netns
 from netkit.kernel.iptables import IPTables
@@ -38,8 +40,11 @@ class Net:
     """`agents` by node name; `api` is where their Nodes are. Node k is at 172.18.0.(k+1) with pods 10.244.k.0/24."""
 
     def __init__(
-        self, place: Path, fabric: Fabric, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE
-    ) -> None:
+        self, place: Path, fabric: Fabric, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE,
+        conflist: Conflist | None = None, plugins: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.conflist = conflist
+        self.plugins = plugins
         self.setting = setting
         self.attach = attach
         self.place = place
@@ -61,9 +66,22 @@ class Net:
     async def start(self, name: str) -> PodNetworkAgent:
         """Start the node's agent, and wait until it is ready."""
         machine = self.fabric.machines[name]
+        state, ledger = self.place / "state" / name, Ledger(self.place / "ledger", f"node-{name}")
+        network = None
+        if self.conflist is not None:
+            network = ExternalNetwork(
+                "kt",
+                machine.ns,
+                machine.address.ip,
+                state,
+                ledger,
+                self.conflist,
+                self.plugins,
+                state / "xtables.lock",
+            )
         agent = self.agents[name] = PodNetworkAgent(
-            self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, self.place / "state" / name,
-            Ledger(self.place / "ledger", f"node-{name}"), setting=self.setting, attach=self.attach,
+            self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, state, ledger,
+            setting=self.setting, attach=self.attach, network=network,
         )  # fmt: skip
         task = self._tasks[name] = asyncio.create_task(agent.run())
         ready = asyncio.create_task(agent.ready())
@@ -112,13 +130,14 @@ class Net:
 
 @asynccontextmanager
 async def pod_network(
-    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE
-) -> AsyncIterator[Net]:
+    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE,
+    conflist: Conflist | None = None, plugins: tuple[str, ...] = (),
+) -> AsyncIterator[Net]:  # fmt: skip
     """A network in the mode with `nodes` nodes that have joined, and a machine `client`; taken down at the end."""
     names = [f"node{number}" for number in range(1, nodes + 1)]
     with Ledger(place / "ledger", "supervisor") as ledger:
         fabric = build(spec_of(*names, "client", mtu=mtu), ledger)
-    net = Net(place, fabric, setting, attach)
+    net = Net(place, fabric, setting, attach, conflist, plugins)
     try:
         for number, name in enumerate(names, 1):
             await net.register(name, number)
