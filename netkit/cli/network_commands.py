@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from netkit.cluster.network_mode import NodeNetworkMode
     from netkit.podnet.modes import NetworkMode
 
-_MODES = ("vxlan", "native")
+_MODES = ("vxlan", "native", "external")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +59,8 @@ def mode(
 ) -> None:
     """Show how pods' packets travel between nodes, or change it while they do.
 
-    vxlan wraps them into packets of the nodes; native routes them as they are. Pods go on, connections between pods
+    vxlan wraps them into packets of the nodes; native routes them as they are; with external it is the affair of CNI
+    plug-ins of others, and that is chosen at up alone. Pods go on, connections between pods
     survive, and the MTU of pods follows. Exits with 1 when a node could not be changed; then all keep the old mode.
     """
     need_root()

@@ -21,7 +21,7 @@ from netkit.podnet.host_port import forwarded, is_ours
 from netkit.podnet.host_port import rules as host_port_rules
 from netkit.podnet.host_port_rules import setting
 from netkit.podnet.ipam import Lease
-from netkit.podnet.modes import Setting, backend
+from netkit.podnet.modes import NetworkMode, Setting, backend
 from netkit.podnet.paths import Hop, NoWay, Paths
 from netkit.podnet.peer import Peer
 
@@ -103,16 +103,21 @@ class Facts:
 
 
 def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
-    """All entries of a node that is as it should be, and the nodes that its mode cannot reach."""
+    """All entries of a node that is as it should be, and the nodes that its mode cannot reach.
+
+    With the mode `external` these are the routes and settings: pods are the affair of who made them.
+    """
     mode = backend(facts.setting)
     wanted = mode.wanted(facts.peers, facts.uplink.network)
+    external = facts.setting.mode is NetworkMode.EXTERNAL
     near = _bridge(facts) if facts.attach is Attach.BRIDGE else _own_range(facts)
-    entries = [*near, *(_tunnel(facts) if mode.tunnel else ())]
+    entries = [*(() if external else near), *(_tunnel(facts) if mode.tunnel else ())]
     entries += _ways(wanted.paths, facts)
     for lease in facts.pods:
         entries += _pod(lease, facts)
-    entries += _rules(facts)
-    entries += _host_ports(facts)
+    if not external:
+        entries += _rules(facts)
+        entries += _host_ports(facts)
     entries += [
         Entry(Kind.SETTING, key, str(value), _SETTING_PURPOSE[facts.attach])
         for key, value in settings_of(facts.attach).items()

@@ -13,7 +13,7 @@ from netkit.kernel import netns, rtnl_read, sysctl
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import Namespace
-from netkit.kernel.rtnl_read import Link
+from netkit.kernel.rtnl_read import Link, Route
 from netkit.podnet import overlay
 from netkit.podnet.attach import Attach
 from netkit.podnet.device import BRIDGE, settings_of
@@ -60,6 +60,22 @@ async def standing(
     entries += [Entry(Kind.SETTING, key, sysctl.read(ns, key)) for key in settings_of(attach)]
     entries += _localhost(ns, ours)
     return entries
+
+
+def external(ns: Namespace, cluster_cidr: IPv4Network, *, routes: bool) -> list[Entry]:
+    """As `standing`, of what is not the affair of plug-ins of others: settings, and the `routes` to other nodes."""
+    settings = [Entry(Kind.SETTING, key, sysctl.read(ns, key)) for key in settings_of(Attach.BRIDGE)]
+    if not routes:
+        return settings
+    names = {link.index: link.name for link in rtnl_read.links(ns).values()}
+    return [
+        *(
+            _route(route, names)
+            for route in rtnl_read.routes(ns)
+            if route.via is not None and route.target.subnet_of(cluster_cidr)
+        ),
+        *settings,
+    ]
 
 
 def _device(link: Link, names: dict[int, str]) -> Entry:
@@ -119,15 +135,16 @@ def _routes(ns: Namespace, cluster_cidr: IPv4Network, names: dict[int, str]) -> 
         if target.subnet_of(cluster_cidr)
     ]
     return nowhere + [
-        Entry(
-            Kind.ROUTE,
-            str(route.target),
-            route_text(route.via, names.get(route.index, "several"), onlink=route.onlink),
-        )
+        _route(route, names)
         for route in rtnl_read.routes(ns)
         if route.target.subnet_of(cluster_cidr)
         and not (route.via is None and names.get(route.index) == BRIDGE)
     ]
+
+
+def _route(route: Route, names: dict[int, str]) -> Entry:
+    text = route_text(route.via, names.get(route.index, "several"), onlink=route.onlink)
+    return Entry(Kind.ROUTE, str(route.target), text)
 
 
 def _pod(name: str) -> list[Entry]:
