@@ -35,7 +35,9 @@ def refusals(cached: Iterable[Cached], runtime: Runtime) -> list[Difference]:
         try:
             runtime.check(item, _path(item))
         except CniError as error:
-            found.append(Difference(Kind.POD, item.netns, Problem.WRONG, _wanted(item), "", str(error)))
+            found.append(
+                Difference(Kind.POD, item.netns, Problem.WRONG, _wanted(item), "refused by CHECK", str(error))
+            )
     return found
 
 
