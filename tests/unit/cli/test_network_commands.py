@@ -85,7 +85,17 @@ def test_show_marks_what_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
         Entry(Kind.RULE, "nat -A FLANNEL-POSTRTG -j RETURN", "", "a rule"),
     )
     view = NodeView(
-        "node1", "native", "172.18.0.11", "eth0", 1500, "10.244.0.0/24", 1500, 2, "ptp", entries, Census(3, 2, 17)
+        "node1",
+        "native",
+        "172.18.0.11",
+        "eth0",
+        1500,
+        "10.244.0.0/24",
+        1500,
+        2,
+        "ptp",
+        entries,
+        Census(3, 2, 17),
     )
     monkeypatch.setattr(network_inspection, "show", lambda name, node: [view])
     text = invoke("show")
