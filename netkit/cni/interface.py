@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
@@ -21,11 +22,13 @@ from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import HOST, Namespace
 from netkit.kernel.rtnl import Rtnl
+from netkit.kernel.rtnl_read import Link
 from netkit.podnet import sandbox
 from netkit.podnet.sandbox import Plan
 
 _MULTICAST: Final = "224.0.0.0/4"
 _DEFAULT_MTU: Final = 1500
+_FORWARDS_SECONDS, _AGAIN_SECONDS = 2.0, 0.001
 _ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 
 
@@ -57,10 +60,22 @@ def add(plan: Plan, ns: Namespace, bridge: str) -> tuple[Interface, ...]:
         except BaseException:
             links.apply(rtnl.link_delete(plan.link).allowing(errno.ENODEV))
             raise
-        end = rtnl_read.links(HOST)[plan.link]
+        end = _forwarding(links, plan.link)
     return (
         *made, Interface(plan.link, end.mac, mtu=plan.mtu), Interface(plan.uplink, plan.mac, ns.path, plan.mtu),
     )  # fmt: skip
+
+
+def _forwarding(links: Rtnl, name: str) -> Link:
+    """The cable's machine end, once the kernel lets packets through: some time after it was set up."""
+    deadline = time.monotonic() + _FORWARDS_SECONDS
+    while True:
+        link = links.link(name)
+        if link is None:
+            raise KernelError(f"ip link show {name}", errno=errno.ENODEV)
+        if link.forwards or time.monotonic() > deadline:
+            return link
+        time.sleep(_AGAIN_SECONDS)
 
 
 def remove(link: str) -> None:
