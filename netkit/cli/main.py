@@ -13,6 +13,7 @@ from netkit.cli import (
     api_commands,
     auth_commands,
     cluster_commands,
+    cni_commands,
     image_commands,
     machine_commands,
     network_commands,
@@ -38,6 +39,7 @@ proxy_commands.register(app)
 proxy_inspection.register(proxy_commands.proxy_app)
 proxy_mode_commands.register(app)
 app.add_typer(network_commands.app, name="network")
+app.add_typer(cni_commands.app, name="cni")
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from netkit.cluster.network_mode import NodeNetworkMode
     from netkit.podnet.modes import NetworkMode
 
-_MODES = ("vxlan", "native")
+_MODES = ("vxlan", "native", "external")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +59,8 @@ def mode(
 ) -> None:
     """Show how pods' packets travel between nodes, or change it while they do.
 
-    vxlan wraps them into packets of the nodes; native routes them as they are. Pods go on, connections between pods
+    vxlan wraps them into packets of the nodes; native routes them as they are; with external it is the affair of CNI
+    plug-ins of others, and that is chosen at up alone. Pods go on, connections between pods
     survive, and the MTU of pods follows. Exits with 1 when a node could not be changed; then all keep the old mode.
     """
     need_root()
@@ -125,7 +126,11 @@ def check(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputO
 
 def _print_view(view: NodeView, everything: bool) -> None:
     ink = Ink(sys.stdout)
-    print(ink.bold(f"{view.node}, {view.mode}: {view.pods} pods in {view.pod_range}, MTU {view.pod_mtu}"))
+    print(
+        ink.bold(
+            f"{view.node}, {view.mode}, {view.attach}: {view.pods} pods in {view.pod_range}, MTU {view.pod_mtu}"
+        )
+    )
     print(f"  underlay {view.underlay} {view.address}, MTU {view.underlay_mtu}")
     if view.policies.policies:
         counted = view.policies

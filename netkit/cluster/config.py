@@ -18,13 +18,16 @@ import yaml
 from controlplane.apiserver.admission.chain import ORDER as ADMISSION_PLUGINS
 from controlplane.apiserver.authn.settings import DEFAULTS, AuthenticationSettings
 from netkit.cluster.api_config import authentication
+from netkit.cluster.cni_config import CniConfig, attach, cni
 from netkit.cluster.errors import ConfigError
 from netkit.cluster.fields import Fields
 from netkit.cluster.operation_config import OperationConfig, operation
 from netkit.cluster.operation_config import check as check_operation
 from netkit.cluster.proxy_config import proxy
-from netkit.podnet.modes import NetworkMode
+from netkit.podnet.attach import Attach
+from netkit.podnet.modes import NetworkMode, Setting
 from netkit.proxy.configuration.document import KubeProxyConfiguration
+from netkit.proxy.detector import DetectLocalMode
 
 DEFAULT_NAME: Final = "lab"
 API_VERSION: Final = "kube-netkit/v1alpha1"
@@ -37,10 +40,13 @@ class NetworkConfig:
     """Address ranges and the pod network. `segment` None = the first free /16 of 172.18 to 172.31.
 
     `mode` is what the cluster begins with. `direct_routing` goes with vxlan: no tunnel between nodes of one link.
+    `attach` is how pods hang on their nodes; with external, `cni` says which plug-ins attach them.
     """
 
     mode: NetworkMode = NetworkMode.VXLAN
     direct_routing: bool = False
+    attach: Attach = Attach.BRIDGE
+    cni: CniConfig | None = None
     pod_subnet: IPv4Network = IPv4Network("10.244.0.0/16")
     node_mask: int = 24
     service_subnet: IPv4Network = IPv4Network("10.96.0.0/12")
@@ -48,6 +54,12 @@ class NetworkConfig:
     mtu: int = 1500
     cluster_domain: str = "cluster.local"
     node_ports: tuple[int, int] = (30000, 32767)
+
+    @property
+    def setting(self) -> Setting:
+        """The mode with its options."""
+        node_routes = self.cni is not None and self.cni.node_routes
+        return Setting(self.mode, self.direct_routing, node_routes=node_routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +161,12 @@ def parse(document: object) -> ClusterConfig:
     service_subnet = net.network("serviceSubnet", network.service_subnet)
     assert pod_subnet is not None
     assert service_subnet is not None
+    mode = NetworkMode(net.text("mode", network.mode, tuple(NetworkMode)))
     network = NetworkConfig(
-        mode=NetworkMode(net.text("mode", network.mode, tuple(NetworkMode))),
+        mode=mode,
         direct_routing=net.flag("directRouting", network.direct_routing),
+        attach=attach(net, mode),
+        cni=cni(net, mode),
         pod_subnet=pod_subnet,
         node_mask=net.number("nodeMask", network.node_mask, 16, 29),
         service_subnet=service_subnet,
@@ -212,6 +227,11 @@ def check(config: ClusterConfig) -> ClusterConfig:
         raise ConfigError(
             f"network.directRouting: goes with mode vxlan, and the mode is {network.mode}",
             "in mode native there is no tunnel to do without",
+        )
+    if network.attach is Attach.PTP and config.proxy.detect_local_mode == DetectLocalMode.BRIDGE_INTERFACE:
+        raise ConfigError(
+            "proxy.detectLocalMode: BridgeInterface needs a bridge, and with network.attach ptp there is none",
+            "use ClusterCIDR, NodeCIDR, or InterfaceNamePrefix with the prefix veth",
         )
     ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
     if network.segment is not None:

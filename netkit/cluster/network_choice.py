@@ -89,8 +89,15 @@ class OutcomeFile:
 
 
 def _plain(setting: Setting) -> dict[str, Any]:
-    return {"mode": setting.mode, "directRouting": setting.direct_routing, "both": setting.both}
+    return {
+        "mode": setting.mode,
+        "directRouting": setting.direct_routing,
+        "both": setting.both,
+        "nodeRoutes": setting.node_routes,
+    }
 
 
 def _setting(found: dict[str, Any]) -> Setting:
-    return Setting(NetworkMode(found["mode"]), found["directRouting"], found["both"])
+    return Setting(
+        NetworkMode(found["mode"]), found["directRouting"], found["both"], found.get("nodeRoutes", False)
+    )

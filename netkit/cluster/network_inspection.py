@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
@@ -15,16 +16,21 @@ from netkit.cluster.access import admin_client
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_choice import ChoiceFile
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
+from netkit.cni import inspection
+from netkit.cni.cache import Cache
+from netkit.cni.chain import Runtime
+from netkit.cni.network import cache_directory
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import open_namespace
 from netkit.podnet import device
+from netkit.podnet.attach import Attach
 from netkit.podnet.entries import Difference, Entry, Facts, Kind, differences, expected
 from netkit.podnet.ipam import Leases
-from netkit.podnet.modes import VXLAN, Setting
+from netkit.podnet.modes import VXLAN, NetworkMode, Setting
 from netkit.podnet.network import LEASE_FILE
 from netkit.podnet.paths import NoWay
-from netkit.podnet.peer import peers, pod_range
-from netkit.podnet.standing import standing
+from netkit.podnet.peer import Peer, peers, pod_range
+from netkit.podnet.standing import external, standing
 from netkit.policy.backend import standing_tables
 from netkit.policy.census import NO_POLICIES, Census, census
 
@@ -45,6 +51,7 @@ class NodeView:
     pod_range: str
     pod_mtu: int
     pods: int
+    attach: str
     entries: tuple[Entry, ...]
     policies: Census = NO_POLICIES
 
@@ -74,6 +81,13 @@ class _Look:
     refused: tuple[NoWay, ...]
     found: list[Entry]
     policies: Census
+    pods: int
+    attach: str
+    told: tuple[Difference, ...] = ()
+
+    def differences(self) -> list[Difference]:
+        """What is not as it should be, and what plug-ins of others say against pods of theirs."""
+        return [*differences(self.wanted, self.found, self.refused), *self.told]
 
 
 def show(name: str, node: str = "") -> list[NodeView]:
@@ -92,12 +106,8 @@ async def _check(profile: Profile, node: str) -> Comparison:
     for number in range(_LOOKS):
         if number:
             await asyncio.sleep(_PAUSE_SECONDS)
-        looks = await _look(profile, node)
-        seen = {
-            (look.facts.node, item.kind, item.key): item
-            for look in looks
-            for item in differences(look.wanted, look.found, look.refused)
-        }
+        looks = await _look(profile, node, ask=True)
+        seen = {(look.facts.node, item.kind, item.key): item for look in looks for item in look.differences()}
         stable = {key: item for key, item in seen.items() if not number or key in stable}
         if not stable:
             break
@@ -113,7 +123,8 @@ async def _check(profile: Profile, node: str) -> Comparison:
     return Comparison(not stable, nodes)
 
 
-async def _look(profile: Profile, node: str) -> list[_Look]:
+async def _look(profile: Profile, node: str, *, ask: bool = False) -> list[_Look]:
+    """The nodes as they are now. `ask` plug-ins of others for what they think of their pods."""
     facts = profile.facts()
     machines = _chosen(facts, node)
     client = admin_client(profile, facts.server)
@@ -124,11 +135,16 @@ async def _look(profile: Profile, node: str) -> list[_Look]:
         await client.close()
     choice = ChoiceFile(profile.directory).read()
     setting = choice.setting if choice is not None else VXLAN
-    return [await _look_at(profile, facts, machine, nodes, setting) for machine in machines]
+    return [await _look_at(profile, facts, machine, nodes, setting, ask) for machine in machines]
 
 
 async def _look_at(
-    profile: Profile, cluster: ClusterFacts, machine: MachineFacts, nodes: list[Object], setting: Setting
+    profile: Profile,
+    cluster: ClusterFacts,
+    machine: MachineFacts,
+    nodes: list[Object],
+    setting: Setting,
+    ask: bool,
 ) -> _Look:
     own = next((item for item in nodes if item["metadata"]["name"] == machine.name), None)
     own_range = pod_range(own) if own is not None else None
@@ -138,17 +154,41 @@ async def _look_at(
         )
     state = profile.node(machine.name)
     address, cidr = IPv4Address(machine.address), IPv4Network(cluster.pod_subnet)
+    if setting.mode is NetworkMode.EXTERNAL:
+        return await asyncio.to_thread(
+            _look_at_others, state, cluster, machine, own_range, setting, peers(nodes, machine.name), ask
+        )
+    attach = Attach(cluster.attach)
     with open_namespace(machine.namespace) as ns:
         # The pods are read first: one that comes now would be missed in the kernel, not in the list.
         pods = Leases(state / LEASE_FILE).all()
         iptables = IPTables(ns, lock_file=state / "xtables.lock")
         facts = Facts(
             machine.name, address, own_range, cidr, setting, device.uplink(ns, address), peers(nodes, machine.name),
-            pods, iptables.random_fully,
+            pods, iptables.random_fully, attach,
         )  # fmt: skip
         wanted, refused = expected(facts)
-        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods])
-        return _Look(facts, wanted, refused, found, census(standing_tables(ns)))
+        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods], attach)
+        return _Look(facts, wanted, refused, found, census(standing_tables(ns)), len(pods), attach)
+
+
+def _look_at_others(
+    state: Path, cluster: ClusterFacts, machine: MachineFacts, own_range: IPv4Network, setting: Setting,
+    joined: tuple[Peer, ...], ask: bool,
+) -> _Look:  # fmt: skip
+    """A node whose pods are made by plug-ins of others."""
+    cidr, address = IPv4Network(cluster.pod_subnet), IPv4Address(machine.address)
+    with open_namespace(machine.namespace) as ns:
+        pods = [cached for cached in Cache(cache_directory(state)).all() if cached.result is not None]
+        uplink = device.uplink(ns, address)
+        facts = Facts(machine.name, address, own_range, cidr, setting, uplink, joined)
+        wanted, refused = expected(facts)
+        found = [*external(ns, cidr, routes=setting.node_routes), *inspection.standing(pods)]
+        runtime = Runtime(ns, cluster.cni_path, {"XTABLES_LOCKFILE": str(state / "xtables.lock")})
+        told = tuple(inspection.refusals(pods, runtime)) if ask else ()
+        policies = census(standing_tables(ns))
+        wanted = [*wanted, *inspection.expected(pods)]
+        return _Look(facts, wanted, refused, found, policies, len(pods), cluster.attach, told)
 
 
 def _view(look: _Look) -> NodeView:
@@ -162,7 +202,8 @@ def _view(look: _Look) -> NodeView:
         underlay_mtu=facts.uplink.mtu,
         pod_range=str(facts.pod_range),
         pod_mtu=facts.mtu,
-        pods=len(facts.pods),
+        pods=look.pods,
+        attach=look.attach,
         entries=tuple(
             replace(entry, purpose=purposes.get(entry.identity, ""))
             for kind in Kind

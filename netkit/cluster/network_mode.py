@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile, State
 from netkit.cluster.profile import Profile
 from netkit.kernel.file_watch import FileWatch
@@ -52,8 +53,22 @@ def change_mode(name: str, mode: NetworkMode, direct_routing: bool, report: Repo
     """
     profile = Profile(name)
     nodes = _nodes(profile)
+    wanted = _wanted(profile, mode, direct_routing)
     with profile.lock():
-        return asyncio.run(_change(profile, nodes, Setting(mode, direct_routing), report))
+        return asyncio.run(_change(profile, nodes, wanted, report))
+
+
+def _wanted(profile: Profile, mode: NetworkMode, direct_routing: bool) -> Setting:
+    """Refuses to take pods over that plug-ins of others made, and the other way round."""
+    now = (ChoiceFile(profile.directory).read() or Choice(VXLAN)).setting
+    if NetworkMode.EXTERNAL not in (now.mode, mode):
+        return Setting(mode, direct_routing)
+    if now.mode is not mode:
+        raise ClusterError(
+            f"cluster {profile.name} cannot change from {now.mode} to {mode}: who attaches pods is chosen at up",
+            f"make it anew with network: {{mode: {mode}}}",
+        )
+    return now
 
 
 async def _change(

@@ -25,13 +25,13 @@ from netkit.cluster.node_proxy import node_proxy
 from netkit.cluster.plan import KUBELET_PORT, Plan
 from netkit.cluster.profile import Profile
 from netkit.cluster.proxy_choice import ProxyFiles
+from netkit.cni.network import ExternalNetwork
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace, socket_in
 from netkit.node.agent import NodeAgent
 from netkit.node.settings import KubeletTls, NodeSettings
 from netkit.podnet.agent import PodNetworkAgent
-from netkit.podnet.modes import Setting
 from netkit.proxy.modes import Site
 
 
@@ -59,8 +59,13 @@ async def _run(
     network = _client(plan, profile, ns, certificates.pod_network, "pod-network")
     isolation = _client(plan, profile, ns, certificates.network_policy, COMPONENT)
     config = plan.config
-    first = Setting(config.network.mode, config.network.direct_routing)
-    mode = NodeNetwork(ChoiceFile(profile.directory), OutcomeFile(state), first)
+    mode = NodeNetwork(ChoiceFile(profile.directory), OutcomeFile(state), config.network.setting)
+    others = config.network.cni
+    external = None
+    if others is not None:
+        external = ExternalNetwork(
+            config.name, ns, plan.nodes[name], state, ledger, others.conflist, others.path, lock_file
+        )
     pods = PodNetworkAgent(
         network,
         name,
@@ -72,6 +77,8 @@ async def _run(
         cluster=config.name,
         iptables=iptables,
         setting=mode.choice().setting,
+        attach=config.network.attach,
+        network=external,
     )
 
     async def all_nodes() -> list[Object]:

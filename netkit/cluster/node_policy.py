@@ -11,8 +11,9 @@ from controlplane.client.client import Client
 from controlplane.client.events import WARNING, EventRecorder
 from controlplane.resources.catalog import NODE
 from netkit.kernel.netns import Namespace
-from netkit.podnet.network import NetworkNotReady, PodNetwork
-from netkit.podnet.pod import PodRef, Sandbox
+from netkit.podnet.network import NetworkNotReady
+from netkit.podnet.node_pods import NodePods
+from netkit.podnet.pod import NO_WISHES, PodRef, RuntimeConfig, Sandbox
 from netkit.policy.agent import NotIsolatedYet, PolicyAgent
 from netkit.policy.backend import PolicyBackend, node_tables
 
@@ -34,13 +35,15 @@ class IsolatedPods:
     No container has started by then, so a pod is isolated from its first instant.
     """
 
-    def __init__(self, network: PodNetwork, policies: PolicyAgent) -> None:
+    def __init__(self, network: NodePods, policies: PolicyAgent) -> None:
         self._network = network
         self._policies = policies
 
-    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
+    async def add(
+        self, pod: PodRef, host_network: bool = False, config: RuntimeConfig = NO_WISHES
+    ) -> Sandbox:
         """The pod's sandbox. Raises what `PodNetwork.add` does, and NetworkNotReady while policies are not in force."""
-        sandbox = await self._network.add(pod, host_network)
+        sandbox = await self._network.add(pod, host_network, config)
         if not host_network:
             try:
                 await self._policies.admit(

@@ -34,7 +34,10 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What `up` decided, for the commands that come later. Addresses and ranges are text."""
+    """What `up` decided, for the commands that come later. Addresses and ranges are text.
+
+    `attach` is how pods hang on nodes, or the plug-ins that attach them, which are in `cni_path`.
+    """
 
     name: str
     server: str
@@ -47,6 +50,8 @@ class ClusterFacts:
     kubeconfig_created: bool
     previous_context: str
     machines: tuple[MachineFacts, ...]
+    attach: str = "bridge"
+    cni_path: tuple[str, ...] = ()
 
     def machine(self, name: str) -> MachineFacts | None:
         return next((m for m in self.machines if m.name == name), None)
@@ -150,7 +155,8 @@ class Profile:
         except PermissionError:
             raise ClusterError(f"cluster {self.name} belongs to another user", "run it with sudo") from None
         machines = tuple(MachineFacts(**machine) for machine in data.pop("machines"))
-        return ClusterFacts(machines=machines, **data)
+        cni_path = tuple(data.pop("cni_path", ()))
+        return ClusterFacts(machines=machines, cni_path=cni_path, **data)
 
 
 def no_such_cluster(name: str, root: Path) -> NoSuchCluster:

@@ -42,7 +42,6 @@ from netkit.fabric.segment import choose_segment
 from netkit.fabric.spec import host_link_name
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.process import fork_recorded
-from netkit.podnet.modes import Setting
 from netkit.proxy.settings import ProxyMode
 
 log = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ def _bring_up(
     for directory in (profile.logs, profile.run):
         directory.mkdir(mode=0o700)
     network = plan.config.network
-    ChoiceFile(profile.directory).write(Choice(Setting(network.mode, network.direct_routing)))
+    ChoiceFile(profile.directory).write(Choice(network.setting))
     # A signal of this terminal's is for the command alone; the cluster's processes have their own session.
     launcher = fork_recorded(
         Ledger(profile.ledger, ACTIVE), ACTIVE, lambda: launch(plan, profile, loopback, writer)
@@ -261,6 +260,8 @@ def _write_facts(plan: Plan, profile: Profile, kubeconfig_path: Path) -> Cluster
         kubeconfig_created=not existed,
         previous_context=kubeconfig.current_context(kubeconfig_path) if existed else "",
         machines=plan.machines(),
+        attach=", ".join(network.cni.conflist.types) if network.cni else network.attach,
+        cni_path=network.cni.path if network.cni else (),
     )
     profile.write_facts(facts)
     return facts

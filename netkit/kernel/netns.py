@@ -33,7 +33,8 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC
 class Namespace:
     """An open network namespace. It lives at least as long as `fd` is open, also when its name is deleted.
 
-    `name` is "" for the machine's own namespace (`HOST`). Usable as a context manager that closes `fd`.
+    `name` is "" for the machine's own namespace (`HOST`), a path for one that was opened by it. Usable as a context
+    manager that closes `fd`.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Namespace:
     @property
     def path(self) -> str:
         """A path that can be opened or handed to nsenter."""
+        if self.name.startswith("/"):
+            return self.name
         return f"{NETNS_DIRECTORY}/{self.name}" if self.name else "/proc/self/ns/net"
 
     @property
@@ -128,6 +131,18 @@ def open_namespace(name: str) -> Namespace:
             f"ip netns exec {name}", errno=errno.ENOENT, stderr="the name has no namespace behind it"
         )
     return Namespace(name, fd)
+
+
+def open_path(path: str) -> Namespace:
+    """Open the namespace behind an absolute path, which others made. KernelError when there is none."""
+    try:
+        fd = os.open(path, _OPEN)
+    except OSError as error:
+        raise from_os_error(error, f"nsenter --net={path}") from error
+    if not _is_namespace(fd):
+        os.close(fd)
+        raise KernelError(f"nsenter --net={path}", errno=errno.ENOENT, stderr="it is no network namespace")
+    return Namespace(os.path.abspath(path), fd)
 
 
 def exists(name: str) -> bool:

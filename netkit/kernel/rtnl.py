@@ -35,6 +35,7 @@ _NESTED: Final = 0x8000
 _UP: Final = 1
 _ROUTE_PROTOCOL: Final = 0
 _STATIC: Final = 4
+_UNREACHABLE: Final = 7
 
 _LINK = struct.Struct("=BxHiII")
 
@@ -199,6 +200,18 @@ def route_delete(target: IPv4Network, index: int) -> Message:
     return Message(_DELROUTE, 0, body, f"ip route delete {what}", frozenset({errno.ESRCH}))
 
 
+def unreachable_replace(target: IPv4Network) -> Message:
+    """Answer "host unreachable" to packets for `target` that no longer route is for, instead of passing them on."""
+    body, what = _unreachable(target, _STATIC)
+    return Message(_NEWROUTE, _CREATE | _REPLACE, body, f"ip route replace {what}")
+
+
+def unreachable_delete(target: IPv4Network) -> Message:
+    """Remove the unreachable route to `target`; fine when it is gone."""
+    body, what = _unreachable(target, 0)
+    return Message(_DELROUTE, 0, body, f"ip route delete {what}", frozenset({errno.ESRCH}))
+
+
 def neighbour_replace(address: IPv4Address, mac: str, index: int) -> Message:
     """A permanent neighbour; such entries do not count against the kernel's neighbour table limit."""
     body = struct.pack("=BxxxiHBB", socket.AF_INET, index, 0x80, 0, 0) + _attr(1, address.packed)
@@ -275,6 +288,13 @@ def _route(
         body += _attr(5, via.packed)
         what += f" via {via}"
     return body, f"{what} dev {index}" + (" onlink" if onlink else "")
+
+
+def _unreachable(target: IPv4Network, protocol: int) -> tuple[bytes, str]:
+    body = struct.pack(
+        "=BBBBBBBBI", socket.AF_INET, target.prefixlen, 0, 0, 254, protocol, 0, _UNREACHABLE, 0
+    )
+    return body + _attr(1, target.network_address.packed), f"unreachable {target}"
 
 
 def _mac(text: str) -> bytes:

@@ -23,7 +23,7 @@ _GETLINK, _GETADDR, _GETROUTE, _GETNEIGH = 18, 22, 26, 30
 _DUMP_REQUEST: Final = 0x301
 _DONE, _ERROR = 3, 2
 _MAIN_TABLE: Final = 254
-_UNICAST: Final = 1
+_UNICAST, _UNREACHABLE = 1, 7
 _TYPE_MASK: Final = 0x3FFF
 
 _HEADER = struct.Struct("=IHHII")
@@ -148,6 +148,17 @@ def routes(ns: Namespace, index: int = 0) -> list[Route]:
         device = _number(attributes, _RTA_OIF)
         found.append(Route(target, device, _ipv4(attributes, _RTA_GATEWAY), protocol, bool(flags & 4)))
     return [route for route in found if index in (0, route.index)]
+
+
+def unreachable(ns: Namespace) -> list[IPv4Network]:
+    """Targets of the unreachable routes of the main table."""
+    found = []
+    for body in _dump(ns, _GETROUTE, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
+        _, length, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
+        attributes = _attributes(body, _ROUTE.size)
+        if kind == _UNREACHABLE and _number(attributes, _RTA_TABLE) == _MAIN_TABLE:
+            found.append(IPv4Network((attributes.get(_RTA_DST, bytes(4)), length)))
+    return found
 
 
 def neighbours(ns: Namespace, index: int = 0) -> list[Neighbour]:

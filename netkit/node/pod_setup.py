@@ -17,9 +17,10 @@ from netkit.node.podspec.container_config import PodFiles
 from netkit.node.podspec.environment import PodPlace
 from netkit.node.podspec.network_files import ClusterDns, hostname
 from netkit.node.podspec.references import volume_references
+from netkit.node.podspec.runtime_config import runtime_config
 from netkit.node.podspec.volumes import prepare
 from netkit.node.settings import NodeContext
-from netkit.podnet.pod import PodRef, Sandbox
+from netkit.podnet.pod import NO_WISHES, PodRef, Sandbox
 
 _REFRESH_SECONDS = 60.0
 
@@ -59,7 +60,7 @@ class PodSetup:
         """Make what is missing; refresh files of ConfigMaps and the like each minute, and at once when the
         pod's labels or annotations change, as kubelet does.
 
-        Raises MountError, KernelError, NetworkNotReady, StatusError, ConnectionFailed.
+        Raises MountError, KernelError, SandboxFailed, NetworkNotReady, StatusError, ConnectionFailed.
         """
         notes = (objects.labels(pod), objects.annotations(pod))
         if self._setting is not None and time.monotonic() < self._fresh_until and notes == self._notes:
@@ -68,7 +69,9 @@ class PodSetup:
         is_new = self.sandbox is None
         if self.sandbox is None:
             reference = PodRef(objects.namespace(pod), objects.name(pod), objects.uid(pod))
-            self.sandbox = await self._context.network.add(reference, bool(spec.get("hostNetwork")))
+            on_node = bool(spec.get("hostNetwork"))
+            wishes = NO_WISHES if on_node else runtime_config(pod)
+            self.sandbox = await self._context.network.add(reference, on_node, wishes)
         settings = self._context.settings
         place = PodPlace(
             node_name=settings.node_name,

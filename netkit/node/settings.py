@@ -13,7 +13,7 @@ from controlplane.errors import Object
 from netkit.kernel.netns import Namespace
 from netkit.node.images.store import ImageStore
 from netkit.node.runtime.client import RuntimeClient
-from netkit.podnet.pod import PodRef, Sandbox
+from netkit.podnet.pod import NO_WISHES, PodRef, RuntimeConfig, Sandbox
 
 DEFAULT_CAPACITY: Mapping[str, str] = {
     "cpu": "4",
@@ -26,7 +26,9 @@ DEFAULT_CAPACITY: Mapping[str, str] = {
 class PodNetworkDriver(Protocol):
     """What the agent asks of the pod network (`netkit.podnet.network.PodNetwork`)."""
 
-    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox: ...
+    async def add(
+        self, pod: PodRef, host_network: bool = False, config: RuntimeConfig = NO_WISHES
+    ) -> Sandbox: ...
 
     async def remove(self, uid: str) -> None: ...
 

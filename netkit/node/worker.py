@@ -35,7 +35,7 @@ from netkit.node.settings import NodeContext
 from netkit.node.status_writer import StatusWriter
 from netkit.node.termination import Terminator
 from netkit.podnet.network import NetworkNotReady
-from netkit.podnet.pod import Sandbox
+from netkit.podnet.pod import Sandbox, SandboxFailed
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,9 @@ class PodWorker:
                         delay = _RETRY_SECONDS
                     else:
                         delay = await self._sync()
-                except (RuntimeGone, StatusError, ConnectionFailed, KernelError, OSError) as error:
+                except (
+                    RuntimeGone, StatusError, ConnectionFailed, KernelError, SandboxFailed, OSError,
+                ) as error:  # fmt: skip
                     log.warning("%s: %s: %s; trying again", self.key, type(error).__name__, error)
                     delay = _RETRY_SECONDS
                 with contextlib.suppress(TimeoutError):
@@ -196,7 +198,7 @@ class PodWorker:
         except MountError as error:
             self._event(WARNING, "FailedMount", str(error))
             delay = min(_SETUP_RETRY_SECONDS * 2**self._setup_failures, _REFRESH_SECONDS)
-        except KernelError as error:
+        except (KernelError, SandboxFailed) as error:
             self._event(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
             delay = min(_SETUP_RETRY_SECONDS * 2**self._setup_failures, _REFRESH_SECONDS)
         else:

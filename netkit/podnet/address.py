@@ -10,10 +10,12 @@ from collections.abc import Container
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
+from netkit.podnet.pod import SandboxFailed
+
 _SMALLEST: Final = 30
 
 
-class PoolExhausted(Exception):
+class PoolExhausted(SandboxFailed):
     """All addresses of the node's range are given."""
 
 

@@ -32,8 +32,10 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.network_events import NetworkEvents
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, masquerade, paths, trespass
-from netkit.podnet.modes import VXLAN, Setting, backend
+from netkit.podnet.attach import Attach
+from netkit.podnet.modes import VXLAN, NetworkMode, Setting, backend
 from netkit.podnet.network import PodNetwork
+from netkit.podnet.node_pods import NodePods
 from netkit.podnet.paths import Devices, NoWay, Paths, Wanted
 from netkit.podnet.peer import PREFIX, Peer, peers, pod_range
 
@@ -62,13 +64,14 @@ class PodNetworkAgent:
 
     `node_address` is the node's address on the segment, `cluster_cidr` all pods' range, `state_dir` where
     given addresses are kept. `cluster` defaults to the first part of the node namespace's name. `iptables`
-    defaults to the namespace's own with a lock file in `state_dir`. `setting` is the mode to begin with.
+    defaults to the namespace's own with a lock file in `state_dir`. `setting` is the mode to begin with, `attach` how
+    pods hang on the node; `network` makes sandboxes in another way than that.
     """
 
     def __init__(
         self, client: Client, node_name: str, node_ns: Namespace, node_address: IPv4Address, cluster_cidr:
         IPv4Network, state_dir: Path, ledger: Ledger, *, cluster: str = "", iptables: IPTables | None = None,
-        setting: Setting = VXLAN,
+        setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE, network: NodePods | None = None,
     ) -> None:  # fmt: skip
         self._client = client
         self._name = node_name
@@ -76,8 +79,11 @@ class PodNetworkAgent:
         self._address = node_address
         self._cluster_cidr = cluster_cidr
         cluster = cluster or node_ns.name.partition(".")[0] or "node"
-        self.network = PodNetwork(cluster, node_ns, node_address, state_dir, ledger)
+        self._attach = attach
         self._iptables = iptables or IPTables(node_ns, lock_file=state_dir / "xtables.lock")
+        self.network: NodePods = network or PodNetwork(
+            cluster, node_ns, node_address, state_dir, ledger, attach, self._iptables
+        )
         self._nodes = Informer(client, NODE)
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
@@ -91,6 +97,11 @@ class PodNetworkAgent:
         self._refused: tuple[NoWay, ...] = ()
         self._rules = ""
         self._look_at = 0.0
+
+    @property
+    def _routes_are_ours(self) -> bool:
+        """Whether the ways to other nodes are this agent's affair, and not that of plug-ins of others."""
+        return self._setting.mode is not NetworkMode.EXTERNAL or self._setting.node_routes
 
     @property
     def setting(self) -> Setting:
@@ -125,7 +136,7 @@ class PodNetworkAgent:
     async def run(self) -> None:
         """Work until cancelled. Raises kernel.errors.Unsupported when the kernel lacks what pods need."""
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
-        await asyncio.to_thread(device.prepare_node, self._ns, uplink.name)
+        await asyncio.to_thread(device.prepare_node, self._ns, uplink.name, self._attach)
         self._nodes.on_change(self._on_node)
         with NetworkEvents(self._ns) as events:
             helping = [
@@ -169,10 +180,14 @@ class PodNetworkAgent:
 
     def _kept(self) -> trespass.Kept | None:
         """What the kernel is known to hold; None while that is not certain."""
-        if self._paths is None or self._uplink is None:
+        if self._paths is None or self._uplink is None or not self._routes_are_ours:
             return None
         devices = Devices(self._uplink.index, self._tunnel)
-        return trespass.Kept(self._paths, devices, self._cluster_cidr, self.network.mtu)
+        network = self.network
+        bridge = self._attach is Attach.BRIDGE and self._setting.mode is not NetworkMode.EXTERNAL
+        return trespass.Kept(
+            self._paths, devices, self._cluster_cidr, network.mtu, network.routes, bridge=bridge
+        )
 
     async def _sync_for_ever(self) -> None:
         backoff = Backoff(0.1, 10.0)
@@ -204,7 +219,7 @@ class PodNetworkAgent:
     async def _refresh(self) -> None:
         """Set right what events do not tell of: settings, cni0's address, pods' own links."""
         if self._uplink is not None:
-            await asyncio.to_thread(device.prepare_node, self._ns, self._uplink.name)
+            await asyncio.to_thread(device.prepare_node, self._ns, self._uplink.name, self._attach)
             await self.network.refresh()
 
     def _forget(self) -> None:
@@ -234,8 +249,10 @@ class PodNetworkAgent:
         if mode.tunnel and (not self._tunnel or self._paths is None):
             self._tunnel = await asyncio.to_thread(self._ensure_vxlan, own_range, uplink)
         await self._publish(own, mode.annotations(self._address))
-        await self._sync_paths(mode.wanted(joined, uplink.network), uplink, len(joined))
-        await self._sync_rules(own_range, joined)
+        if self._routes_are_ours:
+            await self._sync_paths(mode.wanted(joined, uplink.network), uplink, len(joined))
+        if self._setting.mode is not NetworkMode.EXTERNAL:
+            await self._sync_rules(own_range, joined)
         if not mode.tunnel and (self._tunnel or not self._tidy):
             await asyncio.to_thread(self._remove_vxlan)
             self._tunnel = 0

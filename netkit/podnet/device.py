@@ -8,7 +8,7 @@ is missing; a flannel.1 with other parameters is made anew, as flannel does it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
@@ -19,6 +19,7 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import overlay
 from netkit.podnet.address import gateway
+from netkit.podnet.attach import Attach
 from netkit.podnet.paths import Devices, Hop, Paths
 
 BRIDGE: Final = "cni0"
@@ -33,6 +34,17 @@ BRIDGE_SETTINGS: Final = {
     "net.bridge.bridge-nf-call-iptables": 1,
     "net.bridge.bridge-nf-call-ip6tables": 1,
 }
+
+CABLE_SETTINGS: Final = {
+    # A packet of a pod that comes back to it (its own Service) leaves by the link it came in by, and is right there.
+    "net.ipv4.conf.all.send_redirects": 0,
+    "net.ipv4.conf.default.send_redirects": 0,
+}
+
+
+def settings_of(attach: Attach) -> dict[str, int]:
+    """All kernel settings of a node whose pods are attached so."""
+    return SETTINGS | (BRIDGE_SETTINGS if attach is Attach.BRIDGE else CABLE_SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +75,16 @@ def uplink(ns: Namespace, node_address: IPv4Address) -> Uplink:
     )  # fmt: skip
 
 
-def prepare_node(ns: Namespace, uplink_name: str) -> None:
-    """Make the namespace a router for pods. Unsupported when br_netfilter is missing."""
+def prepare_node(ns: Namespace, uplink_name: str, attach: Attach = Attach.BRIDGE) -> None:
+    """Make the namespace a router for pods. Unsupported when the bridge needs br_netfilter and it is missing."""
     sysctl.write_all(ns, {**SETTINGS, f"net/ipv4/conf/{uplink_name}/rp_filter": 0})
+    if attach is Attach.PTP:
+        sysctl.write_all(ns, CABLE_SETTINGS)
+        return
     try:
         sysctl.write_all(ns, BRIDGE_SETTINGS)
     except Unsupported as error:
-        error.hint = "Services need it between pods of one node: modprobe br_netfilter"
+        error.hint = "Services need it between pods of one node: modprobe br_netfilter, or attach: ptp"
         raise
 
 
@@ -82,10 +97,31 @@ def ensure_bridge(ns: Namespace, links: Rtnl, node_range: IPv4Network, mtu: int)
     return _set_right(ns, links, BRIDGE, mac, mtu, wanted)
 
 
-def set_mtu(links: Rtnl, ports: Iterable[str], mtu: int) -> None:
-    """Give cni0 and these of its ports the MTU. Ports that are going are passed over."""
+def set_mtu(links: Rtnl, cables: Iterable[str], mtu: int, *, bridge: bool) -> None:
+    """Give these node ends of pods' cables the MTU, and cni0 if there is one. Cables that are going are passed over."""
     links.apply(
-        *(rtnl.link_up(port, mtu=mtu).allowing(errno.ENODEV) for port in ports), rtnl.link_up(BRIDGE, mtu=mtu)
+        *(rtnl.link_up(cable, mtu=mtu).allowing(errno.ENODEV) for cable in cables),
+        *([rtnl.link_up(BRIDGE, mtu=mtu)] if bridge else []),
+    )
+
+
+def ensure_range(links: Rtnl, node_range: IPv4Network, before: IPv4Network | None) -> None:
+    """Without a bridge: packets for addresses of the range that no pod has go nowhere, instead of out of the node.
+
+    `before` is the range that the node had until now.
+    """
+    stale = [rtnl.unreachable_delete(before)] if before not in (None, node_range) else []
+    links.apply(*stale, rtnl.unreachable_replace(node_range))
+
+
+def keep_only(ns: Namespace, links: Rtnl, address: IPv4Interface, cables: Container[int]) -> None:
+    """Take every other address from the links with these indexes."""
+    links.apply(
+        *(
+            rtnl.address_delete(entry.address, entry.index)
+            for entry in rtnl_read.addresses(ns)
+            if isinstance(entry.address, IPv4Interface) and entry.address != address and entry.index in cables
+        )
     )
 
 

@@ -9,15 +9,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Final
 
 from netkit.kernel import rtnl
 from netkit.podnet import masquerade, overlay
 from netkit.podnet.address import gateway
-from netkit.podnet.device import BRIDGE, BRIDGE_SETTINGS, SETTINGS, Uplink
+from netkit.podnet.attach import Attach, gateway_interface, pod_interface
+from netkit.podnet.device import BRIDGE, Uplink, settings_of
+from netkit.podnet.host_port import JUMPS as HOST_PORT_JUMPS
+from netkit.podnet.host_port import forwarded, is_ours
+from netkit.podnet.host_port import rules as host_port_rules
+from netkit.podnet.host_port_rules import setting
 from netkit.podnet.ipam import Lease
-from netkit.podnet.modes import Setting, backend
+from netkit.podnet.modes import NetworkMode, Setting, backend
 from netkit.podnet.paths import Hop, NoWay, Paths
 from netkit.podnet.peer import Peer
+
+UNREACHABLE: Final = "unreachable"
+"""The value of a route by which packets go nowhere."""
+
+_SETTING_PURPOSE: Final = {
+    Attach.BRIDGE: "packets of pods are routed, and seen by iptables on the bridge",
+    Attach.PTP: "packets of pods are routed",
+}
 
 
 class Kind(StrEnum):
@@ -80,6 +94,7 @@ class Facts:
     peers: Sequence[Peer] = ()
     pods: Sequence[Lease] = ()
     random_fully: bool = True
+    attach: Attach = Attach.BRIDGE
 
     @property
     def mtu(self) -> int:
@@ -88,17 +103,24 @@ class Facts:
 
 
 def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
-    """All entries of a node that is as it should be, and the nodes that its mode cannot reach."""
+    """All entries of a node that is as it should be, and the nodes that its mode cannot reach.
+
+    With the mode `external` these are the routes and settings: pods are the affair of who made them.
+    """
     mode = backend(facts.setting)
     wanted = mode.wanted(facts.peers, facts.uplink.network)
-    entries = [*_bridge(facts), *(_tunnel(facts) if mode.tunnel else ())]
+    external = facts.setting.mode is NetworkMode.EXTERNAL
+    near = _bridge(facts) if facts.attach is Attach.BRIDGE else _own_range(facts)
+    entries = [*(() if external else near), *(_tunnel(facts) if mode.tunnel else ())]
     entries += _ways(wanted.paths, facts)
     for lease in facts.pods:
         entries += _pod(lease, facts)
-    entries += _rules(facts)
+    if not external:
+        entries += _rules(facts)
+        entries += _host_ports(facts)
     entries += [
-        Entry(Kind.SETTING, key, str(value), "packets of pods are routed, and seen by iptables on the bridge")
-        for key, value in (SETTINGS | BRIDGE_SETTINGS).items()
+        Entry(Kind.SETTING, key, str(value), _SETTING_PURPOSE[facts.attach])
+        for key, value in settings_of(facts.attach).items()
     ]
     return entries, wanted.refused
 
@@ -136,6 +158,10 @@ def port_text(*, up: bool, mtu: int, hairpin: bool) -> str:
     return f"veth {'up' if up else 'down'} mtu {mtu} master {BRIDGE}{' hairpin' if hairpin else ''}"
 
 
+def cable_text(*, up: bool, mtu: int, mac: str, master: str = "") -> str:
+    return f"veth {'up' if up else 'down'} mtu {mtu} mac {mac}" + (f" master {master}" if master else "")
+
+
 def pod_text(*, up: bool, mtu: int, addresses: Iterable[str], via: str) -> str:
     return f"eth0 {'up' if up else 'down'} mtu {mtu} {' '.join(addresses)} default via {via or 'nothing'}"
 
@@ -149,12 +175,13 @@ def route_text(via: IPv4Address | None, device: str, *, onlink: bool) -> str:
 
 
 def rule_entries(table: str, lines: Iterable[str]) -> list[Entry]:
-    """Entries of a table's rules: those of the pod network's chains, and the jumps into them."""
+    """Entries of a table's rules: those of the chains of pod network and host ports, and the jumps into them."""
     chains = (masquerade.NAT_CHAIN, masquerade.FORWARD_CHAIN)
     return [
         Entry(Kind.RULE, f"{table} {line}")
         for line in lines
-        if line.startswith("-A ") and (line.split()[1] in chains or line.split()[-1] in chains)
+        if line.startswith("-A ")
+        and any(chain in chains or is_ours(chain) for chain in (line.split()[1], line.split()[-1]))
     ]
 
 
@@ -165,6 +192,10 @@ def _bridge(facts: Facts) -> list[Entry]:
         Entry(Kind.DEVICE, BRIDGE, text, "the pods of this node meet here"),
         Entry(Kind.ADDRESS, f"{address} dev {BRIDGE}", "", "the pods' gateway"),
     ]
+
+
+def _own_range(facts: Facts) -> list[Entry]:
+    return [Entry(Kind.ROUTE, str(facts.pod_range), UNREACHABLE, "addresses of this node that no pod has")]
 
 
 def _tunnel(facts: Facts) -> list[Entry]:
@@ -205,18 +236,24 @@ def _hop_text(hop: Hop, facts: Facts) -> str:
 
 def _pod(lease: Lease, facts: Facts) -> list[Entry]:
     who = f"{lease.namespace}/{lease.name}"
-    address = IPv4Interface((lease.address, facts.pod_range.prefixlen))
+    address = pod_interface(facts.attach, facts.pod_range, lease.address)
     inside = pod_text(up=True, mtu=facts.mtu, addresses=[str(address)], via=str(gateway(facts.pod_range).ip))
+    near, routed = BRIDGE, []
+    cable = port_text(up=True, mtu=facts.mtu, hairpin=True)
+    if facts.attach is Attach.PTP:
+        near, way = lease.link, gateway_interface(facts.attach, facts.pod_range)
+        cable = cable_text(up=True, mtu=facts.mtu, mac=rtnl.mac_of(way.ip))
+        routed = [
+            Entry(Kind.ADDRESS, f"{way} dev {lease.link}", "", f"the gateway of pod {who}"),
+            Entry(
+                Kind.ROUTE, f"{lease.address}/32", route_text(None, lease.link, onlink=False), f"pod {who}"
+            ),
+        ]
+    neighbour = f"{lease.address} dev {near}"
     return [
-        Entry(
-            Kind.DEVICE, lease.link, port_text(up=True, mtu=facts.mtu, hairpin=True), f"cable of pod {who}"
-        ),
-        Entry(
-            Kind.NEIGHBOUR,
-            f"{lease.address} dev {BRIDGE}",
-            rtnl.mac_of(lease.address),
-            f"pod {who}, without asking for it",
-        ),
+        Entry(Kind.DEVICE, lease.link, cable, f"cable of pod {who}"),
+        *routed,
+        Entry(Kind.NEIGHBOUR, neighbour, rtnl.mac_of(lease.address), f"pod {who}, without asking for it"),
         Entry(Kind.POD, lease.netns, inside, f"pod {who}"),
     ]
 
@@ -233,7 +270,35 @@ def _rules(facts: Facts) -> list[Entry]:
                 "pods' addresses stay inside the cluster" if table == "nat" else "pods' packets may pass"
             )
             entries.append(Entry(entry.kind, entry.key, "", purpose))
-    for table, chain, rule in masquerade.JUMPS:
-        words = " ".join(f'"{word}"' if " " in word else word for word in rule)
-        entries.append(Entry(Kind.RULE, f"{table} -A {chain} {words}", "", "the way into the chain"))
+    entries += [_jump(table, chain, rule) for table, chain, rule in masquerade.JUMPS]
     return entries
+
+
+def _host_ports(facts: Facts) -> list[Entry]:
+    pods = forwarded(facts.attach, facts.pod_range, facts.pods)
+    if not pods:
+        return []
+    of_chain = {pod.chain: f"host ports of pod {pod.pod}" for pod in pods}
+    entries = [
+        Entry(Kind.RULE, f"nat {rule}", "", _purpose(rule, of_chain)) for rule in host_port_rules(pods)
+    ]
+    entries += [_jump("nat", chain, rule) for chain, rule, _ in HOST_PORT_JUMPS]
+    entries += [
+        Entry(Kind.SETTING, setting(device), "1", "host ports answer on 127.0.0.1 too")
+        for device in dict.fromkeys(pod.device for pod in pods)
+    ]
+    return entries
+
+
+def _purpose(rule: str, of_chain: dict[str, str]) -> str:
+    words = rule.split()
+    return (
+        of_chain.get(words[1])
+        or of_chain.get(words[-1])
+        or "answers to host ports come back through this node"
+    )
+
+
+def _jump(table: str, chain: str, rule: Sequence[str]) -> Entry:
+    words = " ".join(f'"{word}"' if " " in word else word for word in rule)
+    return Entry(Kind.RULE, f"{table} -A {chain} {words}", "", "the way into the chain")

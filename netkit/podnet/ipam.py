@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 from netkit.podnet.address import next_address
-from netkit.podnet.pod import PodRef, link_name
+from netkit.podnet.pod import PodRef, PortMapping, link_name
 
 _VERSION = 1
 
@@ -25,7 +26,7 @@ class LeaseFileBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One pod's address, with the names that were made for it."""
+    """One pod's address, with the names that were made for it and the node's ports that lead to it."""
 
     uid: str
     namespace: str
@@ -33,6 +34,7 @@ class Lease:
     address: IPv4Address
     netns: str
     link: str
+    ports: tuple[PortMapping, ...] = ()
 
     @property
     def pod(self) -> PodRef:
@@ -57,7 +59,9 @@ class Leases:
         """Every lease, oldest first."""
         return list(self._leases.values())
 
-    def take(self, node_range: IPv4Network, pod: PodRef, netns: str) -> Lease:
+    def take(
+        self, node_range: IPv4Network, pod: PodRef, netns: str, ports: tuple[PortMapping, ...] = ()
+    ) -> Lease:
         """The pod's lease: the one it has, or a new one that is on disk when this returns.
 
         PoolExhausted when the range is full, OSError when the file cannot be written (nothing is given then).
@@ -70,7 +74,7 @@ class Leases:
         before = self._last, self._serial
         self._last, self._serial = address, self._serial + 1
         link = link_name(pod.uid, self._serial)
-        lease = Lease(pod.uid, pod.namespace, pod.name, address, netns, link)
+        lease = Lease(pod.uid, pod.namespace, pod.name, address, netns, link, ports)
         self._leases[pod.uid] = lease
         self._rows[pod.uid] = _row(lease)
         try:
@@ -108,7 +112,7 @@ class Leases:
             state = json.loads(text)
             if state["version"] != _VERSION:
                 raise ValueError(f"version {state['version']}")
-            leases = [Lease(**{**item, "address": IPv4Address(item["address"])}) for item in state["leases"]]
+            leases = [_lease(item) for item in state["leases"]]
             self._last = IPv4Address(state["last"]) if state["last"] else None
             self._serial = int(state["serial"])
         except (ValueError, KeyError, TypeError) as error:
@@ -119,10 +123,17 @@ class Leases:
             raise LeaseFileBroken(f"{self._path}: an address is given twice")
 
 
+def _lease(row: dict[str, Any]) -> Lease:
+    ports = tuple(PortMapping(**port) for port in row.pop("ports", ()))
+    return Lease(**{**row, "address": IPv4Address(row["address"])}, ports=ports)
+
+
 def _row(lease: Lease) -> str:
     """The lease as JSON, made once: the file is written for every pod that comes or goes."""
+    ports = {"ports": [asdict(port) for port in lease.ports]} if lease.ports else {}
     return json.dumps(
         {
+            **ports,
             "uid": lease.uid,
             "namespace": lease.namespace,
             "name": lease.name,

@@ -12,6 +12,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, Protocol
 
+from netkit.podnet.external import External
 from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
 from netkit.podnet.paths import Wanted
@@ -23,20 +24,28 @@ class NetworkMode(StrEnum):
 
     VXLAN = "vxlan"
     NATIVE = "native"
+    EXTERNAL = "external"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A mode with its options. `direct_routing` counts with vxlan only, `both` with native only."""
+    """A mode with its options. `direct_routing` counts with vxlan only, `both` with native only, `node_routes` with
+    external only.
+    """
 
     mode: NetworkMode = NetworkMode.VXLAN
     direct_routing: bool = False
     both: bool = False
+    node_routes: bool = False
 
     def __str__(self) -> str:
         options = [
             text
-            for given, text in ((self.direct_routing, "direct routing"), (self.both, "tunnel kept"))
+            for given, text in (
+                (self.direct_routing, "direct routing"),
+                (self.both, "tunnel kept"),
+                (self.node_routes, "node routes"),
+            )
             if given
         ]
         return f"{self.mode} ({', '.join(options)})" if options else str(self.mode)
@@ -69,6 +78,7 @@ def backend(setting: Setting) -> Backend:
     made: dict[NetworkMode, Backend] = {
         NetworkMode.VXLAN: Vxlan(setting.direct_routing),
         NetworkMode.NATIVE: Native(setting.both),
+        NetworkMode.EXTERNAL: External(setting.node_routes),
     }
     return made[setting.mode]
 

@@ -10,20 +10,26 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
-from netkit.kernel import netns, rtnl
+from netkit.kernel import netns, rtnl, rtnl_read
+from netkit.kernel.errors import KernelError
+from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import EntryKind, Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
+from netkit.kernel.rtnl_read import Link
 from netkit.podnet import device, sandbox
 from netkit.podnet.address import gateway
+from netkit.podnet.attach import Attach, Cable, gateway_interface, pod_interface
+from netkit.podnet.host_port import Forwarded, forwarded
+from netkit.podnet.host_port_rules import HostPortRules
 from netkit.podnet.ipam import Lease, Leases
 from netkit.podnet.overlay import OVERHEAD
-from netkit.podnet.pod import PodRef, Sandbox, sandbox_name
+from netkit.podnet.pod import NO_WISHES, PodRef, PortMapping, RuntimeConfig, Sandbox, sandbox_name
 
 __all__ = ["NetworkNotReady", "PodNetwork", "PodRef", "Sandbox"]
 
@@ -44,18 +50,23 @@ class PodNetwork:
     """The pod network of one node. `state_dir` holds the file of given addresses and must survive restarts."""
 
     def __init__(
-        self, cluster: str, node_ns: Namespace, node_address: IPv4Address, state_dir: Path, ledger: Ledger
-    ) -> None:
+        self, cluster: str, node_ns: Namespace, node_address: IPv4Address, state_dir: Path, ledger: Ledger,
+        attach: Attach = Attach.BRIDGE, iptables: IPTables | None = None,
+    ) -> None:  # fmt: skip
         self._cluster = cluster
         self._ns = node_ns
         self._node_address = node_address
+        self._attach = attach
         self._ledger = ledger
         state_dir.mkdir(parents=True, exist_ok=True)
         self._leases = Leases(state_dir / LEASE_FILE)
+        driver = iptables or IPTables(node_ns, lock_file=state_dir / "xtables.lock")
+        self._host_ports = HostPortRules(node_ns, driver)
         self._links = Rtnl(node_ns)
         self._lock = asyncio.Lock()
         self._range: IPv4Network | None = None
         self._bridge = 0
+        self._routes: dict[IPv4Network, Cable] = {}
         self._underlay_mtu, self._overhead = 1500, OVERHEAD
         self._lingering: set[asyncio.Task[None]] = set()
 
@@ -74,8 +85,13 @@ class PodNetwork:
         """What of the underlay's MTU the pods' links do without, in bytes."""
         return self._overhead
 
+    @property
+    def routes(self) -> Mapping[IPv4Network, Cable]:
+        """The routes to the node's own pods, and their range's as a whole; none when a bridge has them."""
+        return self._routes
+
     async def configure(self, node_range: IPv4Network, underlay_mtu: int, overhead: int = OVERHEAD) -> None:
-        """Make cni0 for the range and adopt the sandboxes that stand; what of them is broken is removed.
+        """Make cni0 for the range, if pods hang on it, and adopt the sandboxes that stand; broken ones are removed.
 
         `overhead` is what the mode takes of the underlay's MTU, in bytes. Called by the agent, again when the range
         changes. Raises KernelError.
@@ -83,20 +99,24 @@ class PodNetwork:
         async with self._lock:
             self._overhead = overhead
             await asyncio.to_thread(self._configure, node_range, underlay_mtu)
+            await self._host_ports.apply(self._forwarded(), afresh=True)
 
     async def refresh(self) -> None:
         """Set right what others may have changed of cni0 and of the sandboxes that stand. Raises KernelError."""
         async with self._lock:
             if self._range is not None:
                 await asyncio.to_thread(self._refresh, self._range)
+                await self._host_ports.apply(self._forwarded(), afresh=True)
 
     async def set_overhead(self, overhead: int) -> None:
         """Give all pods' links, and cni0, the MTU that remains. Raises KernelError; what was reached by then stays."""
         async with self._lock:
             await _uncancelled(lambda: self._set_overhead(overhead))
 
-    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
-        """The pod's sandbox, made unless it stands. About 2 ms.
+    async def add(
+        self, pod: PodRef, host_network: bool = False, config: RuntimeConfig = NO_WISHES
+    ) -> Sandbox:
+        """The pod's sandbox, made unless it stands, with the node's ports that shall lead to it. About 2 ms.
 
         `host_network`: the node's own namespace, nothing is made. Raises NetworkNotReady,
         address.PoolExhausted, KernelError; nothing is left behind then.
@@ -104,7 +124,13 @@ class PodNetwork:
         if host_network:
             return Sandbox(self._ns.name, (str(self._node_address),), self._underlay_mtu)
         async with self._lock:
-            made = await _uncancelled(lambda: self._add(pod))
+            made = await _uncancelled(lambda: self._add(pod, config.ports))
+            if config.ports:
+                try:
+                    await self._host_ports.apply(self._forwarded())
+                except KernelError:
+                    await _uncancelled(lambda: self._remove_of(pod.uid))
+                    raise
         await self._until_it_forwards(made)
         return made
 
@@ -130,6 +156,8 @@ class PodNetwork:
             lease = self._leases.get(uid)
             if lease is None:
                 return
+            if lease.ports:
+                await self._host_ports.apply(self._forwarded(without=uid))
             await _uncancelled(lambda: self._remove(lease))
         task = asyncio.create_task(self._cut_off(lease))
         self._lingering.add(task)
@@ -149,10 +177,12 @@ class PodNetwork:
             self._links.close()
 
     def _refresh(self, node_range: IPv4Network) -> None:
-        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, self.mtu)
+        self._ensure_devices(node_range, node_range)
+        links = rtnl_read.links(self._ns)
         for lease in self._leases.all():
-            if not sandbox.adopt(self._plan(lease), self._links):
+            if not self._adopt(lease, links):
                 log.warning("%s: sandbox %s is broken", lease.pod, lease.netns)
+        self._keep_addresses(node_range)
 
     def _set_overhead(self, overhead: int) -> None:
         """Whoever sends is made modest first and generous last: a veth drops what its other end may not hold."""
@@ -161,24 +191,53 @@ class PodNetwork:
         plans = [self._plan(lease) for lease in self._leases.all()]
         if shrinking:
             sandbox.set_inner_mtu(plans)
-        device.set_mtu(self._links, [plan.link for plan in plans], self.mtu)
+        bridge = self._attach is Attach.BRIDGE
+        device.set_mtu(self._links, [plan.link for plan in plans], self.mtu, bridge=bridge)
         if not shrinking:
             sandbox.set_inner_mtu(plans)
         log.info("%s: MTU of %d pods is %d now", self._ns.name or "node", len(plans), self.mtu)
 
     def _configure(self, node_range: IPv4Network, underlay_mtu: int) -> None:
-        self._bridge = device.ensure_bridge(self._ns, self._links, node_range, underlay_mtu - self._overhead)
-        self._range, self._underlay_mtu = node_range, underlay_mtu
+        self._underlay_mtu = underlay_mtu
+        self._ensure_devices(node_range, self._range)
+        self._range = node_range
+        links = rtnl_read.links(self._ns)
         adopted = 0
         for lease in self._leases.all():
-            plan = self._plan(lease)
-            if lease.address in node_range and sandbox.adopt(plan, self._links):
+            if lease.address in node_range and self._adopt(lease, links):
                 adopted += 1
                 continue
             log.warning("%s: sandbox %s is broken, removed", lease.pod, lease.netns)
             self._remove(lease)
+        self._keep_addresses(node_range)
         self._drop_orphans()
         log.info("%s: pod range %s, %d sandboxes adopted", self._ns.name or "node", node_range, adopted)
+
+    def _ensure_devices(self, node_range: IPv4Network, before: IPv4Network | None) -> None:
+        if self._attach is Attach.BRIDGE:
+            self._bridge = device.ensure_bridge(self._ns, self._links, node_range, self.mtu)
+            return
+        self._forget_route(before)
+        device.ensure_range(self._links, node_range, before)
+        self._keep_route(node_range, Cable())
+
+    def _adopt(self, lease: Lease, links: Mapping[str, Link]) -> bool:
+        plan = self._plan(lease)
+        index = sandbox.adopt(plan, self._links, links)
+        if index and not plan.bridge:
+            self._keep_route(plan.target, Cable(plan.link, index))
+        return index > 0
+
+    def _keep_addresses(self, node_range: IPv4Network) -> None:
+        if cables := {cable.index for cable in self._routes.values() if cable.link}:
+            device.keep_only(self._ns, self._links, gateway_interface(self._attach, node_range), cables)
+
+    def _keep_route(self, target: IPv4Network, cable: Cable) -> None:
+        """Replaces the table: the loop reads it in another thread."""
+        self._routes = {**self._routes, target: cable}
+
+    def _forget_route(self, target: IPv4Network | None) -> None:
+        self._routes = {known: cable for known, cable in self._routes.items() if known != target}
 
     def _drop_orphans(self) -> None:
         """Sandboxes on our ledger without a lease (the file was lost): their addresses will be given again."""
@@ -189,26 +248,42 @@ class PodNetwork:
                 log.warning("%s: sandbox without an address on record, removed", entry.name)
                 netns.delete(entry.name, self._ledger)
 
-    def _add(self, pod: PodRef) -> Sandbox:
+    def _add(self, pod: PodRef, ports: tuple[PortMapping, ...]) -> Sandbox:
         if self._range is None:
             raise NetworkNotReady(f"{self._ns.name or 'node'}: the node has no pod range yet")
         known = self._leases.get(pod.uid)
         if known is not None:
-            if sandbox.adopt(self._plan(known), self._links):
+            if self._adopt(known, rtnl_read.links(self._ns)):
                 return self._sandbox(known)
             self._remove(known)
-        lease = self._leases.take(self._range, pod, sandbox_name(self._cluster, pod))
+        lease = self._leases.take(self._range, pod, sandbox_name(self._cluster, pod), ports)
+        plan = self._plan(lease)
         try:
-            sandbox.create(self._plan(lease), self._links, self._ledger, f"{pod} {pod.uid}")
+            index = sandbox.create(plan, self._links, self._ledger, f"{pod} {pod.uid}")
         except BaseException:
             self._leases.release(pod.uid)
             raise
+        if not plan.bridge:
+            self._keep_route(plan.target, Cable(plan.link, index))
         log.info("%s: sandbox %s with %s", pod, lease.netns, lease.address)
         return self._sandbox(lease)
 
     def _remove(self, lease: Lease) -> None:
-        sandbox.destroy(self._plan(lease), self._links, self._ledger)
+        plan = self._plan(lease)
+        self._forget_route(plan.target)
+        sandbox.destroy(plan, self._links, self._ledger)
         self._leases.release(lease.uid)
+
+    def _remove_of(self, uid: str) -> None:
+        lease = self._leases.get(uid)
+        if lease is not None:
+            self._remove(lease)
+
+    def _forwarded(self, without: str = "") -> Sequence[Forwarded]:
+        """The pods with ports of the node, but for one."""
+        return forwarded(
+            self._attach, self._range, [lease for lease in self._leases.all() if lease.uid != without]
+        )
 
     def _standing(self) -> dict[str, Sandbox]:
         return {lease.uid: self._sandbox(lease) for lease in self._leases.all() if netns.exists(lease.netns)}
@@ -227,8 +302,9 @@ class PodNetwork:
 
     def _plan(self, lease: Lease) -> sandbox.Plan:
         node_range = self._range or IPv4Network((lease.address, 24), strict=False)
-        address = IPv4Interface((lease.address, node_range.prefixlen))
-        return sandbox.Plan(lease.netns, lease.link, address, gateway(node_range), self._bridge, self.mtu)
+        address = pod_interface(self._attach, node_range, lease.address)
+        way = gateway_interface(self._attach, node_range)
+        return sandbox.Plan(lease.netns, lease.link, address, way, self._bridge, self.mtu)
 
     def _sandbox(self, lease: Lease) -> Sandbox:
         return Sandbox(lease.netns, (str(lease.address),), self.mtu, lease.link)

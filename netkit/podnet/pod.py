@@ -8,10 +8,16 @@ given again.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
 _MAX_FILE_NAME: Final = 255
+_LINK: Final = re.compile("veth[0-9a-f]{8}")
+
+
+class SandboxFailed(Exception):
+    """No network for a pod, for a reason that is not the kernel's: the message says which. May work another time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,32 @@ class PodRef:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """A port of the node that leads to a port of a pod. `protocol` is tcp, udp or sctp; `host_ip` "" stands for every
+    address of the node.
+    """
+
+    host_port: int
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """What a pod asks of the network besides an address: CNI's runtimeConfig. Rates in bits a second, 0 for no limit;
+    only the mode `external` has plug-ins that heed them.
+    """
+
+    ports: tuple[PortMapping, ...] = ()
+    ingress_rate: int = 0
+    egress_rate: int = 0
+
+
+NO_WISHES: Final = RuntimeConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +82,11 @@ def sandbox_name(cluster: str, pod: PodRef) -> str:
     digest = hashlib.sha256(pod.name.encode()).hexdigest()[:8]
     room = _MAX_FILE_NAME - len(f"{cluster}.{pod.namespace}..{pod.uid[:6]}") - len(digest) - 1
     return f"{cluster}.{pod.namespace}.{pod.name[:room]}-{digest}.{pod.uid[:6]}"
+
+
+def is_link_name(name: str) -> bool:
+    """Whether `link_name` may have made the name."""
+    return _LINK.fullmatch(name) is not None
 
 
 def link_name(uid: str, serial: int) -> str:

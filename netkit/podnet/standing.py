@@ -1,6 +1,7 @@
 """What a node's kernel holds of the pod network, as entries that can be shown and compared. Reads only.
 
-Everything on cni0 and flannel.1 counts, every route into the cluster's pod range, and the pods' own namespaces.
+Everything on cni0, on flannel.1 and on cables that end on the node counts, every route into the cluster's pod range,
+and the pods' own namespaces.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from netkit.kernel import netns, rtnl_read, sysctl
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import Namespace
-from netkit.kernel.rtnl_read import Link
+from netkit.kernel.rtnl_read import Link, Route
 from netkit.podnet import overlay
-from netkit.podnet.device import BRIDGE, BRIDGE_SETTINGS, SETTINGS
+from netkit.podnet.attach import Attach
+from netkit.podnet.device import BRIDGE, settings_of
 from netkit.podnet.entries import (
+    UNREACHABLE,
     Entry,
     Kind,
+    cable_text,
     device_text,
     pod_text,
     port_text,
@@ -25,27 +29,53 @@ from netkit.podnet.entries import (
     rule_entries,
     vxlan_text,
 )
+from netkit.podnet.host_port_rules import setting
+from netkit.podnet.pod import is_link_name
 from netkit.podnet.sandbox import UPLINK
 
 
 async def standing(
-    ns: Namespace, iptables: IPTables, cluster_cidr: IPv4Network, pods: Iterable[str]
+    ns: Namespace,
+    iptables: IPTables,
+    cluster_cidr: IPv4Network,
+    pods: Iterable[str],
+    attach: Attach = Attach.BRIDGE,
 ) -> list[Entry]:
     """All entries of the node in `ns`; `pods` are the names of its pods' namespaces. Raises KernelError."""
     links = rtnl_read.links(ns)
     names = {link.index: link.name for link in links.values()}
-    ours = {name: links[name] for name in (BRIDGE, overlay.DEVICE) if name in links}
-    entries = [_device(link, names) for link in ours.values()]
-    if BRIDGE in ours:
-        entries += [_port(link) for link in links.values() if link.master == ours[BRIDGE].index]
-    for link in ours.values():
-        entries += _on(ns, link)
+    ours = [links[name] for name in (BRIDGE, overlay.DEVICE) if name in links]
+    entries = [_device(link, names) for link in ours]
+    if attach is Attach.PTP:
+        cables = [link for link in links.values() if link.kind == "veth" and is_link_name(link.name)]
+        entries += [_cable(link, names) for link in cables]
+        ours += cables
+    elif BRIDGE in links:
+        entries += [_port(link) for link in links.values() if link.master == links[BRIDGE].index]
+    entries += _on(ns, {link.index: link.name for link in ours})
     entries += _routes(ns, cluster_cidr, names)
     entries += [entry for name in pods for entry in _pod(name)]
     for table in ("nat", "filter"):
         entries += rule_entries(table, (await iptables.save(table)).splitlines())
-    entries += [Entry(Kind.SETTING, key, sysctl.read(ns, key)) for key in (SETTINGS | BRIDGE_SETTINGS)]
+    entries += [Entry(Kind.SETTING, key, sysctl.read(ns, key)) for key in settings_of(attach)]
+    entries += _localhost(ns, ours)
     return entries
+
+
+def external(ns: Namespace, cluster_cidr: IPv4Network, *, routes: bool) -> list[Entry]:
+    """As `standing`, of what is not the affair of plug-ins of others: settings, and the `routes` to other nodes."""
+    settings = [Entry(Kind.SETTING, key, sysctl.read(ns, key)) for key in settings_of(Attach.BRIDGE)]
+    if not routes:
+        return settings
+    names = {link.index: link.name for link in rtnl_read.links(ns).values()}
+    return [
+        *(
+            _route(route, names)
+            for route in rtnl_read.routes(ns)
+            if route.via is not None and route.target.subnet_of(cluster_cidr)
+        ),
+        *settings,
+    ]
 
 
 def _device(link: Link, names: dict[int, str]) -> Entry:
@@ -61,39 +91,60 @@ def _port(link: Link) -> Entry:
     return Entry(Kind.DEVICE, link.name, port_text(up=link.up, mtu=link.mtu, hairpin=link.hairpin))
 
 
-def _on(ns: Namespace, link: Link) -> list[Entry]:
-    """Addresses, permanent neighbours and tunnel entries of one of our devices."""
+def _cable(link: Link, names: dict[int, str]) -> Entry:
+    master = names.get(link.master, "") if link.master else ""
+    return Entry(Kind.DEVICE, link.name, cable_text(up=link.up, mtu=link.mtu, mac=link.mac, master=master))
+
+
+def _on(ns: Namespace, names: dict[int, str]) -> list[Entry]:
+    """Addresses, permanent neighbours and tunnel entries of our devices."""
     return [
         *(
-            Entry(Kind.ADDRESS, f"{item.address} dev {link.name}")
-            for item in rtnl_read.addresses(ns, link.index)
-            if isinstance(item.address, IPv4Interface)
+            Entry(Kind.ADDRESS, f"{item.address} dev {names[item.index]}")
+            for item in rtnl_read.addresses(ns)
+            if item.index in names and isinstance(item.address, IPv4Interface)
         ),
         *(
-            Entry(Kind.NEIGHBOUR, f"{item.address} dev {link.name}", item.mac)
-            for item in rtnl_read.neighbours(ns, link.index)
-            if item.state & rtnl_read.PERMANENT
+            Entry(Kind.NEIGHBOUR, f"{item.address} dev {names[item.index]}", item.mac)
+            for item in rtnl_read.neighbours(ns)
+            if item.index in names and item.state & rtnl_read.PERMANENT
         ),
         *(
-            Entry(Kind.FDB, f"{item.mac} dev {link.name}", f"dst {item.remote}")
-            for item in rtnl_read.fdb(ns, link.index)
-            if item.remote is not None
+            Entry(Kind.FDB, f"{item.mac} dev {names[item.index]}", f"dst {item.remote}")
+            for item in rtnl_read.fdb(ns)
+            if item.index in names and item.remote is not None
         ),
+    ]
+
+
+def _localhost(ns: Namespace, links: Iterable[Link]) -> list[Entry]:
+    """The links by which host ports answer on 127.0.0.1."""
+    return [
+        Entry(Kind.SETTING, key, "1")
+        for key in (setting(link.name) for link in links)
+        # A cable may have gone since it was listed.
+        if sysctl.present(ns, key) and sysctl.read(ns, key) == "1"
     ]
 
 
 def _routes(ns: Namespace, cluster_cidr: IPv4Network, names: dict[int, str]) -> list[Entry]:
     """Routes into the pods' range, but for the one that comes with the bridge's address."""
-    return [
-        Entry(
-            Kind.ROUTE,
-            str(route.target),
-            route_text(route.via, names.get(route.index, "several"), onlink=route.onlink),
-        )
+    nowhere = [
+        Entry(Kind.ROUTE, str(target), UNREACHABLE)
+        for target in rtnl_read.unreachable(ns)
+        if target.subnet_of(cluster_cidr)
+    ]
+    return nowhere + [
+        _route(route, names)
         for route in rtnl_read.routes(ns)
         if route.target.subnet_of(cluster_cidr)
         and not (route.via is None and names.get(route.index) == BRIDGE)
     ]
+
+
+def _route(route: Route, names: dict[int, str]) -> Entry:
+    text = route_text(route.via, names.get(route.index, "several"), onlink=route.onlink)
+    return Entry(Kind.ROUTE, str(route.target), text)
 
 
 def _pod(name: str) -> list[Entry]:

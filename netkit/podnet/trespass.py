@@ -5,23 +5,30 @@ The agent's own changes make news as well: only what differs from what it knows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
+from netkit.kernel import rtnl
 from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
 from netkit.podnet import overlay
+from netkit.podnet.attach import Cable
 from netkit.podnet.device import BRIDGE
 from netkit.podnet.paths import Devices, Paths
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the agent knows to be in the kernel. `mtu` is that of pods, cni0 and flannel.1 alike, in bytes."""
+    """What the agent knows to be in the kernel. `mtu` is that of pods, cni0 and flannel.1 alike, in bytes; `pods` the
+    routes of the node's own range, `bridge` whether cni0 is its own.
+    """
 
     paths: Paths
     devices: Devices
     cluster_cidr: IPv4Network
     mtu: int
+    pods: Mapping[IPv4Network, Cable] = field(default_factory=dict)
+    bridge: bool = True
 
 
 def concerns(event: Event, kept: Kept) -> bool:
@@ -32,23 +39,40 @@ def concerns(event: Event, kept: Kept) -> bool:
         case RouteEvent():
             return _route(event, kept)
         case NeighbourEvent():
-            return event.index == kept.devices.tunnel and _neighbour(event, kept)
+            return _pod(event, kept) or (event.index == kept.devices.tunnel and _neighbour(event, kept))
 
 
 def _link(event: LinkEvent, kept: Kept) -> bool:
     if event.name == overlay.DEVICE and not kept.devices.tunnel:
         # A link that is being deleted is told of once more, as down.
         return event.there and event.up
-    return event.name in (BRIDGE, overlay.DEVICE) and (not event.there or event.mtu not in (0, kept.mtu))
+    if any(event.name == cable.link for cable in kept.pods.values()):
+        # The routes of a link that goes down vanish without a word.
+        return not event.there or not event.up or event.mtu not in (0, kept.mtu)
+    ours = (BRIDGE, overlay.DEVICE) if kept.bridge else (overlay.DEVICE,)
+    return event.name in ours and (not event.there or event.mtu not in (0, kept.mtu))
 
 
 def _route(event: RouteEvent, kept: Kept) -> bool:
+    cable = kept.pods.get(event.target)
+    if cable is not None:
+        return event.there != ((event.via, event.index) == (None, cable.index))
     hop = kept.paths.routes.get(event.target)
     same = hop is not None and (event.via, event.index) == (hop.via, kept.devices.of(hop))
     if not event.there:
         return same
     foreign = event.via is not None and event.target.subnet_of(kept.cluster_cidr)
     return not same and (hop is not None or foreign)
+
+
+def _pod(event: NeighbourEvent, kept: Kept) -> bool:
+    """Whether the entry by which a pod is found on its own cable was changed."""
+    if event.forwarding or event.address is None:
+        return False
+    cable = kept.pods.get(IPv4Network(event.address))
+    if cable is None or cable.index != event.index:
+        return False
+    return event.there != (event.mac == rtnl.mac_of(event.address))
 
 
 def _neighbour(event: NeighbourEvent, kept: Kept) -> bool:

@@ -58,6 +58,40 @@ def icmp(client: Namespace, server: Namespace, target: str, size: int) -> str:
 PROTOCOLS: dict[str, Callable[[Namespace, Namespace, str, int], str]] = {"tcp": tcp, "udp": udp, "icmp": icmp}
 
 
+def forwarded(
+    protocol: str, client: Namespace, server: Namespace, served: tuple[str, int], target: tuple[str, int]
+) -> str:
+    """The source that who listens at `served` sees of a caller of `target`, who gets an answer from there."""
+    if protocol == "udp":
+        with _socket(server, socket.SOCK_DGRAM) as listener, _socket(client, socket.SOCK_DGRAM) as caller:
+            listener.bind(served)
+            caller.connect(target)
+            caller.send(b"question")
+            data, source = listener.recvfrom(100)
+            listener.sendto(data, source)
+            assert caller.recv(100) == b"question"
+            return str(source[0])
+    number = {"tcp": socket.IPPROTO_TCP, "sctp": socket.IPPROTO_SCTP}[protocol]
+    with (
+        netns.socket_in(server, socket.AF_INET, socket.SOCK_STREAM, number) as listener,
+        netns.socket_in(client, socket.AF_INET, socket.SOCK_STREAM, number) as caller,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(served)
+        listener.listen()
+        listener.settimeout(PATIENCE)
+        caller.settimeout(PATIENCE)
+        caller.connect(target)
+        answering, (address, _) = listener.accept()
+        with answering:
+            answering.settimeout(PATIENCE)
+            caller.sendall(b"question")
+            assert answering.recv(100) == b"question"
+            answering.sendall(b"answer")
+            assert caller.recv(100) == b"answer"
+        return str(address)
+
+
 class Stream:
     """One TCP connection on which data flows without pause, until it is told to end. All of it must arrive."""
 

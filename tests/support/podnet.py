@@ -14,14 +14,24 @@ from support.client_fake import FakeApi
 from support.kernel import spec_of
 
 from controlplane.resources.catalog import NODE
+from netkit.cni.conflist import Conflist
+from netkit.cni.network import ExternalNetwork
 from netkit.fabric.build import Fabric, build
 from netkit.kernel import netns
+from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.teardown import teardown
+from netkit.podnet import device
 from netkit.podnet.agent import PodNetworkAgent
+from netkit.podnet.attach import Attach
+from netkit.podnet.entries import Difference, Entry, Facts, differences, expected
+from netkit.podnet.ipam import Leases
 from netkit.podnet.modes import VXLAN, Setting, steps
-from netkit.podnet.network import PodRef, Sandbox
+from netkit.podnet.network import LEASE_FILE
+from netkit.podnet.peer import peers, pod_range
+from netkit.podnet.pod import PodRef, PortMapping, RuntimeConfig, Sandbox
+from netkit.podnet.standing import standing
 
 CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 
@@ -29,8 +39,14 @@ CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 class Net:
     """`agents` by node name; `api` is where their Nodes are. Node k is at 172.18.0.(k+1) with pods 10.244.k.0/24."""
 
-    def __init__(self, place: Path, fabric: Fabric, setting: Setting = VXLAN) -> None:
+    def __init__(
+        self, place: Path, fabric: Fabric, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE,
+        conflist: Conflist | None = None, plugins: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.conflist = conflist
+        self.plugins = plugins
         self.setting = setting
+        self.attach = attach
         self.place = place
         self.fabric = fabric
         self.api = FakeApi()
@@ -50,9 +66,22 @@ class Net:
     async def start(self, name: str) -> PodNetworkAgent:
         """Start the node's agent, and wait until it is ready."""
         machine = self.fabric.machines[name]
+        state, ledger = self.place / "state" / name, Ledger(self.place / "ledger", f"node-{name}")
+        network = None
+        if self.conflist is not None:
+            network = ExternalNetwork(
+                "kt",
+                machine.ns,
+                machine.address.ip,
+                state,
+                ledger,
+                self.conflist,
+                self.plugins,
+                state / "xtables.lock",
+            )
         agent = self.agents[name] = PodNetworkAgent(
-            self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, self.place / "state" / name,
-            Ledger(self.place / "ledger", f"node-{name}"), setting=self.setting,
+            self.api.client(), name, machine.ns, machine.address.ip, CLUSTER_CIDR, state, ledger,
+            setting=self.setting, attach=self.attach, network=network,
         )  # fmt: skip
         task = self._tasks[name] = asyncio.create_task(agent.run())
         ready = asyncio.create_task(agent.ready())
@@ -78,9 +107,12 @@ class Net:
         for name in list(self._tasks):
             await self.stop(name)
 
-    async def pod(self, node: str, name: str, uid: str = "") -> tuple[Sandbox, Namespace]:
+    async def pod(
+        self, node: str, name: str, uid: str = "", ports: tuple[PortMapping, ...] = ()
+    ) -> tuple[Sandbox, Namespace]:
         """A new pod on the node; its sandbox and open namespace."""
-        sandbox = await self.agents[node].network.add(PodRef("default", name, uid or f"{name}-0123456789"))
+        pod = PodRef("default", name, uid or f"{name}-0123456789")
+        sandbox = await self.agents[node].network.add(pod, config=RuntimeConfig(ports))
         ns = netns.open_namespace(sandbox.netns)
         self._opened.append(ns)
         return sandbox, ns
@@ -98,13 +130,14 @@ class Net:
 
 @asynccontextmanager
 async def pod_network(
-    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN
-) -> AsyncIterator[Net]:
+    place: Path, nodes: int = 2, *, mtu: int = 1500, setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE,
+    conflist: Conflist | None = None, plugins: tuple[str, ...] = (),
+) -> AsyncIterator[Net]:  # fmt: skip
     """A network in the mode with `nodes` nodes that have joined, and a machine `client`; taken down at the end."""
     names = [f"node{number}" for number in range(1, nodes + 1)]
     with Ledger(place / "ledger", "supervisor") as ledger:
         fabric = build(spec_of(*names, "client", mtu=mtu), ledger)
-    net = Net(place, fabric, setting)
+    net = Net(place, fabric, setting, attach, conflist, plugins)
     try:
         for number, name in enumerate(names, 1):
             await net.register(name, number)
@@ -116,3 +149,32 @@ async def pod_network(
         net.close()
         fabric.close()
         teardown(place / "ledger")
+
+
+async def entries(net: Net, node: str) -> tuple[list[Entry], list[Difference]]:
+    """What the node's kernel holds, and where that is wrong."""
+    machine = net.fabric.machines[node]
+    own = net.api.get(NODE, node)
+    assert own is not None
+    own_range = pod_range(own)
+    assert own_range is not None
+    pods = Leases(net.place / "state" / node / LEASE_FILE).all()
+    iptables = IPTables(machine.ns)
+    facts = Facts(
+        node, machine.address.ip, own_range, CLUSTER_CIDR, net.agents[node].setting,
+        device.uplink(machine.ns, machine.address.ip), peers(net.api.all(NODE), node), pods, iptables.random_fully,
+        net.attach,
+    )  # fmt: skip
+    wanted, refused = expected(facts)
+    found = await standing(machine.ns, iptables, CLUSTER_CIDR, [lease.netns for lease in pods], net.attach)
+    return found, differences(wanted, found, refused)
+
+
+async def right(net: Net, node: str) -> None:
+    """Return when nothing is wrong on the node."""
+    for _ in range(400):
+        wrong = (await entries(net, node))[1]
+        if not wrong:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(wrong)

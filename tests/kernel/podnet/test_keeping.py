@@ -12,58 +12,26 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.kernel import eventually, own_host
-from support.podnet import CLUSTER_CIDR, Net, pod_network
+from support.kernel import eventually, own_host, source_seen
+from support.podnet import CLUSTER_CIDR, Net, entries, pod_network, right
 
 from controlplane.resources.catalog import NODE
 from netkit.kernel import netns, process, rtnl, rtnl_read
-from netkit.kernel.iptables import IPTables
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import device
-from netkit.podnet.entries import Difference, Entry, Facts, Kind, Problem, differences, expected
-from netkit.podnet.ipam import Leases
+from netkit.podnet.attach import Attach
+from netkit.podnet.entries import Entry, Kind, Problem
 from netkit.podnet.modes import NetworkMode, Setting, backend
-from netkit.podnet.network import LEASE_FILE
-from netkit.podnet.peer import peers, pod_range
-from netkit.podnet.standing import standing
 
 VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
 DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
 
 
-async def entries(net: Net, node: str) -> tuple[list[Entry], list[Difference]]:
-    """What the node's kernel holds, and where that is wrong."""
-    machine = net.fabric.machines[node]
-    own = net.api.get(NODE, node)
-    assert own is not None
-    own_range = pod_range(own)
-    assert own_range is not None
-    pods = Leases(net.place / "state" / node / LEASE_FILE).all()
-    iptables = IPTables(machine.ns)
-    facts = Facts(
-        node, machine.address.ip, own_range, CLUSTER_CIDR, net.agents[node].setting,
-        device.uplink(machine.ns, machine.address.ip), peers(net.api.all(NODE), node), pods, iptables.random_fully,
-    )  # fmt: skip
-    wanted, refused = expected(facts)
-    found = await standing(machine.ns, iptables, CLUSTER_CIDR, [lease.netns for lease in pods])
-    return found, differences(wanted, found, refused)
-
-
-async def right(net: Net, node: str) -> None:
-    """Return when nothing is wrong on the node."""
-    for _ in range(400):
-        wrong = (await entries(net, node))[1]
-        if not wrong:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(wrong)
-
-
 @own_host
+@pytest.mark.parametrize("attach", Attach)
 @pytest.mark.parametrize("setting", [VXLAN, DIRECT, NATIVE], ids=str)
-async def test_a_node_that_works_is_as_it_should_be(tmp_path: Path, setting: Setting) -> None:
-    async with pod_network(tmp_path, nodes=3, setting=setting) as net:
-        for node in ("node1", "node2"):
+async def test_a_node_that_works_is_as_it_should_be(tmp_path: Path, setting: Setting, attach: Attach) -> None:
+    async with pod_network(tmp_path, nodes=3, setting=setting, attach=attach) as net:
+        for node in ("node1", "node2", "node3"):
             await net.pod(node, f"on-{node}")
         for node in ("node1", "node2", "node3"):
             await right(net, node)
@@ -115,6 +83,65 @@ async def test_what_somebody_breaks_is_named_and_put_right(tmp_path: Path, what:
             await right(net, "node1")
 
 
+BREAK_CABLE = {
+    "route": ("ip route del 10.244.1.2/32", Kind.ROUTE, Problem.MISSING),
+    "other way": ("ip route replace 10.244.1.2/32 via 172.18.0.1 dev eth0", Kind.ROUTE, Problem.WRONG),
+    "own range": ("ip route del unreachable 10.244.1.0/24", Kind.ROUTE, Problem.MISSING),
+    "neighbour": ("ip neigh del 10.244.1.2 dev {cable}", Kind.NEIGHBOUR, Problem.MISSING),
+    "mtu": ("ip link set {cable} mtu 1400", Kind.DEVICE, Problem.WRONG),
+    "down": ("ip link set {cable} down", Kind.DEVICE, Problem.WRONG),
+}
+UNSEEN_CABLE = {
+    "mac": ("ip link set {cable} address 0a:58:00:00:00:01", Kind.DEVICE, Problem.WRONG),
+    "address": ("ip address del 10.244.1.1/32 dev {cable}", Kind.ADDRESS, Problem.MISSING),
+    "foreign address": ("ip address add 10.244.1.77/32 dev {cable}", Kind.ADDRESS, Problem.NOT_OURS),
+}
+
+
+@own_host
+@pytest.mark.parametrize("what", [*BREAK_CABLE, *UNSEEN_CABLE])
+async def test_what_somebody_breaks_of_a_cable_is_named_and_put_right(tmp_path: Path, what: str) -> None:
+    command, kind, problem = (BREAK_CABLE | UNSEEN_CABLE)[what]
+    async with pod_network(tmp_path, attach=Attach.PTP) as net:
+        sandbox, pod = await net.pod("node1", "a")
+        _, far = await net.pod("node2", "c")
+        broken = command.format(cable=sandbox.link).split()
+        await right(net, "node1")
+        await net.stop("node1")
+        process.run(broken, ns=net.ns("node1"), check=True)
+        wrong = (await entries(net, "node1"))[1]
+        assert (kind, problem) in [(item.kind, item.problem) for item in wrong], wrong
+        await net.start("node1")
+        await right(net, "node1")
+        if what in BREAK_CABLE:
+            process.run(broken, ns=net.ns("node1"), check=True)
+            await right(net, "node1")
+        assert await asyncio.to_thread(source_seen, far, pod, "10.244.1.2") == "10.244.2.2"
+
+
+@own_host
+async def test_a_pod_that_goes_takes_its_route_with_it_and_nothing_is_repaired(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pod_network(tmp_path, nodes=1, attach=Attach.PTP) as net:
+        for number in range(5):
+            await net.pod("node1", f"p{number}", uid=f"uid-{number}")
+        for number in range(5):
+            await net.agents["node1"].network.remove(f"uid-{number}")
+        with Rtnl(net.ns("node1")) as links:
+            assert {str(route.target) for route in rtnl_read.routes(net.ns("node1"))} == {
+                "172.18.0.0/16",
+                "0.0.0.0/0",
+            }
+            net.close()
+            await eventually(
+                lambda: not [n for n in rtnl_read.links(net.ns("node1")) if n.startswith("veth")]
+            )
+            assert links.link_index("cni0") is None
+        await right(net, "node1")
+    assert "somebody changed" not in caplog.text
+
+
 @own_host
 async def test_a_tunnel_that_somebody_makes_in_native_mode_is_removed(tmp_path: Path) -> None:
     async with pod_network(tmp_path, nodes=1, setting=NATIVE) as net:
@@ -139,9 +166,9 @@ STEPS = st.one_of(
 )
 
 
-async def play(place: Path, plan: list[Step]) -> None:
+async def play(place: Path, attach: Attach, plan: list[Step]) -> None:
     """Play the plan on a node, and then begin afresh with what is left: the kernel must be the same."""
-    async with pod_network(place, nodes=1) as net:
+    async with pod_network(place, nodes=1, attach=attach) as net:
         for step in plan:
             await take(net, *step)
         await right(net, "node1")
@@ -201,15 +228,15 @@ def _sorted(found: list[Entry]) -> list[str]:
 @own_host
 def test_whatever_happens_the_kernel_ends_as_after_a_fresh_start(tmp_path: Path) -> None:
     @settings(
-        max_examples=12,
+        max_examples=16,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
         derandomize=True,
     )
-    @given(st.lists(STEPS, min_size=3, max_size=10))
-    def plays(plan: list[Step]) -> None:
-        asyncio.run(play(Path(tempfile.mkdtemp(dir=tmp_path)), plan))
+    @given(st.sampled_from(Attach), st.lists(STEPS, min_size=3, max_size=10))
+    def plays(attach: Attach, plan: list[Step]) -> None:
+        asyncio.run(play(Path(tempfile.mkdtemp(dir=tmp_path)), attach, plan))
 
     plays()
     assert netns.names() == []

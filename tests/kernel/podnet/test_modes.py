@@ -20,6 +20,7 @@ from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device
 from netkit.podnet.agent import RouteNowhere
+from netkit.podnet.attach import Attach
 from netkit.podnet.modes import NetworkMode, Setting, backend
 from netkit.podnet.native import Native
 from netkit.podnet.paths import Devices, Paths
@@ -97,9 +98,12 @@ def mtus(net: Net, node: str, pods: list[Place]) -> set[int]:
 
 
 @own_host
+@pytest.mark.parametrize("attach", Attach)
 @pytest.mark.parametrize("setting", [VXLAN, DIRECT, BETWEEN, NATIVE], ids=str)
-async def test_everybody_reaches_everybody_and_is_seen_as_who_he_is(tmp_path: Path, setting: Setting) -> None:
-    async with pod_network(tmp_path, setting=setting) as net:
+async def test_everybody_reaches_everybody_and_is_seen_as_who_he_is(
+    tmp_path: Path, setting: Setting, attach: Attach
+) -> None:
+    async with pod_network(tmp_path, setting=setting, attach=attach) as net:
         everybody = await places(net)
         pod_mtu = 1500 if setting == NATIVE else 1450
         assert net.agents["node1"].network.mtu == pod_mtu
@@ -136,8 +140,9 @@ async def test_a_native_node_has_a_route_per_node_and_no_tunnel(tmp_path: Path) 
 
 
 @own_host
-async def test_changing_over_under_load_loses_nothing(tmp_path: Path) -> None:
-    async with pod_network(tmp_path, nodes=2, setting=VXLAN) as net:
+@pytest.mark.parametrize("attach", Attach)
+async def test_changing_over_under_load_loses_nothing(tmp_path: Path, attach: Attach) -> None:
+    async with pod_network(tmp_path, nodes=2, setting=VXLAN, attach=attach) as net:
         everybody = await places(net)
         pods = [place for place in everybody if place.kind == "pod"]
         a, b, c, client = (everybody[number] for number in (0, 1, 2, 5))

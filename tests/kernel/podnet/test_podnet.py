@@ -22,6 +22,7 @@ from netkit.kernel.rtnl import Rtnl
 from netkit.kernel.rtnl_read import Link
 from netkit.podnet import device, paths
 from netkit.podnet.address import PoolExhausted
+from netkit.podnet.attach import Attach
 from netkit.podnet.network import LEASE_FILE, NetworkNotReady, PodNetwork, PodRef
 from netkit.podnet.overlay import Vxlan
 from netkit.podnet.paths import Devices, Hop, Paths
@@ -226,8 +227,9 @@ async def test_a_full_range_says_so_and_recovers(tmp_path: Path) -> None:
 
 
 @own_host
-async def test_a_restarted_agent_adopts_and_nothing_is_interrupted(tmp_path: Path) -> None:
-    async with pod_network(tmp_path) as net:
+@pytest.mark.parametrize("attach", Attach)
+async def test_a_restarted_agent_adopts_and_nothing_is_interrupted(tmp_path: Path, attach: Attach) -> None:
+    async with pod_network(tmp_path, attach=attach) as net:
         a, a_ns = await net.pod("node1", "a", uid="uid-a")
         gone, _ = await net.pod("node1", "gone", uid="uid-gone")
         await net.pod("node2", "c")
@@ -291,8 +293,9 @@ async def test_a_restarted_agent_repairs(tmp_path: Path, damage: str) -> None:
 
 
 @own_host
-async def test_a_lost_address_file_gives_no_address_twice(tmp_path: Path) -> None:
-    async with pod_network(tmp_path, nodes=1) as net:
+@pytest.mark.parametrize("attach", Attach)
+async def test_a_lost_address_file_gives_no_address_twice(tmp_path: Path, attach: Attach) -> None:
+    async with pod_network(tmp_path, nodes=1, attach=attach) as net:
         lost, _ = await net.pod("node1", "lost")
         await net.stop("node1")
         (tmp_path / "state" / "node1" / LEASE_FILE).unlink()

@@ -29,7 +29,7 @@ from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.node.agent import NodeAgent
 from netkit.node.settings import KubeletTls, NodeSettings
-from netkit.podnet.pod import PodRef, Sandbox
+from netkit.podnet.pod import NO_WISHES, PodRef, RuntimeConfig, Sandbox
 
 NODE = "node-1"
 NODE_ADDRESS = "10.244.9.1"
@@ -48,7 +48,9 @@ class VethNetwork:
         self._ledger = ledger
         self._numbers = itertools.count(2)
 
-    async def add(self, pod: PodRef, host_network: bool = False) -> Sandbox:
+    async def add(
+        self, pod: PodRef, host_network: bool = False, config: RuntimeConfig = NO_WISHES
+    ) -> Sandbox:
         if host_network:
             return Sandbox(self._node, (NODE_ADDRESS,), 1500)
         if pod.uid not in self.sandboxes:

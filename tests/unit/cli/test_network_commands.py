@@ -85,11 +85,21 @@ def test_show_marks_what_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
         Entry(Kind.RULE, "nat -A FLANNEL-POSTRTG -j RETURN", "", "a rule"),
     )
     view = NodeView(
-        "node1", "native", "172.18.0.11", "eth0", 1500, "10.244.0.0/24", 1500, 2, entries, Census(3, 2, 17)
+        "node1",
+        "native",
+        "172.18.0.11",
+        "eth0",
+        1500,
+        "10.244.0.0/24",
+        1500,
+        2,
+        "ptp",
+        entries,
+        Census(3, 2, 17),
     )
     monkeypatch.setattr(network_inspection, "show", lambda name, node: [view])
     text = invoke("show")
-    assert "node1, native: 2 pods in 10.244.0.0/24, MTU 1500" in text
+    assert "node1, native, ptp: 2 pods in 10.244.0.0/24, MTU 1500" in text
     assert "3 NetworkPolicies isolate 2 of its pods by 17 rules" in text
     assert "10.244.1.0/24  via 172.18.0.12 dev eth0   pods of node2" in text
     assert "10.244.99.0/24  via 172.18.0.1 dev eth0   not ours" in text

@@ -2,12 +2,14 @@
 
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netkit.cluster.config import ClusterConfig, check, load, parse
 from netkit.cluster.errors import ConfigError
-from netkit.podnet.modes import NetworkMode
+from netkit.podnet.attach import Attach
+from netkit.podnet.modes import NetworkMode, Setting
 
 
 def test_no_file_gives_the_documented_defaults() -> None:
@@ -56,6 +58,8 @@ def test_every_field_is_read() -> None:
     assert config.api_port == 16443
     assert config.network.direct_routing is True
     assert parse({"network": {"mode": "native"}}).network.mode is NetworkMode.NATIVE
+    assert parse({"network": {"attach": "ptp"}}).network.attach is Attach.PTP
+    assert config.network.attach is Attach.BRIDGE
     assert config.network.node_mask == 25
     assert config.network.segment == IPv4Network("192.168.128.0/20")
     assert config.network.mtu == 9000
@@ -79,7 +83,8 @@ def test_every_field_is_read() -> None:
         ({"network": "vxlan"}, "network: expected a mapping, got text"),
         ([1], "the file: expected a mapping, got a list"),
         ({"network": {"podSubnet": "10.244.0.1/16"}}, "network.podSubnet: 10.244.0.1/16 has host bits set"),
-        ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan, native"),
+        ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan, native, external"),
+        ({"network": {"attach": "macvlan"}}, "network.attach: 'macvlan' is not one of bridge, ptp"),
         ({"network": {"directRouting": "yes"}}, "network.directRouting: expected true or false, got text"),
         (
             {"proxy": {"mode": "ipvs2"}},
@@ -106,6 +111,72 @@ def test_a_mistake_is_named_with_its_path(document: object, message: str) -> Non
     assert caught.value.message == message
 
 
+BRIDGE_LIST = Path(__file__).parents[3] / "labs" / "cni" / "bridge.conflist"
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    """A directory with the programs that the conflist of the labs names."""
+    for name in ("bridge", "portmap", "host-local"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def test_plugins_of_others_are_read_with_the_configuration(plugins: Path) -> None:
+    network = {"mode": "external", "cniConf": str(BRIDGE_LIST), "cniBin": str(plugins), "nodeRoutes": True}
+    found = check(parse({"network": network})).network
+    assert found.setting == Setting(NetworkMode.EXTERNAL, node_routes=True)
+    assert found.cni is not None
+    assert found.cni.conflist.types == ("bridge", "portmap")
+    assert found.cni.path == (str(plugins),)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({}, "network.cniConf: is needed with mode external"),
+        ({"cniConf": "/nowhere"}, "network.cniConf: /nowhere: No such file or directory"),
+        ({"cniConf": "LIST", "attach": "ptp"}, "network.attach: does not go with mode external"),
+        ({"cniConf": "LIST", "cniBin": "/nowhere"}, "network.cniBin: /nowhere is not a directory"),
+        ({"cniConf": "LIST", "cniBin": "/"}, 'network.cniConf: failed to find plugin "bridge" in path [/]'),
+        (
+            {"cniConf": "LIST", "mode": "native"},
+            "network.cniConf: goes with mode external, and the mode is native",
+        ),
+        (
+            {"nodeRoutes": True, "mode": "vxlan"},
+            "network.nodeRoutes: goes with mode external, and the mode is vxlan",
+        ),
+        (
+            {"cniConf": "PLAIN"},
+            "network.cniConf: PLAIN: plugins: it is the configuration of one plug-in; a list has",
+        ),
+        (
+            {"cniConf": "FIXED", "nodeRoutes": True},
+            "network.nodeRoutes: no plug-in of FIXED takes its addresses from",
+        ),
+    ],
+)
+def test_what_cannot_be_of_plugins_of_others_is_named(
+    plugins: Path, network: dict[str, Any], message: str
+) -> None:
+    plain, fixed = plugins / "plain.conf", plugins / "fixed.conflist"
+    plain.write_text('{"cniVersion": "1.0.0", "name": "x", "type": "bridge"}')
+    fixed.write_text(BRIDGE_LIST.read_text().replace("usePodCidr", "10.9.0.0/24"))
+    paths = {"LIST": str(BRIDGE_LIST), "PLAIN": str(plain), "FIXED": str(fixed)}
+    document = {"mode": "external", "cniBin": str(plugins), **network}
+    if network.get("mode"):
+        del document["cniBin"]
+    if network.get("cniConf") in paths:
+        document["cniConf"] = paths[network["cniConf"]]
+    for name, path in paths.items():
+        message = message.replace(name, path)
+    with pytest.raises(ConfigError) as caught:
+        parse({"network": document})
+    assert caught.value.message.startswith(message)
+
+
 def test_authorization_becomes_settings(tmp_path: Path) -> None:
     policy = tmp_path / "abac.jsonl"
     policy.touch()
@@ -128,6 +199,13 @@ def test_a_misspelt_field_gets_a_suggestion() -> None:
         (
             {"network": {"mode": "native", "directRouting": True}},
             "network.directRouting: goes with mode vxlan, and the mode is native",
+        ),
+        (
+            {
+                "network": {"attach": "ptp"},
+                "proxy": {"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "cni0"}},
+            },
+            "proxy.detectLocalMode: BridgeInterface needs a bridge, and with network.attach ptp there is none",
         ),
         (
             {"network": {"podSubnet": "10.96.0.0/16"}},

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from netkit.podnet.attach import Attach
 from netkit.podnet.device import Uplink
 from netkit.podnet.entries import Entry, Facts, Kind, Problem, differences, expected
 from netkit.podnet.ipam import Lease
@@ -53,6 +54,28 @@ def test_a_native_node_has_no_tunnel_and_the_whole_mtu() -> None:
     assert list(of(native, Kind.DEVICE)) == ["cni0", "veth01"]
     assert native.mtu == 1500
     assert "mtu 1500" in of(native, Kind.DEVICE)["cni0"][0]
+
+
+def test_a_pod_on_a_cable_of_its_own_has_a_route_of_its_own() -> None:
+    routed = replace(FACTS, attach=Attach.PTP)
+    assert of(routed, Kind.ROUTE) == {
+        "10.244.0.0/24": ("unreachable", "addresses of this node that no pod has"),
+        "10.244.0.2/32": ("dev veth01", "pod default/web"),
+        "10.244.1.0/24": ("via 10.244.1.0 dev flannel.1 onlink", "pods of node2"),
+    }
+    assert of(routed, Kind.DEVICE)["veth01"] == (
+        "veth up mtu 1450 mac 0a:58:0a:f4:00:01", "cable of pod default/web",
+    )  # fmt: skip
+    assert "cni0" not in of(routed, Kind.DEVICE)
+    assert of(routed, Kind.ADDRESS)["10.244.0.1/32 dev veth01"] == ("", "the gateway of pod default/web")
+    assert of(routed, Kind.NEIGHBOUR)["10.244.0.2 dev veth01"][0] == "0a:58:0a:f4:00:02"
+    assert of(routed, Kind.POD)["lab.default.web.u1"][0] == (
+        "eth0 up mtu 1450 10.244.0.2/32 default via 10.244.0.1"
+    )
+    settings = of(routed, Kind.SETTING)
+    assert "net.bridge.bridge-nf-call-iptables" not in settings
+    assert settings["net.ipv4.conf.all.send_redirects"][0] == "0"
+    assert of(routed, Kind.RULE) == of(FACTS, Kind.RULE)
 
 
 def test_what_is_as_it_should_be_differs_nowhere() -> None:

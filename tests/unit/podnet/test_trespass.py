@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
+from netkit.podnet.attach import Cable
 from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
 from netkit.podnet.paths import Devices
@@ -50,3 +52,36 @@ NATIVE = Kept(Native().wanted([PEER], SEGMENT).paths, Devices(2), PODS, 1500)
 )
 def test_only_what_others_change_concerns_us(event: Event, in_vxlan: bool, in_native: bool) -> None:
     assert (concerns(event, VXLAN), concerns(event, NATIVE)) == (in_vxlan, in_native)
+
+
+POD, OWN_RANGE = IPv4Address("10.244.1.2"), IPv4Network("10.244.1.0/24")
+CABLE = "veth01234567"
+ROUTED = replace(NATIVE, pods={IPv4Network(POD): Cable(CABLE, 7), OWN_RANGE: Cable()})
+
+
+@pytest.mark.parametrize(
+    ("event", "theirs"),
+    [
+        (RouteEvent(True, IPv4Network(POD), 7, None), False),
+        (RouteEvent(False, IPv4Network(POD), 7, None), True),
+        (RouteEvent(True, IPv4Network(POD), 2, FAR), True),
+        (RouteEvent(False, IPv4Network(POD), 2, FAR), False),
+        (RouteEvent(False, IPv4Network("10.244.1.9/32"), 9, None), False),
+        (RouteEvent(True, OWN_RANGE, 0, None), False),
+        (RouteEvent(False, OWN_RANGE, 0, None), True),
+        (LinkEvent(True, CABLE, True, 1500), False),
+        (LinkEvent(True, CABLE, False, 1500), True),
+        (LinkEvent(True, CABLE, True, 1400), True),
+        (LinkEvent(False, CABLE, True, 1500), True),
+        (LinkEvent(False, "veth89abcdef", True, 1500), False),
+        (NeighbourEvent(True, False, 7, "0a:58:0a:f4:01:02", POD), False),
+        (NeighbourEvent(True, False, 7, "", POD), True),
+        (NeighbourEvent(True, False, 8, "", POD), False),
+    ],
+    ids=str,
+)
+def test_what_others_do_to_a_pods_own_cable_counts(event: Event, theirs: bool) -> None:
+    assert concerns(event, ROUTED) is theirs
+    assert concerns(event, NATIVE) is (
+        isinstance(event, RouteEvent) and event.via is not None and event.there
+    )
