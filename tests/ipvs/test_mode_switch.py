@@ -8,12 +8,11 @@ made between the changes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from support.client_wait import running
-from support.ipvs import load_ipv6
 from support.mode_switch import CLUSTER_IP, NODE_PORT, SwitchedNode
 from support.proxy_net import NODE1, Net
 from support.traffic import Traffic, Way, traffic
@@ -32,13 +31,6 @@ IPTABLES, NFTABLES, IPVS, USERSPACE, COMPACT = (
     Choice(ProxyMode.USERSPACE),
     Choice(ProxyMode.NFTABLES, NftablesLayout.COMPACT),
 )
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    load_ipv6()
-    with Net.built(tmp_path_factory.mktemp("net")) as built:
-        yield built
 
 
 @pytest.fixture
