@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from support.client_wait import running
+from support.ipvs import nf_tables_missing
 from support.mode_switch import CLUSTER_IP, NODE_PORT, SwitchedNode
 from support.proxy_net import NODE1, Net
 from support.traffic import Traffic, Way, traffic
 
 from netkit.cluster.proxy_choice import Choice, State
 from netkit.kernel.iptables import Variant
-from netkit.kernel.process import run
 from netkit.proxy.addresses import Family
 from netkit.proxy.modes import remove_leftovers
 from netkit.proxy.settings import NftablesLayout, ProxyMode
@@ -55,10 +55,8 @@ def ways(net: Net) -> Sequence[Way]:
 
 def require(net: Net, course: Sequence[Choice]) -> None:
     """Skip what this kernel lacks."""
-    if all(choice.mode is not ProxyMode.NFTABLES for choice in course):
-        return
-    if run(["nft", "add table ip probe; delete table ip probe"], ns=net.node).returncode:
-        pytest.skip("this kernel has no nf_tables for IP: tests/uml/build-kernel makes one that has")
+    if any(choice.mode is ProxyMode.NFTABLES for choice in course) and (why := nf_tables_missing(net.node)):
+        pytest.skip(why)
 
 
 async def node_to_cluster_ip(net: Net) -> None:

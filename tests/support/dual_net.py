@@ -34,6 +34,9 @@ PODS = {
 }
 NODE = {_FOUR: "192.168.0.2", _SIX: "fd00:18::2"}
 CLIENT = {_FOUR: "192.168.0.100", _SIX: "fd00:18::100"}
+OWN = {**PODS, "node": NODE, "client": CLIENT}
+CLIENTS = tuple(f"192.168.0.{number}" for number in range(101, 109))
+"""More addresses of the client."""
 SETTINGS = ProxySettings(cluster_cidr="10.244.0.0/16,fd00:244::/48", node_address=",".join(NODE.values()))
 POD_PORT = 8080
 KINDS = {
@@ -104,13 +107,30 @@ class DualNet:
         return self.spaces["node"]
 
     def flow(
-        self, caller: str, family: Family, protocol: str, address: str, port: int, patience: float = 5.0
+        self,
+        caller: str,
+        family: Family,
+        protocol: str,
+        address: str,
+        port: int,
+        *,
+        patience: float = 5.0,
+        source: tuple[str, int] | None = None,
     ) -> Flow:
-        """A socket of `caller`, connected; it waits `patience` seconds. Raises OSError when that is refused."""
+        """A socket of `caller`, connected; it waits `patience` seconds. `source`: its own address and port.
+
+        Raises OSError when that is refused.
+        """
         kind, number = KINDS[protocol]
         sock = netns.socket_in(self.spaces[caller], _DOMAINS[family], kind, number)
         sock.settimeout(patience)
         try:
+            if source is None and protocol == "SCTP":
+                # Else it tells the other side all addresses of the caller, to which no translation leads.
+                source = (OWN[caller][family], 0)
+            if source is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(source)
             sock.connect((address, port))
         except BaseException:
             sock.close()
@@ -162,7 +182,7 @@ class DualNet:
         self._ip(
             "client",
             "link set lo up",
-            f"addr add {CLIENT[_FOUR]}/24 dev eth0",
+            *(f"addr add {address}/24 dev eth0" for address in (CLIENT[_FOUR], *CLIENTS)),
             f"addr add {CLIENT[_SIX]}/64 dev eth0 nodad",
             "link set eth0 up",
             f"route add default via {NODE[_FOUR]}",

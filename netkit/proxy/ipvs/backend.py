@@ -202,7 +202,6 @@ class IPVSBackend:
             delta = replace(delta.rules_in("nat"), bound=())
         if document := restore_document(delta):
             await self._drivers.iptables.restore(document, counters=True)
-        await asyncio.to_thread(self._writer.bind, delta)
         await asyncio.to_thread(self._writer.finish, delta)
 
     async def _read_standing(self) -> Standing:

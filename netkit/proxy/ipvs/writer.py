@@ -141,7 +141,8 @@ class Writer:
             self._node.bind(delta.bound)
 
     def finish(self, delta: Delta) -> None:
-        """The removal of what is not wanted."""
+        """Addresses, and the removal of what is not wanted."""
+        self.bind(delta)
         if delta.unbound:
             self._node.unbind(delta.unbound)
         gone = [change.key for change in delta.servers if change.after is None]
