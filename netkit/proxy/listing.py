@@ -6,6 +6,7 @@ entry. Pure values; nothing here knows a mode.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -70,11 +71,11 @@ def differences(wanted: Listing, standing: Listing) -> tuple[Difference, ...]:
 
 def _less(entries: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
     """`entries` without `others`, each taken off as often as it is there."""
-    left = list(others)
+    left = Counter(others)
     kept = []
     for entry in entries:
-        if entry in left:
-            left.remove(entry)
+        if left[entry]:
+            left[entry] -= 1
         else:
             kept.append(entry)
     return tuple(kept)

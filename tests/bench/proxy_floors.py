@@ -1,14 +1,16 @@
 """What a proxy mode cannot be faster than: its last writes, made again with nothing around them.
 
 Used by `proxy_modes`. iptables: the program iptables-restore with the same text. nftables: the same transactions, ready
-made, through the same socket. What is above that is rendering, comparing and waking threads.
+made, through the same socket. IPVS: both, the same netlink messages and the same text. What is above that is rendering,
+comparing and waking threads.
 """
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from netkit.kernel import netns
@@ -17,6 +19,8 @@ from netkit.kernel.nft.driver import NftTable
 from netkit.kernel.nft.objects import TableWriter
 from netkit.proxy.backend import Backend
 from netkit.proxy.iptables.backend import IPTablesBackend
+from netkit.proxy.ipvs.backend import IPVSBackend
+from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.nftables.backend import NftablesBackend
 
 
@@ -28,8 +32,8 @@ class Floor(Protocol):
     def written(self) -> list[Any]:
         """What was written since the last call."""
 
-    def seconds(self, writes: Sequence[Any]) -> float:
-        """How long it takes to write this again."""
+    def seconds(self, writes: Sequence[Any]) -> Mapping[str, float]:
+        """How long it takes to write this again, by what is written."""
 
 
 def floor_of(backend: Backend) -> Floor | None:
@@ -38,6 +42,8 @@ def floor_of(backend: Backend) -> Floor | None:
         return BareTransactions(backend._table)  # type: ignore[arg-type]
     if isinstance(backend, IPTablesBackend):
         return BareRestore(backend._iptables)
+    if isinstance(backend, IPVSBackend):
+        return BareMessages(backend._drivers)
     return None
 
 
@@ -80,7 +86,7 @@ class BareTransactions:
         noted, self._noted = self._noted, []
         return noted
 
-    def seconds(self, writes: Sequence[_Write]) -> float:
+    def seconds(self, writes: Sequence[_Write]) -> Mapping[str, float]:
         started = time.perf_counter()
         for write in writes:
             surplus = [
@@ -89,7 +95,7 @@ class BareTransactions:
                 for handle in self._handles(chain)[kept:]
             ]
             self._commit([*write.messages, *surplus])
-        return time.perf_counter() - started
+        return {"transactions": time.perf_counter() - started}
 
 
 class BareRestore:
@@ -112,10 +118,54 @@ class BareRestore:
         noted, self._noted = self._noted, []
         return noted
 
-    def seconds(self, writes: Sequence[bytes]) -> float:
+    def seconds(self, writes: Sequence[bytes]) -> Mapping[str, float]:
         program = [f"iptables-{self._driver.variant}-restore", "-w", "5", "--noflush", "--counters"]
         with netns.entered(self._driver.ns):
             started = time.perf_counter()
             for text in writes:
                 subprocess.run(program, input=text, check=True)
-            return time.perf_counter() - started
+            return {"rules": time.perf_counter() - started}
+
+
+class BareMessages:
+    """Netlink messages to IPVS and ipset, addresses of kube-ipvs0, and runs of iptables-restore, in their order."""
+
+    name = "bare messages"
+
+    def __init__(self, drivers: Drivers) -> None:
+        self._restore = BareRestore(drivers.iptables)
+        self._noted: list[tuple[str, Callable[[], object]]] = []
+        self._note(drivers.servers, "apply", "servers")
+        self._note(drivers.sets, "apply", "sets")
+        for change in ("make_device", "bind", "unbind"):
+            self._note(drivers.node, change, "addresses")
+
+    def _note(self, driver: Any, method: str, kind: str) -> None:
+        plain = getattr(driver, method)
+
+        def noting(*arguments: Any) -> object:
+            self._note_rules()
+            arguments = tuple(tuple(item) if isinstance(item, Iterator) else item for item in arguments)
+            if arguments or method == "make_device":
+                self._noted.append((kind, functools.partial(plain, *arguments)))
+            return plain(*arguments)
+
+        setattr(driver, method, noting)
+
+    def _note_rules(self) -> None:
+        """What was restored since the last note, before what comes now."""
+        for text in self._restore.written():
+            self._noted.append(("rules", functools.partial(self._restore.seconds, [text])))
+
+    def written(self) -> list[tuple[str, Callable[[], object]]]:
+        self._note_rules()
+        noted, self._noted = self._noted, []
+        return noted
+
+    def seconds(self, writes: Sequence[tuple[str, Callable[[], object]]]) -> Mapping[str, float]:
+        found = dict.fromkeys((kind for kind, _ in writes), 0.0)
+        for kind, write in writes:
+            started = time.perf_counter()
+            write()
+            found[kind] += time.perf_counter() - started
+        return found

@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -107,15 +107,22 @@ async def _floors(
         await backend.sync(state, state.collect())
         state.mark_synced()
         turns.append(floor.written())
-    name = f"{MOVED}, {floor.name}"
-    found[name] = [floor.seconds(turns[run % 2]) * 1e3 for run in range(runs * CHANGES)]
+    for run in range(runs * CHANGES):
+        _add(found, f"{MOVED}, {floor.name}", floor.seconds(turns[run % 2]))
     await backend.cleanup()
     floor.written()
     await backend.sync(state, None)
     writes = floor.written()
     for _ in range(runs):
         await backend.cleanup()
-        found.setdefault(f"{FULL}, {floor.name}", []).append(floor.seconds(writes) * 1e3)
+        _add(found, f"{FULL}, {floor.name}", floor.seconds(writes))
+
+
+def _add(found: dict[str, list[float]], name: str, parts: Mapping[str, float]) -> None:
+    """The sum, and the parts where there are several."""
+    found.setdefault(name, []).append(sum(parts.values()) * 1e3)
+    for part, seconds in parts.items() if len(parts) > 1 else ():
+        found.setdefault(f"{name}: {part}", []).append(seconds * 1e3)
 
 
 async def _changes(

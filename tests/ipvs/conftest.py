@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.dual_net import DualNet
+from support.ipvs import load_ipv6
+from support.proxy_net import Net
 from uml.lane import ip_vs_missing, required
 
 from netkit.kernel import netns_directory
@@ -30,6 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         pytest.exit(f"tests/ipvs must not be skipped here, but {why}", returncode=1)
     for item in ours:
         item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
+    """One network for all: building it takes ten seconds in a guest, and who uses it leaves nothing in it."""
+    load_ipv6()
+    with Net.built(tmp_path_factory.mktemp("net")) as built:
+        yield built
+
+
+@pytest.fixture(scope="session")
+def dual_net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DualNet]:
+    """One more, with both address families."""
+    with DualNet.built(tmp_path_factory.mktemp("dual")) as built:
+        yield built
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,114 +5,26 @@ from __future__ import annotations
 import asyncio
 import collections
 import socket
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
-from support.ipvs import key, load_ipv6, target
+from support.ipvs import target
+from support.ipvs_cluster import BALANCER, EXTERNAL, NODE_PORT, PORT, VIP, Cluster, at, behind, wanted
 from support.kernel import eventually
-from support.proxy import Object, endpoint, feed, service, slice_of, state_of
+from support.proxy import service, slice_of
 from support.proxy_net import CLOSED, LISTED, NODE1, PODS, REFUSED, SILENT, UNLISTED, Net, Reply
 
 from netkit.kernel import netns
-from netkit.kernel.iptables import IPTables, Variant
-from netkit.kernel.ipvs_values import RealServer, Target
 from netkit.kernel.process import run
-from netkit.proxy.ipvs.backend import IPVSBackend
-from netkit.proxy.ipvs.drivers import Drivers
 from netkit.proxy.ipvs.requirements import check
-from netkit.proxy.listing import differences
 from netkit.proxy.settings import IPVSSettings, ProxySettings
-
-VIP, EXTERNAL, BALANCER = "172.30.0.41", "1.2.3.4", "5.6.7.8"
-PORT = 80
-NODE_PORT = 30001
-SETTINGS = ProxySettings(cluster_cidr="10.244.0.0/16", node_address=NODE1)
-
-
-def at(pod: str) -> Object:
-    node, address = PODS[pod]
-    return endpoint(address, node)
-
-
-def wanted(**spec) -> Object:
-    protocol = spec.pop("protocol", "TCP")
-    ports = [{"name": "p", "port": PORT, "nodePort": NODE_PORT, "protocol": protocol}]
-    return service(
-        "ns1/svc1",
-        VIP,
-        ports,
-        **{"type": "LoadBalancer", "externalIPs": [EXTERNAL], "ingress": [{"ip": BALANCER}], **spec},
-    )
-
-
-def behind(*pods: str, protocol: str = "TCP") -> Object:
-    ports = [{"name": "p", "port": 8080, "protocol": protocol}]
-    return slice_of("ns1/svc1", *map(at, pods), ports=ports)
-
-
-class Cluster:
-    """The network and the back end of its first node."""
-
-    def __init__(self, net: Net, settings: ProxySettings = SETTINGS, look_seconds: float = 60.0) -> None:
-        self.net = net
-        iptables = IPTables(net.node, Variant.LEGACY, lock_file=net.directory / "xtables.lock")
-        self.drivers = Drivers.of(iptables)
-        self.backend = IPVSBackend("node1", settings, self.drivers, look_seconds=look_seconds)
-        self.state = state_of()
-
-    async def serve(self, *objects: Object) -> None:
-        feed(self.state, *objects)
-        await self.backend.sync(self.state, self.state.collect())
-        self.state.mark_synced()
-
-    async def no_differences(self) -> None:
-        found = differences(await self.backend.wanted(self.state), await self.backend.standing())
-        assert found == ()
-
-    def seen(self, caller: str, address: str, port: int = PORT, *, times: int = 6, **how) -> set[str]:
-        """Who answers, as `pod` if he sees the caller and `pod!` if he sees somebody else; or the refusal."""
-        own = how.get("source") or (PODS[caller][1] if caller in PODS else "192.168.0.100")
-        found = set()
-        for _ in range(times):
-            reply = self.net.call(caller, address, port, **how)
-            if isinstance(reply, Reply):
-                found.add(reply.pod if reply.seen == own else f"{reply.pod}!")
-            else:
-                found.add(reply)
-        return found
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    directory: Path = tmp_path_factory.mktemp("net")
-    load_ipv6()
-    with Net.built(directory) as built:
-        yield built
 
 
 @pytest.fixture
 async def cluster(net: Net) -> AsyncIterator[Cluster]:
     made = Cluster(net)
     yield made
-    await taken_away(made)
-
-
-def reals_of(cluster: Cluster) -> dict[Target, RealServer]:
-    """The real servers of the cluster IP."""
-    return {real.target: real for real in cluster.drivers.servers.real_servers(key(f"{VIP}:80"))}
-
-
-async def taken_away(cluster: Cluster) -> None:
-    """Remove everything, and look that nothing is left."""
-    await cluster.backend.cleanup()
-    cluster.backend.release()
-    node = cluster.net.node
-    text = run(
-        ["sh", "-c", "ipvsadm -Sn; ipset list -n; iptables-legacy-save | grep KUBE; ip link show kube-ipvs0"],
-        ns=node,
-    ).stdout.decode()
-    assert text == "", f"left behind: {text}"
+    await made.taken_away()
 
 
 async def test_policy_cluster(cluster: Cluster) -> None:
@@ -195,7 +107,7 @@ async def test_node_ports_on_chosen_addresses(net: Net) -> None:
     cluster = Cluster(net, chosen)
     await cluster.serve(wanted(), behind("a1"))
     assert cluster.seen("outside", NODE1, NODE_PORT, times=1) == {CLOSED}
-    await taken_away(cluster)
+    await cluster.taken_away()
 
 
 async def test_a_full_sync_adopts_what_stands(cluster: Cluster) -> None:
@@ -253,7 +165,7 @@ async def test_a_live_connection_outlives_its_endpoint(net: Net) -> None:
                 assert served.recv(9) == b"one"
                 await cluster.serve(behind("a1"))
                 leaver = target(f"{PODS['b1'][1]}:9090")
-                now = reals_of(cluster)[leaver]
+                now = cluster.reals()[leaver]
                 assert (now.weight, now.active) == (0, 1)
                 assert cluster.seen("a2", VIP, times=3) == {"a1"}, "new connections go elsewhere"
                 client.send(b"two")
@@ -263,10 +175,10 @@ async def test_a_live_connection_outlives_its_endpoint(net: Net) -> None:
                 await cluster.no_differences()
                 linger = b"\1\0\0\0\0\0\0\0"
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    await eventually(lambda: leaver not in reals_of(cluster), 30)
+    await eventually(lambda: leaver not in cluster.reals(), 30)
     assert not watching.done()
     watching.cancel()
-    await taken_away(cluster)
+    await cluster.taken_away()
 
 
 async def test_who_comes_back_keeps_his_connections(cluster: Cluster) -> None:
@@ -282,4 +194,4 @@ async def test_who_comes_back_keeps_his_connections(cluster: Cluster) -> None:
 async def test_the_kernel_has_all_that_is_needed(net: Net) -> None:
     cluster = Cluster(net, ProxySettings(ipvs=IPVSSettings("mh")))
     check(cluster.drivers, "mh")
-    await taken_away(cluster)
+    await cluster.taken_away()

@@ -8,19 +8,18 @@ made between the changes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from support.client_wait import running
-from support.ipvs import load_ipv6
+from support.ipvs import nf_tables_missing
 from support.mode_switch import CLUSTER_IP, NODE_PORT, SwitchedNode
 from support.proxy_net import NODE1, Net
 from support.traffic import Traffic, Way, traffic
 
 from netkit.cluster.proxy_choice import Choice, State
 from netkit.kernel.iptables import Variant
-from netkit.kernel.process import run
 from netkit.proxy.addresses import Family
 from netkit.proxy.modes import remove_leftovers
 from netkit.proxy.settings import NftablesLayout, ProxyMode
@@ -32,13 +31,6 @@ IPTABLES, NFTABLES, IPVS, USERSPACE, COMPACT = (
     Choice(ProxyMode.USERSPACE),
     Choice(ProxyMode.NFTABLES, NftablesLayout.COMPACT),
 )
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    load_ipv6()
-    with Net.built(tmp_path_factory.mktemp("net")) as built:
-        yield built
 
 
 @pytest.fixture
@@ -63,10 +55,8 @@ def ways(net: Net) -> Sequence[Way]:
 
 def require(net: Net, course: Sequence[Choice]) -> None:
     """Skip what this kernel lacks."""
-    if all(choice.mode is not ProxyMode.NFTABLES for choice in course):
-        return
-    if run(["nft", "add table ip probe; delete table ip probe"], ns=net.node).returncode:
-        pytest.skip("this kernel has no nf_tables for IP: tests/uml/build-kernel makes one that has")
+    if any(choice.mode is ProxyMode.NFTABLES for choice in course) and (why := nf_tables_missing(net.node)):
+        pytest.skip(why)
 
 
 async def node_to_cluster_ip(net: Net) -> None:

@@ -1,7 +1,8 @@
 """The mutation check: a rule of each kind is taken away, and at least one row must notice.
 
 `python -m rows.mutation --mode nftables` prints every kind and the row that noticed, `--all` takes away every single
-rule. What no row notices is either listed in `UNNOTICED`, with a reason, or shows that a row is missing.
+rule. What no row notices is either listed in `UNNOTICED`, with a reason, or shows that a row is missing. `--excused`
+takes away only what is listed there: a reason is wrong when a row notices, and idle when nothing is of its kind.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Kind:
 
 class Check:
     """One mode's check. `record`: rows to try first. `each`: every rule, not one of each kind. `tries`: how many rules
-    of a kind in one batch.
+    of a kind in one batch. `excused`: only kinds that nobody has to notice.
     """
 
     def __init__(
@@ -109,12 +110,14 @@ class Check:
         *,
         each: bool = False,
         tries: int = _TRIES_HERE,
+        excused: bool = False,
     ) -> None:
         self._runner = runner
         self._variety = variety
         self._record = record or {}
         self._each = each
         self._tries = tries
+        self._excused = excused
         self.kinds: dict[str, Kind] = {}
 
     async def run(self, told: Callable[[str], None] = lambda text: None) -> None:
@@ -140,9 +143,13 @@ class Check:
     def _settled(self, kind: str) -> bool:
         known = self.kinds[kind]
         return (
-            bool(known.noticed or excuse(kind, self._variety.name))
+            bool(known.noticed or self._passed_over(kind))
             or known.tries >= _TRIES // _TRIES_HERE * self._tries
         )
+
+    def _passed_over(self, kind: str) -> bool:
+        """Whether nobody is asked about this kind."""
+        return bool(excuse(kind, self._variety.name)) is not self._excused
 
     async def _batch(
         self, batch: Batch, rows: Sequence[Row], proxy: Proxy, told: Callable[[str], None]
@@ -199,7 +206,7 @@ class Check:
             if mutant.what in seen or mutant.version not in versions:
                 continue
             settled = self._settled(mutant.kind) or tried[mutant.kind] >= self._tries
-            if self._each or not settled:
+            if not settled or (self._each and not self._excused):
                 candidates.append(mutant)
         if not candidates:
             return None, ()
@@ -275,6 +282,20 @@ class Check:
             if kind.tries and not kind.noticed and not excuse(name, self._variety.name)
         }
 
+    def wrongly_excused(self) -> dict[str, list[str]]:
+        """Kinds that a row did notice, with the rule and the row."""
+        return {
+            name: [kind.noticed.rule, kind.noticed.row]
+            for name, kind in self.kinds.items()
+            if kind.noticed and excuse(name, self._variety.name)
+        }
+
+    def idle_excuses(self) -> list[str]:
+        """Reasons of this mode that were asked for by no kind."""
+        patterns = UNNOTICED_IN.get(self._variety.name, {})
+        tried = [name for name, kind in self.kinds.items() if kind.tries]
+        return [pattern for pattern in patterns if not any(re.search(pattern, name) for name in tried)]
+
     def noticed(self) -> Record:
         """What to record."""
         return {name: kind.noticed for name, kind in self.kinds.items() if kind.noticed}
@@ -295,20 +316,21 @@ async def check(
     *,
     each: bool = False,
     tries: int = _TRIES_HERE,
+    excused: bool = False,
 ) -> Check:
     """The check of one mode, done."""
     async with Traffic(world) as traffic:
-        made = Check(Runner(table, world, traffic), variety, record, each=each, tries=tries)
+        made = Check(Runner(table, world, traffic), variety, record, each=each, tries=tries, excused=excused)
         await made.run(told)
         return made
 
 
-def report(missed: Mapping[str, Sequence[str]]) -> str:
-    """Kinds that nobody noticed, with their rules."""
+def report(missed: Mapping[str, Sequence[str]], fault: str = "NOBODY NOTICED") -> str:
+    """Kinds that are at fault, with their rules."""
     return "\n".join(
         line
         for kind, rules in missed.items()
-        for line in (f"NOBODY NOTICED {kind}", *(f"    {rule}" for rule in rules))
+        for line in (f"{fault} {kind}", *(f"    {rule}" for rule in rules))
     )
 
 
@@ -327,6 +349,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--all", action="store_true", help="every rule, not one of each kind")
     parser.add_argument("--tries", type=int, default=_TRIES_HERE, help="rules of a kind, in each batch")
     parser.add_argument("--known", action="store_true", help="try first the rows on record, as the tests do")
+    parser.add_argument("--excused", action="store_true", help="only what nobody has to notice")
     parser.add_argument("--record", action="store_true", help="write down in noticed.yaml who noticed")
     options = parser.parse_args(arguments)
     table = read_table(TABLE)
@@ -338,12 +361,16 @@ def main(arguments: list[str]) -> int:
                 continue
             started = time.monotonic()
             record = recorded(variety.name) if options.known else None
-            found = asyncio.run(
-                check(table, world, variety, record, print, each=options.all, tries=options.tries)
-            )
-            missed = found.missed()
+            made = check(
+                table, world, variety, record, print, each=options.all, tries=options.tries,
+                excused=options.excused,
+            )  # fmt: skip
+            found = asyncio.run(made)
+            missed = found.wrongly_excused() if options.excused else found.missed()
             if missed:
-                print(report(missed))
+                print(report(missed, "IS NOTICED" if options.excused else "NOBODY NOTICED"))
+            if options.excused:
+                print(*(f"EXCUSES NOTHING {pattern}" for pattern in found.idle_excuses()), sep="\n")
             print(
                 f"{variety.name}: {len(found.kinds)} kinds, {len(missed)} missed, {time.monotonic() - started:.0f} s"
             )

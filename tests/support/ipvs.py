@@ -15,6 +15,8 @@ from netkit.kernel.ipset_fake import FakeIPSet
 from netkit.kernel.iptables_fake import FakeIPTables
 from netkit.kernel.ipvs_fake import FakeIPVS
 from netkit.kernel.ipvs_values import ServerKey, Target, Transport
+from netkit.kernel.netns import Namespace
+from netkit.kernel.process import run
 from netkit.proxy.addresses import Address, Family
 from netkit.proxy.ipvs.backend import IPVSBackend
 from netkit.proxy.ipvs.drivers import Drivers
@@ -136,3 +138,10 @@ def _split(text: str) -> tuple[Address, int]:
 def load_ipv6() -> None:
     """Where IPv6 is a module this loads it, so that its settings are there and addresses can be given."""
     socket.socket(socket.AF_INET6).close()
+
+
+def nf_tables_missing(space: Namespace) -> str:
+    """Why this kernel has no nftables mode, "" if it has."""
+    if run(["nft", "add table ip probe; delete table ip probe"], ns=space).returncode == 0:
+        return ""
+    return "this kernel has no nf_tables for IP: tests/uml/build-kernel makes one that has"

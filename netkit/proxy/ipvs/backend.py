@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from netkit.kernel.address_events import AddressEvent, EventsLost
@@ -198,7 +199,7 @@ class IPVSBackend:
             if document := restore_document(delta.rules_in("filter")):
                 await self._drivers.iptables.restore(document, counters=True)
             await asyncio.to_thread(self._writer.bind, delta)
-            delta = delta.rules_in("nat")
+            delta = replace(delta.rules_in("nat"), bound=())
         if document := restore_document(delta):
             await self._drivers.iptables.restore(document, counters=True)
         await asyncio.to_thread(self._writer.finish, delta)

@@ -129,7 +129,8 @@ class Writer:
                 for kind in delta.missing_sets
             )
         )
-        self._change_servers([change for change in delta.servers if change.after is not None])
+        wanted = (change for change in delta.servers if change.after is not None)
+        self._change_servers(sorted(wanted, key=lambda change: _place(change.key)))
         self._sets.apply(
             *(ipset.entry_add(kind.name_for(self._family), kind.type, entry) for kind, entry in delta.added)
         )
@@ -145,7 +146,7 @@ class Writer:
         if delta.unbound:
             self._node.unbind(delta.unbound)
         gone = [change.key for change in delta.servers if change.after is None]
-        self._servers.apply(*(ipvs.server_delete(key) for key in gone))
+        self._delete_servers(gone)
         for key in gone:
             self._leaving.drop(key)
         self._sets.apply(
@@ -277,7 +278,7 @@ class Writer:
             self._translations.translate(entries)
 
     def _remove_servers(self) -> None:
-        self._servers.apply(*(ipvs.server_delete(server.key) for server in self._ours()))
+        self._delete_servers(server.key for server in self._ours())
 
     def _remove_addresses(self) -> None:
         found = self._node.addresses()
@@ -295,6 +296,16 @@ class Writer:
         self._sets.apply(*(ipset.set_destroy(name) for name in names if name in headers))
 
     # pieces
+
+    def _delete_servers(self, keys: Iterable[ServerKey]) -> None:
+        """In the order opposite to that in which they are made.
+
+        The kernel keeps deleted real servers on a list for one to two minutes, and searches it from the youngest on
+        for each that is made: 50,000 searches for what lies at the end of 50,000 take minutes, for what lies at the
+        beginning nothing.
+        """
+        backwards = sorted(keys, key=_place, reverse=True)
+        self._servers.apply(*(ipvs.server_delete(key) for key in backwards))
 
     def _ours(self) -> Iterator[VirtualServer]:
         for server in self._servers.servers():
@@ -319,3 +330,8 @@ class Writer:
         begin = self._inspected if self._inspected < len(keys) else 0
         self._inspected = begin + SERVERS_INSPECTED
         return keys[begin : self._inspected]
+
+
+def _place(key: ServerKey) -> tuple[bytes, int, int]:
+    """Where a virtual server comes when there are many."""
+    return key.address.packed, key.port, key.transport

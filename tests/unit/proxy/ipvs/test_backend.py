@@ -89,6 +89,32 @@ async def test_a_full_sync_of_what_stands_writes_nothing() -> None:
     await no_differences(world, state)
 
 
+async def test_virtual_servers_go_in_the_order_opposite_to_that_in_which_they_came() -> None:
+    """The kernel searches those that went last first for each that comes."""
+    places = ["172.30.0.9", "172.30.0.10", "172.30.0.100", "172.30.1.1"]
+    objects = [service(f"ns1/s{number}", place) for number, place in enumerate(places)]
+    state = state_of(*reversed(objects), *(slice_of(f"ns1/s{number}", "10.244.2.1") for number in range(4)))
+    world = World()
+    await world.backend.sync(state, None)
+    done = world.take()
+    assert [line.split()[3] for line in done if line.startswith("ipvsadm -A")] == [f"{p}:80" for p in places]
+    backwards = [f"{place}:80" for place in reversed(places)]
+    for obj in objects:
+        state.delete_service("ns1", obj["metadata"]["name"])
+    done = await sync(world, state)
+    assert [line.split()[3] for line in done if line.startswith("ipvsadm -D")] == backwards
+    feed(state, *objects)
+    await sync(world, state)
+    await world.backend.cleanup()
+    assert [line.split()[3] for line in world.take() if line.startswith("ipvsadm -D")] == backwards
+
+
+async def test_an_address_is_given_once() -> None:
+    world = World()
+    await world.backend.sync(state_of(SVC), None)
+    assert [line for line in world.take() if line.startswith("bind")] == ["bind 172.30.0.41"]
+
+
 async def test_an_endpoint_change_is_two_messages() -> None:
     state = state_of(SVC, FULL, FULL_SLICE, slice_of("ns1/svc1", "10.244.2.1"))
     world = await started(state)
