@@ -23,13 +23,13 @@ from netkit.cluster.fields import Fields
 from netkit.cluster.operation_config import OperationConfig, operation
 from netkit.cluster.operation_config import check as check_operation
 from netkit.cluster.proxy_config import proxy
+from netkit.cluster.roster import MAX_NODES
 from netkit.podnet.modes import NetworkMode
 from netkit.proxy.configuration.document import KubeProxyConfiguration
 
 DEFAULT_NAME: Final = "lab"
 API_VERSION: Final = "kube-netkit/v1alpha1"
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$")
-MAX_NODES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)

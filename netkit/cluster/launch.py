@@ -19,13 +19,14 @@ from controlplane.apiserver.pki import PkiError
 from netkit.cluster.certificates import certify
 from netkit.cluster.keeper import Keeper
 from netkit.cluster.log import log_to
-from netkit.cluster.parts import Sockets, parts
+from netkit.cluster.membership import FABRIC, Membership
+from netkit.cluster.parts import Sockets
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
 from netkit.fabric.build import Fabric, build
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ledger import Ledger
-from netkit.kernel.netns import Namespace, socket_in
+from netkit.kernel.netns import Namespace, open_namespace, socket_in
 
 log = logging.getLogger(__name__)
 
@@ -43,24 +44,31 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
     try:
         fabric = progress.step(
             f"{len(plan.nodes)} node(s), control plane, outside client on {plan.segment}",
-            lambda: build(plan.fabric(), Ledger(profile.ledger, "fabric")),
+            lambda: _build(plan, profile),
         )
-        certificates = progress.step("certificates", lambda: certify(plan, profile))
-        sockets = Sockets(loopback, _listen(fabric.machines[CONTROL_PLANE].ns, str(plan.control_plane)))
+        progress.step("certificates", lambda: certify(plan, profile))
+        control_plane = open_namespace(fabric.machines[CONTROL_PLANE].ns.name)
+        # A namespace that a keeper has open, and so every part, would outlive its node.
+        fabric.close()
+        sockets = Sockets(loopback, _listen(control_plane, str(plan.control_plane)))
+        membership = Membership(plan, profile, sockets, control_plane)
+        membership.begin()
     except (KernelError, PkiError, OSError, ValueError) as error:
         log.error("%s: not built: %s", plan.config.name, error)
         progress.tell(error=str(error), hint=_hint(error))
         return 1
-    namespaces = _namespaces(fabric)
     # What is imported lives for ever and is shared with every part: the collector shall not touch, and so copy, it.
     gc.collect()
     gc.freeze()
-    keeper = Keeper(
-        profile.directory, profile.ledger, parts(plan, profile, certificates, sockets, namespaces)
-    )
+    keeper = Keeper(profile.directory, profile.ledger, membership)
     progress.tell(started=True)
     progress.close()
     keeper.run()
+
+
+def _build(plan: Plan, profile: Profile) -> Fabric:
+    with Ledger(profile.ledger, FABRIC) as ledger:
+        return build(plan.fabric(), ledger)
 
 
 def _listen(ns: Namespace, address: str) -> socket.socket:
@@ -70,10 +78,6 @@ def _listen(ns: Namespace, address: str) -> socket.socket:
     sock.bind((address, API_PORT))
     sock.listen(_BACKLOG)
     return sock
-
-
-def _namespaces(fabric: Fabric) -> dict[str, Namespace]:
-    return {name: machine.ns for name, machine in fabric.machines.items()}
 
 
 def _hint(error: Exception) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from netkit.cluster.certificates import NodeCertificates
+from netkit.cluster.certificates import node_certificates
 from netkit.cluster.control_plane import run_control_plane
 from netkit.cluster.keeper import Part
 from netkit.cluster.log import log_to
 from netkit.cluster.node_agent import run_agent, runtime_socket
 from netkit.cluster.plan import CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
-from netkit.kernel.netns import Namespace
+from netkit.cluster.roster import NodeState
+from netkit.fabric.spec import namespace_name
+from netkit.kernel.netns import Namespace, open_namespace
 from netkit.node.runtime.main import run_runtime
 from netkit.node.runtime.settings import RuntimeSettings
 
@@ -26,18 +28,12 @@ class Sockets:
     segment: socket.socket
 
 
-def parts(
-    plan: Plan,
-    profile: Profile,
-    certificates: Mapping[str, NodeCertificates],
-    sockets: Sockets,
-    namespaces: Mapping[str, Namespace],
-) -> list[Part]:
-    """All parts in the order they are to be started; `namespaces` by machine name."""
+def parts(plan: Plan, profile: Profile, sockets: Sockets, control_plane_ns: Namespace) -> list[Part]:
+    """All parts there shall be, in the order they are to be started."""
     listening = (sockets.loopback, sockets.segment)
 
     def control_plane() -> int:
-        return run_control_plane(plan, profile, listening, namespaces[CONTROL_PLANE])
+        return run_control_plane(plan, profile, listening, control_plane_ns)
 
     def runtime(name: str) -> int:
         _close(sockets)
@@ -49,13 +45,22 @@ def parts(
 
     def agent(name: str) -> int:
         _close(sockets)
-        return run_agent(plan, profile, name, namespaces[name], certificates[name])
+        with open_namespace(namespace_name(plan.config.name, name)) as ns:
+            return run_agent(plan, profile, name, ns, node_certificates(profile, name))
 
     made = [_part(profile, CONTROL_PLANE, control_plane)]
-    for name in plan.nodes:
-        made.append(_part(profile, f"runtime-{name}", lambda name=name: runtime(name)))  # type: ignore[misc]
-        made.append(_part(profile, f"agent-{name}", lambda name=name: agent(name)))  # type: ignore[misc]
+    for node in plan.current().nodes:
+        agent_label, runtime_label = node_labels(node.name)
+        if node.state is not NodeState.STOPPED:
+            made.append(_part(profile, runtime_label, lambda name=node.name: runtime(name)))  # type: ignore[misc]
+        if node.state is NodeState.RUNNING:
+            made.append(_part(profile, agent_label, lambda name=node.name: agent(name)))  # type: ignore[misc]
     return made
+
+
+def node_labels(name: str) -> tuple[str, str]:
+    """The labels of a node's parts: agent and runtime."""
+    return f"agent-{name}", f"runtime-{name}"
 
 
 def _part(profile: Profile, label: str, main: Callable[[], int]) -> Part:

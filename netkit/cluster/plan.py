@@ -5,12 +5,13 @@ On the segment: .1 is the machine that runs it all, .2 the control plane, .9 the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from netkit.cluster.config import ClusterConfig
 from netkit.cluster.profile import MachineFacts
+from netkit.cluster.roster import FIRST_NODE, NodeRecord, Roster
 from netkit.fabric.spec import SWITCH, FabricSpec, MachineSpec, host_link_name, namespace_name
 
 CONTROL_PLANE: Final = "control-plane"
@@ -19,16 +20,20 @@ API_PORT: Final = 6443
 """Port of the API on the segment."""
 
 KUBELET_PORT: Final = 10250
-_HOST, _CONTROL_PLANE, _CLIENT, _FIRST_NODE = 1, 2, 9, 11
+_HOST, _CONTROL_PLANE, _CLIENT = 1, 2, 9
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The configuration with all choices made. `api_port` is the loopback's."""
+    """The configuration with all choices made. `api_port` is the loopback's.
+
+    `roster` has the nodes of a cluster that runs; None: those it begins with.
+    """
 
     config: ClusterConfig
     segment: IPv4Network
     api_port: int
+    roster: Roster | None = None
 
     def _at(self, number: int) -> IPv4Interface:
         return IPv4Interface((self.segment[number], self.segment.prefixlen))
@@ -40,7 +45,22 @@ class Plan:
     @property
     def nodes(self) -> dict[str, IPv4Address]:
         """Node names to their addresses on the segment."""
-        return {name: self._at(_FIRST_NODE + index).ip for index, name in enumerate(self.config.node_names())}
+        return {node.name: node.address for node in self.current().nodes}
+
+    def current(self) -> Roster:
+        """The nodes as they are now, or shall be at first."""
+        if self.roster is not None:
+            return self.roster
+        return Roster(
+            tuple(
+                NodeRecord(name, self._at(FIRST_NODE + index).ip)
+                for index, name in enumerate(self.config.node_names())
+            )
+        )
+
+    def with_roster(self, roster: Roster) -> Plan:
+        """The plan with these nodes."""
+        return replace(self, roster=roster)
 
     @property
     def kubernetes_service(self) -> IPv4Address:
@@ -77,6 +97,7 @@ class Plan:
             machines=tuple(machines),
             host_address=self._at(_HOST),
             host_link=host_link_name(self.config.name),
+            unplugged=self.current().unplugged,
         )
 
     def machines(self) -> tuple[MachineFacts, ...]:

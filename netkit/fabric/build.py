@@ -198,6 +198,7 @@ def _plug_in(
     """Cable between a machine's eth0 and its port; the machine's address and default route."""
     port = port_name(machine.name)
     mac = rtnl.mac_of(machine.address.ip)
+    plugged = machine.name not in spec.unplugged
     with Rtnl(ns) as inside:
         uplink = None if fresh else inside.link_index(UPLINK)
         repair: list[Message] = []
@@ -206,11 +207,12 @@ def _plug_in(
             for side, name in ((switch, port), (inside, UPLINK)):
                 if side.link_index(name) is not None:
                     side.apply(rtnl.link_delete(name).allowing(errno.ENODEV))
-            switch.apply(rtnl.veth(port, UPLINK, ns, peer_mac=mac, mtu=spec.mtu, master=bridge))
+            switch.apply(rtnl.veth(port, UPLINK, ns, peer_mac=mac, mtu=spec.mtu, master=bridge, up=plugged))
             uplink = inside.link_index(UPLINK)
             assert uplink is not None
         else:
-            switch.apply(rtnl.link_master(port, bridge), rtnl.link_up(port, mtu=spec.mtu))
+            set_state = rtnl.link_up(port, mtu=spec.mtu) if plugged else rtnl.link_down(port)
+            switch.apply(rtnl.link_master(port, bridge), set_state)
             repair = [rtnl.link_address(uplink, mac), *_stale_addresses(ns, uplink, machine.address)]
         inside.apply(
             rtnl.link_up("lo"),

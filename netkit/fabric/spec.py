@@ -38,7 +38,8 @@ class MachineSpec:
 @dataclass(frozen=True, slots=True)
 class FabricSpec:
     """The whole of it. `mtu` in bytes; `host_address` is the machine's own address on the segment (the
-    machines' default gateway), `host_link` the name of its link (`host_link_name`).
+    machines' default gateway), `host_link` the name of its link (`host_link_name`). Ports of `unplugged` machines
+    are down.
 
     Raises ValueError, with what is wrong, for values that cannot work together.
     """
@@ -49,6 +50,7 @@ class FabricSpec:
     machines: tuple[MachineSpec, ...]
     host_address: IPv4Interface
     host_link: str
+    unplugged: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         _check_label("cluster", self.cluster)
