@@ -66,6 +66,8 @@ def teardown(directory: Path, *, grace: float = 2.0) -> None:
 def remove_owner(directory: Path, owner: str) -> None:
     """Remove everything that the ledger of one owner names, and that ledger; the owner's process must have ended.
 
+    What others rely on too, the directory of namespaces, stays while there are names in it: they have recorded it.
+
     Raises ExceptionGroup of KernelErrors after having done all it can; what is left stays on the ledger.
     """
     with _alone(directory):
