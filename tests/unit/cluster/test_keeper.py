@@ -194,6 +194,7 @@ def test_a_wish_that_fails_is_answered_and_the_next_one_is_taken(
 ) -> None:
     wish(profile, asked, "a", "b", "c")
     assert answer(profile, asked) == error
+    wait_until("who said so is gone", lambda: "preparing" not in running(profile))
     assert set(running(profile)) == {ACTIVE, STANDBY, "a", "b"}
     wish(profile, "after", "a", "b", "d")
     assert answer(profile, "after") == ""
