@@ -22,6 +22,7 @@ from netkit.cluster.log import log_to
 from netkit.cluster.parts import Sockets, parts
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
+from netkit.cluster.topology import Role
 from netkit.fabric.build import Fabric, build
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ledger import Ledger
@@ -42,7 +43,7 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
     progress = _Progress(writer)
     try:
         fabric = progress.step(
-            f"{len(plan.nodes)} node(s), control plane, outside client on {plan.segment}",
+            _machines(plan),
             lambda: build(plan.fabric(), Ledger(profile.ledger, "fabric")),
         )
         certificates = progress.step("certificates", lambda: certify(plan, profile))
@@ -61,6 +62,17 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
     progress.tell(started=True)
     progress.close()
     keeper.run()
+
+
+def _machines(plan: Plan) -> str:
+    """What is built, for people."""
+    found = [f"{len(plan.nodes)} node(s), control plane"]
+    for role, one in ((Role.CLIENT, "outside client"), (Role.ROUTER, "router")):
+        if count := len(plan.topology.of(role)):
+            found.append(one if count == 1 else f"{count} {one}s")
+    segments = plan.topology.segments
+    on = str(segments[0].subnet) if len(segments) == 1 else f"{len(segments)} segments"
+    return f"{', '.join(found)} on {on}"
 
 
 def _listen(ns: Namespace, address: str) -> socket.socket:

@@ -72,6 +72,7 @@ async def _run(
         cluster=config.name,
         iptables=iptables,
         setting=mode.choice().setting,
+        underlay=plan.underlay(name),
     )
 
     async def all_nodes() -> list[Object]:
@@ -131,4 +132,5 @@ def _node_settings(
         lease_seconds=max(1, round(config.node_monitor.lease_duration)),
         tls=KubeletTls(certificates.kubelet.cert, certificates.kubelet.key, profile.pki / "ca.crt"),
         kubelet_port=KUBELET_PORT,
+        labels=plan.node_labels(name),
     )

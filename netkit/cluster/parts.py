@@ -37,7 +37,7 @@ def parts(
     listening = (sockets.loopback, sockets.segment)
 
     def control_plane() -> int:
-        return run_control_plane(plan, profile, listening, namespaces[CONTROL_PLANE])
+        return run_control_plane(plan, profile, listening, namespaces)
 
     def runtime(name: str) -> int:
         _close(sockets)
