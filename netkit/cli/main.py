@@ -20,6 +20,7 @@ from netkit.cli import (
     proxy_commands,
     proxy_inspection,
     proxy_mode_commands,
+    topology_commands,
 )
 from netkit.cli.output import Format, print_error, print_json
 
@@ -38,6 +39,7 @@ proxy_commands.register(app)
 proxy_inspection.register(proxy_commands.proxy_app)
 proxy_mode_commands.register(app)
 app.add_typer(network_commands.app, name="network")
+app.add_typer(topology_commands.app, name="topology")
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")

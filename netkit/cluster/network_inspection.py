@@ -11,10 +11,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
+from netkit.cluster import cluster_topology
 from netkit.cluster.access import admin_client
+from netkit.cluster.cluster_topology import underlay
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_choice import ChoiceFile
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
+from netkit.cluster.topology import Topology
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import open_namespace
 from netkit.podnet import device
@@ -118,13 +121,19 @@ async def _look(profile: Profile, node: str) -> list[_Look]:
             nodes = (await client.list(NODE)).items
     finally:
         await client.close()
+    topology = cluster_topology.read(profile)
     choice = ChoiceFile(profile.directory).read()
     setting = choice.setting if choice is not None else VXLAN
-    return [await _look_at(profile, facts, machine, nodes, setting) for machine in machines]
+    return [await _look_at(profile, facts, topology, machine, nodes, setting) for machine in machines]
 
 
 async def _look_at(
-    profile: Profile, cluster: ClusterFacts, machine: MachineFacts, nodes: list[Object], setting: Setting
+    profile: Profile,
+    cluster: ClusterFacts,
+    topology: Topology,
+    machine: MachineFacts,
+    nodes: list[Object],
+    setting: Setting,
 ) -> _Look:
     own = next((item for item in nodes if item["metadata"]["name"] == machine.name), None)
     own_range = pod_range(own) if own is not None else None
@@ -140,7 +149,7 @@ async def _look_at(
         iptables = IPTables(ns, lock_file=state / "xtables.lock")
         facts = Facts(
             machine.name, address, own_range, cidr, setting, device.uplink(ns, address), peers(nodes, machine.name),
-            pods, iptables.random_fully,
+            pods, iptables.random_fully, underlay(topology, cluster, machine.name),
         )  # fmt: skip
         wanted, refused = expected(facts)
         found = await standing(ns, iptables, cidr, [lease.netns for lease in pods])

@@ -27,6 +27,7 @@ from controlplane.client.kubeconfig import Credentials
 from controlplane.client.transport import ConnectionFailed
 from controlplane.resources import catalog
 from controlplane.resources.kind import Kind
+from netkit.cluster import cluster_topology
 from netkit.cluster.access import ADMIN_STEM, admin_client
 from netkit.cluster.config import ClusterConfig
 from netkit.cluster.doctor import require_mode
@@ -289,7 +290,9 @@ def _write_facts(plan: Plan, profile: Profile, kubeconfig_path: Path) -> Cluster
         kubeconfig_created=not existed,
         previous_context=kubeconfig.current_context(kubeconfig_path) if existed else "",
         machines=plan.machines(),
+        routes=network.routes,
     )
+    cluster_topology.write(profile, plan.topology)
     profile.write_facts(facts)
     return facts
 
