@@ -13,7 +13,7 @@ from typing import Final
 from netkit.cluster.config import ClusterConfig, RouteSource
 from netkit.cluster.profile import MachineFacts
 from netkit.cluster.topology import CLIENT, CONTROL_PLANE, Machine, Role, Topology, plain
-from netkit.cluster.topology_layout import address_of, fabric, gateway, path_mtu, place, subnet, ways
+from netkit.cluster.topology_layout import address_of, fabric, gateway, path_mtu, place, router_ways
 from netkit.fabric.spec import SWITCH, FabricSpec, namespace_name
 from netkit.podnet.router_routes import Router
 from netkit.podnet.underlay import Underlay
@@ -70,15 +70,7 @@ class Plan:
 
     def router_ways(self) -> tuple[Router, ...]:
         """The routers, and which way leads where from each."""
-        topology = self.topology
-        return tuple(
-            Router(
-                router.name,
-                tuple(subnet(topology, each.segment) for each in router.interfaces),
-                {subnet(topology, name): vias[0] for name, vias in ways(topology, router).items() if vias},
-            )
-            for router in self.routers
-        )
+        return tuple(router_ways(self.topology, router) for router in self.routers)
 
     @property
     def routers_know(self) -> bool:

@@ -24,8 +24,8 @@ def state_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """One machine: its role (`node`, `control-plane`, `outside client`, `router`, `switch`), namespace, and address ("":
-    none).
+    """One machine: its role (`node`, `control-plane`, `outside client`, `router`, `switch`), namespace and address, ""
+    for none.
     """
 
     name: str

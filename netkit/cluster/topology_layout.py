@@ -21,6 +21,7 @@ from netkit.fabric.spec import (
     SegmentSpec,
     host_link_name,
 )
+from netkit.podnet.router_routes import Router
 
 _FIRST: Final = {Role.ROUTER: 1, Role.HOST: 1, Role.CONTROL_PLANE: 2, Role.CLIENT: 9, Role.NODE: 11}
 _EVERYTHING: Final = IPv4Network("0.0.0.0/0")
@@ -124,6 +125,15 @@ def ways(topology: Topology, router: Machine) -> dict[str, tuple[IPv4Address, ..
         for segment in topology.segments
         if not _is_on(router, segment.name)
     }
+
+
+def router_ways(topology: Topology, router: Machine) -> Router:
+    """The router as routes see it: of ways of equal length the first one."""
+    return Router(
+        router.name,
+        tuple(subnet(topology, each.segment) for each in router.interfaces),
+        {subnet(topology, name): vias[0] for name, vias in ways(topology, router).items() if vias},
+    )
 
 
 def _next(topology: Topology, router: Machine, target: str) -> list[tuple[Machine, IPv4Address]]:

@@ -29,7 +29,7 @@ from controlplane.resources import catalog
 from controlplane.resources.kind import Kind
 from netkit.cluster import cluster_topology
 from netkit.cluster.access import ADMIN_STEM, admin_client
-from netkit.cluster.config import ClusterConfig
+from netkit.cluster.config import ClusterConfig, RouteSource
 from netkit.cluster.doctor import require_mode
 from netkit.cluster.down import remove
 from netkit.cluster.errors import ClusterError, ClusterExists, ConfigError, StartError
@@ -38,6 +38,7 @@ from netkit.cluster.launch import launch
 from netkit.cluster.network_choice import Choice, ChoiceFile
 from netkit.cluster.plan import Plan
 from netkit.cluster.profile import ClusterFacts, Profile
+from netkit.cluster.routing import require_daemon
 from netkit.cluster.topology import Topology
 from netkit.cluster.topology_layout import NoRoom, needs_base
 from netkit.fabric.host import networks_in_use
@@ -99,6 +100,8 @@ def up(config: ClusterConfig, kubeconfig_path: Path, report: Report) -> UpResult
         if profile.exists:
             raise _exists(profile)
         require_mode(ProxyMode(config.proxy.mode))
+        if config.network.routes is RouteSource.BGP:
+            require_daemon()
         segment = _choose_segment(config)
         with _listen(config.api_port) as loopback:
             plan = Plan(config, segment, loopback.getsockname()[1])

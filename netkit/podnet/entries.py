@@ -32,6 +32,7 @@ class Kind(StrEnum):
     POD = "pod"
     RULE = "rule"
     SETTING = "setting"
+    SESSION = "bgp session"
 
 
 class Problem(StrEnum):
@@ -128,6 +129,21 @@ def differences(
     ]
     order = list(Kind)
     return sorted(result, key=lambda item: order.index(item.kind))
+
+
+def learned(facts: Facts, found: Iterable[Entry]) -> list[Entry]:
+    """What a BGP daemon should have given to the node: a way to the pods of each other node, whichever it is."""
+    there = {entry.key: entry.value for entry in found if entry.kind is Kind.ROUTE}
+    keys = {learned_key(peer.pod_range): peer.name for peer in facts.peers} if facts.underlay.learned else {}
+    return [
+        Entry(Kind.ROUTE, key, there.get(key, "by BGP"), f"pods of {name}, learned")
+        for key, name in keys.items()
+    ]
+
+
+def learned_key(target: IPv4Network) -> str:
+    """A node may have a route of its own to the same range, which then goes before."""
+    return f"{target} by BGP"
 
 
 def device_text(kind: str, *, up: bool, mtu: int, mac: str) -> str:
