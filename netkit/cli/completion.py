@@ -23,6 +23,19 @@ def segment_machines(context: typer.Context, incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in found]
 
 
+def segments(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of --segment."""
+    from netkit.cluster import cluster_topology
+    from netkit.cluster.errors import ClusterError
+    from netkit.cluster.profile import Profile
+
+    try:
+        topology = cluster_topology.read(Profile(context.params.get("profile") or "lab"))
+    except (ClusterError, OSError):
+        return []
+    return [segment.name for segment in topology.segments if segment.name.startswith(incomplete)]
+
+
 def _machines(context: typer.Context, incomplete: str, *, nodes_only: bool) -> list[str]:
     from netkit.cluster.errors import ClusterError
     from netkit.cluster.profile import Profile

@@ -22,6 +22,7 @@ from netkit.cli import (
     proxy_inspection,
     proxy_mode_commands,
     segment_commands,
+    topology_commands,
 )
 from netkit.cli.output import Format, print_error, print_json
 
@@ -42,6 +43,7 @@ proxy_mode_commands.register(app)
 app.add_typer(node_commands.app, name="node")
 app.add_typer(segment_commands.app, name="segment")
 app.add_typer(network_commands.app, name="network")
+app.add_typer(topology_commands.app, name="topology")
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")
 app.add_typer(api_commands.app, name="api")

@@ -51,6 +51,14 @@ def list_all(profile: ProfileOption = "lab", output: OutputOption = Format.TEXT)
 def add(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="[default: node and the next number]")] = "",
     count: Annotated[int, typer.Option("--count", "-n", help="How many.")] = 1,
+    segment: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where they are [default: where the first node is].",
+            autocompletion=completion.segments,
+        ),
+    ] = "",
     profile: ProfileOption = "lab",
     output: OutputOption = Format.TEXT,
 ) -> None:
@@ -61,7 +69,7 @@ def add(
     from netkit.cluster.node_changes import add
 
     need_root()
-    _print_result(add(profile, name, count, _Report(output)), output)
+    _print_result(add(profile, name, count, _Report(output), segment), output)
 
 
 @app.command()

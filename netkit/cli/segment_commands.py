@@ -89,8 +89,10 @@ def _print(view: SegmentView, output: Format) -> None:
         return
     ink = Ink(sys.stdout)
     state = ink.good("whole") if view.whole else ink.bad("cut")
-    print(f"Segment {view.segment}: {state}\n")
-    rows = [(c.machine, c.address, c.port, "up" if c.up else "down", c.why or "-") for c in view.cables]
-    print(table(["MACHINE", "ADDRESS", "PORT", "CABLE", "WHY"], rows))
+    print(f"{', '.join(view.segments)}: {state}\n")
+    rows = [
+        (c.machine, c.segment, c.address, c.port, "up" if c.up else "down", c.why or "-") for c in view.cables
+    ]
+    print(table(["MACHINE", "SEGMENT", "ADDRESS", "PORT", "CABLE", "WHY"], rows))
     for one, other in view.apart:
         print(ink.bad(f"nothing passes between {one} and {other}"))

@@ -23,6 +23,7 @@ from netkit.cluster.membership import FABRIC, Membership
 from netkit.cluster.parts import Sockets
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
+from netkit.cluster.topology import Role
 from netkit.fabric.build import Fabric, build
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ledger import Ledger
@@ -43,15 +44,16 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
     progress = _Progress(writer)
     try:
         fabric = progress.step(
-            f"{len(plan.nodes)} node(s), control plane, outside client on {plan.segment}",
+            _machines(plan),
             lambda: _build(plan, profile),
         )
         progress.step("certificates", lambda: certify(plan, profile))
-        control_plane = open_namespace(fabric.machines[CONTROL_PLANE].ns.name)
-        # A namespace that a keeper has open, and so every part, would outlive its node.
+        # A node's namespace that a keeper has open, and so every part, would outlive the node.
+        names = [CONTROL_PLANE, *(router.name for router in plan.routers)]
+        staying = {name: open_namespace(fabric.machines[name].ns.name) for name in names}
         fabric.close()
-        sockets = Sockets(loopback, _listen(control_plane, str(plan.control_plane)))
-        membership = Membership(plan, profile, sockets, control_plane)
+        sockets = Sockets(loopback, _listen(staying[CONTROL_PLANE], str(plan.control_plane)))
+        membership = Membership(plan, profile, sockets, staying)
         membership.begin()
     except (KernelError, PkiError, OSError, ValueError) as error:
         log.error("%s: not built: %s", plan.config.name, error)
@@ -69,6 +71,17 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
 def _build(plan: Plan, profile: Profile) -> Fabric:
     with Ledger(profile.ledger, FABRIC) as ledger:
         return build(plan.fabric(), ledger)
+
+
+def _machines(plan: Plan) -> str:
+    """What is built, for people."""
+    found = [f"{len(plan.nodes)} node(s), control plane"]
+    for role, one in ((Role.CLIENT, "outside client"), (Role.ROUTER, "router")):
+        if count := len(plan.topology.of(role)):
+            found.append(one if count == 1 else f"{count} {one}s")
+    segments = plan.topology.segments
+    on = str(segments[0].subnet) if len(segments) == 1 else f"{len(segments)} segments"
+    return f"{', '.join(found)} on {on}"
 
 
 def _listen(ns: Namespace, address: str) -> socket.socket:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import astuple, replace
 from typing import Final
 
+from netkit.cluster import cluster_topology, routing
 from netkit.cluster.certificates import certify_nodes, forget_node
 from netkit.cluster.errors import NoSuchCluster
 from netkit.cluster.keeper import REFUSED, Wish
@@ -35,13 +37,15 @@ FABRIC: Final = "fabric"
 
 
 class Membership:
-    """See `keeper.Kept`. `plan` is the one that the cluster began with."""
+    """See `keeper.Kept`. `plan` is the one that the cluster began with, `staying` as in `parts.parts`."""
 
-    def __init__(self, plan: Plan, profile: Profile, sockets: Sockets, control_plane_ns: Namespace) -> None:
+    def __init__(
+        self, plan: Plan, profile: Profile, sockets: Sockets, staying: Mapping[str, Namespace]
+    ) -> None:
         self._plan = plan
         self._profile = profile
         self._sockets = sockets
-        self._control_plane_ns = control_plane_ns
+        self._staying = staying
         self._file = RosterFile(profile.directory)
         self.directory = self._file.directory
 
@@ -54,11 +58,10 @@ class Membership:
     def wish(self) -> Wish:
         """See `keeper.Kept`."""
         roster = self._roster()
-        wanted = parts(self._plan.with_roster(roster), self._profile, self._sockets, self._control_plane_ns)
+        wanted = parts(self._plan.with_roster(roster), self._profile, self._sockets, self._staying)
         unplugged = [node.name for node in roster.nodes if node.state is NodeState.STOPPED]
-        return Wish(
-            roster.asked, tuple(wanted), frozenset(label for name in unplugged for label in node_labels(name))
-        )
+        killed = frozenset(label for name in unplugged for label in astuple(node_labels(name)))
+        return Wish(roster.asked, tuple(wanted), killed)
 
     def fulfilled(self) -> str:
         """See `keeper.Kept`."""
@@ -93,7 +96,7 @@ class Membership:
                 if entry.kind is EntryKind.NAMESPACE and entry.name not in wanted:
                     self._remove(entry, ledger)
             with build(spec, ledger) as fabric:
-                cables.keep_apart(fabric.switch, plan.current().apart)
+                cables.keep_apart(fabric.switch, spec, plan.current().apart)
         certify_nodes(self._profile, plan.nodes)
         try:
             facts = self._profile.facts()
@@ -101,6 +104,7 @@ class Membership:
             # `up` is about to write them.
             return
         if facts.machines != plan.machines():
+            cluster_topology.write(self._profile, plan.topology)
             self._profile.write_facts(replace(facts, machines=plan.machines()))
 
     def _remove(self, entry: Entry, ledger: Ledger) -> None:
@@ -111,8 +115,13 @@ class Membership:
         with open_namespace(namespace_name(self._plan.config.name, SWITCH)) as switch:
             cables.remove(switch, name)
         shutil.rmtree(profile.node(name), ignore_errors=True)
-        runtime_socket(profile, name).unlink(missing_ok=True)
-        for label in node_labels(name):
+        for path in (
+            runtime_socket(profile, name),
+            routing.configuration_file(profile, name),
+            routing.control_socket(profile, name),
+        ):
+            path.unlink(missing_ok=True)
+        for label in astuple(node_labels(name)):
             (profile.logs / f"{label}.log").unlink(missing_ok=True)
         forget_node(profile, name)
         netns.delete(entry.name, ledger)

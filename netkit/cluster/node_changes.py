@@ -17,10 +17,12 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from netkit.cluster import cluster_topology
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.profile import ClusterFacts, Profile
 from netkit.cluster.roster import MAX_NODES, NodeRecord, NodeState, Roster, free_addresses, free_names
 from netkit.cluster.roster_request import ask, node_of, read_roster, uninterrupted
+from netkit.cluster.topology import Role, Segment, Topology
 
 if TYPE_CHECKING:
     from controlplane.client.client import Client
@@ -43,14 +45,15 @@ Report = Callable[[NodeChange], None]
 Progress = Callable[[str], None]
 
 
-def add(cluster: str, name: str, count: int, report: Report) -> list[NodeChange]:
+def add(cluster: str, name: str, count: int, report: Report, segment: str = "") -> list[NodeChange]:
     """Add a node of that name ("": the next free one), or several; returns when they are Ready.
 
-    Raises ClusterError; then none of them is left.
+    `segment` is where they are ("": where the first node is); they are in the zone of the nodes there. Raises
+    ClusterError; then none of them is left.
     """
     profile = Profile(cluster)
     with _changing(profile) as (facts, roster):
-        fresh = _new_nodes(profile, facts, roster, name, count)
+        fresh = _new_nodes(profile, facts, roster, name, count, segment)
         began = _Clock()
         try:
             ask(profile, roster.with_nodes(fresh))
@@ -127,7 +130,7 @@ def readdress(cluster: str, name: str, address: IPv4Address, report: Report) -> 
     profile = Profile(cluster)
     with _changing(profile) as (facts, roster):
         node = node_of(profile, roster, name)
-        _check_address(facts, name, address)
+        _check_address(cluster_topology.read(profile), name, address)
         if node.state is NodeState.STOPPED:
             raise ClusterError(f"node {name} is stopped", f"start it first: netkit node start {name}")
         began = _Clock()
@@ -163,7 +166,7 @@ def _changing(profile: Profile) -> Iterator[tuple[ClusterFacts, Roster]]:
 
 
 def _new_nodes(
-    profile: Profile, facts: ClusterFacts, roster: Roster, name: str, count: int
+    profile: Profile, facts: ClusterFacts, roster: Roster, name: str, count: int, segment: str
 ) -> list[NodeRecord]:
     if count < 1 or len(roster.nodes) + count > MAX_NODES:
         raise ClusterError(
@@ -175,10 +178,11 @@ def _new_nodes(
         _check_name(profile, facts, name)
     machines = [machine.name for machine in facts.machines]
     names = [name] if name else list(islice(free_names(roster, machines), count))
-    taken = _taken_addresses(facts)
-    addresses = list(islice(free_addresses(IPv4Network(facts.segment), set(taken)), count))
+    topology = cluster_topology.read(profile)
+    network = _subnet(_segment(topology, segment or _first_segment(topology)))
+    addresses = list(islice(free_addresses(network, set(_taken_addresses(topology))), count))
     if len(addresses) < count:
-        raise ClusterError(f"segment {facts.segment} has no address left for another node")
+        raise ClusterError(f"segment {network} has no address left for another node")
     return [NodeRecord(*pair) for pair in zip(names, addresses, strict=True)]
 
 
@@ -198,17 +202,40 @@ def _check_name(profile: Profile, facts: ClusterFacts, name: str) -> None:
         raise ClusterError(f"the name {name} is taken by a part of the cluster", "choose another")
 
 
-def _taken_addresses(facts: ClusterFacts) -> dict[IPv4Address, str]:
-    """Who has which address on the segment."""
-    taken = {IPv4Address(machine.address): machine.name for machine in facts.machines if machine.address}
-    return {IPv4Address(facts.host_address): "this machine", **taken}
+def _first_segment(topology: Topology) -> str:
+    """The segment that the first node is on."""
+    return topology.of(Role.NODE)[0].interfaces[0].segment
 
 
-def _check_address(facts: ClusterFacts, name: str, address: IPv4Address) -> None:
-    segment = IPv4Network(facts.segment)
+def _segment(topology: Topology, name: str) -> Segment:
+    found = next((segment for segment in topology.segments if segment.name == name), None)
+    if found is None:
+        names = ", ".join(segment.name for segment in topology.segments)
+        raise ClusterError(f"there is no segment {name}", f"there are: {names}")
+    return found
+
+
+def _subnet(segment: Segment) -> IPv4Network:
+    assert segment.subnet is not None, "the topology of a cluster that is up has all its ranges"
+    return segment.subnet
+
+
+def _taken_addresses(topology: Topology) -> dict[IPv4Address, str]:
+    """Who has which address."""
+    return {
+        interface.address: "this machine" if machine.role is Role.HOST else machine.name
+        for machine in topology.machines
+        for interface in machine.interfaces
+        if interface.address is not None
+    }
+
+
+def _check_address(topology: Topology, name: str, address: IPv4Address) -> None:
+    on = topology.machine(name).interfaces[0].segment
+    segment = _subnet(_segment(topology, on))
     if address not in segment or address in (segment.network_address, segment.broadcast_address):
         raise ClusterError(f"{address} is not an address of the segment {segment}")
-    owner = _taken_addresses(facts).get(address)
+    owner = _taken_addresses(topology).get(address)
     if owner is not None:
         raise ClusterError(f"{address} belongs to {owner}" + (" already" if owner == name else ""))
 

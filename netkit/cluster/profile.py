@@ -24,7 +24,9 @@ def state_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """One machine: its role (`node`, `control-plane`, `client`, `switch`), namespace and address ("" = none)."""
+    """One machine: its role (`node`, `control-plane`, `outside client`, `router`, `switch`), namespace and address, ""
+    for none.
+    """
 
     name: str
     role: str
@@ -34,7 +36,9 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What `up` decided, for the commands that come later. Addresses and ranges are text."""
+    """What `up` decided, for the commands that come later. Addresses and ranges are text; `routes` is how routers come
+    to know pods' ranges.
+    """
 
     name: str
     server: str
@@ -47,6 +51,7 @@ class ClusterFacts:
     kubeconfig_created: bool
     previous_context: str
     machines: tuple[MachineFacts, ...]
+    routes: str = "static"
 
     def machine(self, name: str) -> MachineFacts | None:
         return next((m for m in self.machines if m.name == name), None)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from netkit.cluster import cluster_topology
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.profile import ClusterFacts, Profile
 from netkit.cluster.roster import NodeState, Roster
@@ -21,9 +22,12 @@ from netkit.kernel.netns import open_namespace
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """One machine's cable: the switch's port, whether it is up, and why not ("cut", "stopped", or somebody else)."""
+    """A machine's cables: its segments, the switch's port of the first, whether all are up, and why not ("cut",
+    "stopped", or somebody else).
+    """
 
     machine: str
+    segment: str
     address: str
     port: str
     up: bool
@@ -32,9 +36,11 @@ class Cable:
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """The segment as the kernel has it. `apart` are pairs of machines that the switch keeps from each other."""
+    """The segments as the kernel has them: `segments` are names and ranges, `apart` pairs of machines that the switch
+    keeps from each other.
+    """
 
-    segment: str
+    segments: tuple[str, ...]
     whole: bool
     cables: tuple[Cable, ...]
     apart: tuple[tuple[str, str], ...]
@@ -46,9 +52,9 @@ def cut(cluster: str, one: str, other: str = "") -> SegmentView:
     read_roster(profile)
     with profile.lock():
         facts, roster = read_roster(profile)
-        machines, pairs = _ends(facts, one, other)
+        machines, pairs = _ends(profile, facts, one, other)
         wanted = roster.with_apart(pairs) if other else roster.with_cut(machines)
-        return _make_so(profile, facts, wanted)
+        return _make_so(profile, wanted)
 
 
 def heal(cluster: str, one: str = "", other: str = "") -> SegmentView:
@@ -58,37 +64,42 @@ def heal(cluster: str, one: str = "", other: str = "") -> SegmentView:
     with profile.lock():
         facts, roster = read_roster(profile)
         if not one:
-            return _make_so(profile, facts, roster.healed(roster.cut, roster.apart))
-        machines, pairs = _ends(facts, one, other)
+            return _make_so(profile, roster.healed(roster.cut, roster.apart))
+        machines, pairs = _ends(profile, facts, one, other)
         wanted = roster.healed((), pairs) if other else roster.healed(machines, _of(roster, machines))
         if wanted == roster:
             what = f"between {one} and {other}" if other else f"at {one}"
             raise ClusterError(f"nothing is cut {what}", f"what is cut: netkit segment show -p {cluster}")
-        return _make_so(profile, facts, wanted)
+        return _make_so(profile, wanted)
 
 
 def show(cluster: str) -> SegmentView:
     """The segment as it is. Raises NoSuchCluster, KernelError."""
-    facts, roster = read_roster(Profile(cluster))
-    return view(facts, roster)
+    profile = Profile(cluster)
+    return view(profile, *read_roster(profile))
 
 
-def view(facts: ClusterFacts, roster: Roster) -> SegmentView:
+def view(profile: Profile, facts: ClusterFacts, roster: Roster) -> SegmentView:
     """The same for a caller that knows the cluster."""
     ends = [machine for machine in facts.machines if machine.address]
     switch = next(machine for machine in facts.machines if machine.name == SWITCH)
     with open_namespace(switch.namespace) as ns:
         found = cables.read(ns, [machine.name for machine in ends])
+    topology = cluster_topology.read(profile)
+    on = {
+        machine.name: ",".join(each.segment for each in machine.interfaces) for machine in topology.machines
+    }
     stopped = {node.name for node in roster.nodes if node.state is NodeState.STOPPED}
     lines = tuple(
         Cable(
-            machine.name, machine.address, port_name(machine.name), machine.name not in found.down,
+            machine.name, on[machine.name], machine.address, port_name(machine.name), machine.name not in found.down,
             _why(machine.name, roster, stopped) if machine.name in found.down else "",
         )
         for machine in ends
     )  # fmt: skip
     apart = tuple(sorted(found.apart))
-    return SegmentView(facts.segment, all(line.up for line in lines) and not apart, lines, apart)
+    segments = tuple(f"{segment.name} {segment.subnet}" for segment in topology.segments)
+    return SegmentView(segments, all(line.up for line in lines) and not apart, lines, apart)
 
 
 def _why(machine: str, roster: Roster, stopped: set[str]) -> str:
@@ -97,18 +108,28 @@ def _why(machine: str, roster: Roster, stopped: set[str]) -> str:
     return "cut" if machine in roster.cut else "not by netkit"
 
 
-def _make_so(profile: Profile, facts: ClusterFacts, roster: Roster) -> SegmentView:
+def _make_so(profile: Profile, roster: Roster) -> SegmentView:
     with uninterrupted():
-        return view(facts, ask(profile, roster))
+        wanted = ask(profile, roster)
+        return view(profile, profile.facts(), wanted)
 
 
-def _ends(facts: ClusterFacts, one: str, other: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """The machines of the first group, and all pairs across."""
+def _ends(
+    profile: Profile, facts: ClusterFacts, one: str, other: str
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """The machines of the first group, and all pairs across that share a segment."""
     first, second = _group(facts, one), _group(facts, other) if other else []
     both = set(first) & set(second)
     if both:
         raise ClusterError(f"{', '.join(sorted(both))} cannot be on both sides")
-    return first, list(product(first, second))
+    topology = cluster_topology.read(profile)
+    on = {machine.name: {each.segment for each in machine.interfaces} for machine in topology.machines}
+    pairs = [pair for pair in product(first, second) if on[pair[0]] & on[pair[1]]]
+    if second and not pairs:
+        raise ClusterError(
+            f"{one} and {other} share no segment", "cut one of the routers between them off instead"
+        )
+    return first, pairs
 
 
 def _group(facts: ClusterFacts, text: str) -> list[str]:

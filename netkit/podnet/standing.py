@@ -19,6 +19,7 @@ from netkit.podnet.entries import (
     Entry,
     Kind,
     device_text,
+    learned_key,
     pod_text,
     port_text,
     route_text,
@@ -87,8 +88,11 @@ def _routes(ns: Namespace, cluster_cidr: IPv4Network, names: dict[int, str]) -> 
     return [
         Entry(
             Kind.ROUTE,
-            str(route.target),
-            route_text(route.via, names.get(route.index, "several"), onlink=route.onlink),
+            learned_key(route.target) if route.protocol == rtnl_read.BIRD else str(route.target),
+            " ".join(
+                route_text(via, names.get(index, "several"), onlink=route.onlink)
+                for via, index in route.hops or ((route.via, route.index),)
+            ),
         )
         for route in rtnl_read.routes(ns)
         if route.target.subnet_of(cluster_cidr)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
+from netkit.kernel.rtnl_read import BIRD
 from netkit.podnet import overlay
 from netkit.podnet.device import BRIDGE
 from netkit.podnet.paths import Devices, Paths
@@ -43,6 +44,8 @@ def _link(event: LinkEvent, kept: Kept) -> bool:
 
 
 def _route(event: RouteEvent, kept: Kept) -> bool:
+    if event.protocol == BIRD:
+        return False
     hop = kept.paths.routes.get(event.target)
     same = hop is not None and (event.via, event.index) == (hop.via, kept.devices.of(hop))
     if not event.there:

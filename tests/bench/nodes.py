@@ -28,7 +28,7 @@ from support.host import run
 from netkit.cluster import node_api, node_changes
 from netkit.cluster.profile import Profile
 from netkit.fabric.build import build
-from netkit.fabric.spec import FabricSpec, MachineSpec
+from netkit.fabric.spec import FabricSpec, InterfaceSpec, MachineSpec, SegmentSpec
 from netkit.kernel import netns
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.teardown import teardown
@@ -61,9 +61,10 @@ def bare(place: Path) -> float:
     lan = IPv4Interface("172.31.0.1/24")
 
     def machine(number: int) -> MachineSpec:
-        return MachineSpec(f"m{number}", IPv4Interface((lan.network[number], 24)))
+        return MachineSpec(f"m{number}", (InterfaceSpec("lan", IPv4Interface((lan.network[number], 24))),))
 
-    spec = FabricSpec("bare", lan.network, 1500, (machine(11),), lan, "nk-bare")
+    segments = (SegmentSpec("lan", lan.network),)
+    spec = FabricSpec("bare", segments, (machine(11),), InterfaceSpec("lan", lan), "nk-bare")
     try:
         with Ledger(place, "fabric") as ledger:
             build(spec, ledger).close()

@@ -64,7 +64,7 @@ def test_the_switch_keeps_machines_apart_and_only_those(tmp_path: Path) -> None:
         long = names[3]
         for pairs in ({("one", "two")}, {("one", "two"), (long, "three")}, {("one", long)}, set()):
             for _ in range(2):
-                cables.keep_apart(fabric.switch, pairs)
+                cables.keep_apart(fabric.switch, spec, pairs)
             both = {way for pair in pairs for way in permutations(pair)}
             assert reached(fabric) == everybody(spec) - both
             assert cables.read(fabric.switch, names).apart == {tuple(sorted(pair)) for pair in pairs}
@@ -76,11 +76,12 @@ def test_the_switch_keeps_machines_apart_and_only_those(tmp_path: Path) -> None:
 
 @own_host
 def test_what_somebody_else_drops_is_not_taken_for_ours_and_ours_is_put_right(tmp_path: Path) -> None:
-    with build(spec_of(*MACHINES), Ledger(tmp_path, "me")) as fabric:
-        cables.keep_apart(fabric.switch, [("one", "two")])
+    spec = spec_of(*MACHINES)
+    with build(spec, Ledger(tmp_path, "me")) as fabric:
+        cables.keep_apart(fabric.switch, spec, [("one", "two")])
         process.run(["nft", "flush", "chain", "bridge", "netkit", "apart"], ns=fabric.switch, check=True)
         assert cables.read(fabric.switch, MACHINES).apart == frozenset()
-        cables.keep_apart(fabric.switch, [("one", "two")])
+        cables.keep_apart(fabric.switch, spec, [("one", "two")])
         assert ("one", "two") not in reached(fabric)
     teardown(tmp_path)
 

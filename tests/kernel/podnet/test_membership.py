@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from support.traffic import Way, echo_server, traffic
 from controlplane.resources.catalog import NODE
 from netkit.fabric import cables
 from netkit.fabric.build import build
-from netkit.fabric.spec import FabricSpec, MachineSpec
+from netkit.fabric.spec import FabricSpec, InterfaceSpec, MachineSpec, RouteSpec
 from netkit.kernel import netns, rtnl
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
@@ -55,6 +55,12 @@ class Cluster:
     def nodes(self) -> list[str]:
         return [machine.name for machine in self.spec.machines]
 
+    def machine(self, name: str, place: int) -> MachineSpec:
+        segment = self.spec.segment
+        interface = InterfaceSpec("lan", IPv4Interface((segment[place], segment.prefixlen)))
+        gateway = RouteSpec(IPv4Network("0.0.0.0/0"), self.spec.host_address.ip)
+        return MachineSpec(name, (interface,), (gateway,))
+
     def build(self, spec: FabricSpec) -> None:
         """Agents go on with the handles they have; a machine that is no more loses its own."""
         before, after = self.net.fabric, build(spec, self.ledger)
@@ -71,8 +77,7 @@ class Cluster:
 
     async def join(self, number: int, place: int) -> None:
         name = f"node{number}"
-        address = IPv4Interface((self.spec.segment[place], self.spec.segment.prefixlen))
-        self.build(replace(self.spec, machines=(*self.spec.machines, MachineSpec(name, address))))
+        self.build(replace(self.spec, machines=(*self.spec.machines, self.machine(name, place))))
         await self.net.register(name, number)
         await self.net.start(name)
 
@@ -92,10 +97,8 @@ class Cluster:
         """Another address, while the pods go on."""
         if name not in self.stopped:
             await self.net.stop(name)
-        address = IPv4Interface((self.spec.segment[place], self.spec.segment.prefixlen))
         machines = tuple(
-            replace(machine, address=address) if machine.name == name else machine
-            for machine in self.spec.machines
+            self.machine(name, place) if machine.name == name else machine for machine in self.spec.machines
         )
         self.build(replace(self.spec, machines=machines))
         if name not in self.stopped:

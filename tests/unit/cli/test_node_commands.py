@@ -25,9 +25,12 @@ LINES = [
     NodeLine("node2", "stopped", "Unknown", False, "172.18.0.12", "", 0, True),
 ]
 VIEW = SegmentView(
-    "172.18.0.0/16",
+    ("lan 172.18.0.0/16",),
     False,
-    (Cable("node1", "172.18.0.11", "node1", True), Cable("node2", "172.18.0.12", "node2", False, "cut")),
+    (
+        Cable("node1", "lan", "172.18.0.11", "node1", True),
+        Cable("node2", "lan", "172.18.0.12", "node2", False, "cut"),
+    ),
     (("client", "node1"),),
 )
 
@@ -58,8 +61,8 @@ def test_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_added_and_removed_nodes_are_told_as_they_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def add(cluster: str, name: str, count: int, report: Any) -> list[NodeChange]:
-        asked.append((cluster, name, count))
+    def add(cluster: str, name: str, count: int, report: Any, segment: str) -> list[NodeChange]:
+        asked.append((cluster, name, count, segment))
         made = [NodeChange(f"node{number}", f"172.18.0.1{number}", "joined", 0.5) for number in (4, 5)]
         for change in made:
             report(change)
@@ -80,7 +83,7 @@ def test_added_and_removed_nodes_are_told_as_they_come_and_go(monkeypatch: pytes
         ["ok", "node4", "joined,", "172.18.0.14", "500", "ms"],
         ["ok", "node5", "joined,", "172.18.0.15", "500", "ms"],
     ]
-    found = json.loads(invoke(node_commands.app, "add", "-n", "2", "-o", "json"))
+    found = json.loads(invoke(node_commands.app, "add", "-n", "2", "--segment", "rack1", "-o", "json"))
     assert [change["node"] for change in found] == ["node4", "node5"]
     lines = invoke(node_commands.app, "remove", "node4", "node5", "--timeout", "7").splitlines()
     assert [line.split() for line in lines] == [
@@ -91,8 +94,8 @@ def test_added_and_removed_nodes_are_told_as_they_come_and_go(monkeypatch: pytes
         json.loads(invoke(node_commands.app, "remove", "node4", "--force", "-o", "json"))[0]["what"] == "gone"
     )
     assert asked == [
-        ("blue", "", 2),
-        ("lab", "", 2),
+        ("blue", "", 2, ""),
+        ("lab", "", 2, "rack1"),
         ("lab", ["node4", "node5"], False, 7.0),
         ("lab", ["node4"], True, 60.0),
     ]
@@ -138,8 +141,8 @@ def test_cuts_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("show", "cut", "heal"):
         monkeypatch.setattr(segment_cuts, name, make)
     text = invoke(segment_commands.app, "show")
-    assert text.splitlines()[0] == "Segment 172.18.0.0/16: cut"
-    assert "node2     172.18.0.12   node2   down    cut" in text
+    assert text.splitlines()[0] == "lan 172.18.0.0/16: cut"
+    assert "node2     lan       172.18.0.12   node2   down    cut" in text
     assert "nothing passes between client and node1" in text
     invoke(segment_commands.app, "cut", "node2")
     invoke(segment_commands.app, "cut", "node1,node2", "client", "-p", "blue")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from netkit.cluster import node_changes, roster_request, segment_cuts
+from netkit.cluster import cluster_topology, node_changes, roster_request, segment_cuts
 from netkit.cluster.config import ClusterConfig
 from netkit.cluster.errors import ClusterError, NoSuchCluster
 from netkit.cluster.plan import Plan
@@ -45,7 +45,9 @@ class Stage:
         self.write_facts(self._plan.current())
 
     def write_facts(self, roster: Roster) -> None:
-        machines = self._plan.with_roster(roster).machines()
+        plan = self._plan.with_roster(roster)
+        cluster_topology.write(self.profile, plan.topology)
+        machines = plan.machines()
         self.profile.write_facts(
             ClusterFacts(
                 "blue", "https://127.0.0.1:1", str(CANDIDATES[0]), "10.244.0.0/16", "10.96.0.0/12", "nk-blue",
@@ -109,7 +111,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         return [node_changes.NodeChange(node.name, str(node.address), what, 0.0) for node in nodes]
 
     monkeypatch.setattr(node_changes, "_until_ready", until_ready)
-    monkeypatch.setattr(segment_cuts, "view", lambda facts, roster: SegmentView("", True, (), roster.apart))
+    monkeypatch.setattr(segment_cuts, "view", lambda _, __, roster: SegmentView((), True, (), roster.apart))
     with made.keeper():
         yield made
 
