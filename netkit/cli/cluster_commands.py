@@ -24,6 +24,13 @@ def cluster_names(incomplete: str) -> list[str]:
     return [name for name in names() if name.startswith(incomplete)]
 
 
+def topology_names(incomplete: str) -> list[str]:
+    """Tab completion of topologies."""
+    from netkit.cluster.topology_file import ready_made
+
+    return [name for name in ready_made() if name.startswith(incomplete)]
+
+
 ProfileOption = Annotated[
     str,
     typer.Option("--profile", "-p", metavar="NAME", help="The cluster's name.", autocompletion=cluster_names),
@@ -52,6 +59,16 @@ def up(
         Path | None,
         typer.Option("--config", "-c", metavar="FILE", help="YAML file; see README for its fields."),
     ] = None,
+    topology: Annotated[
+        str | None,
+        typer.Option(
+            "--topology",
+            "-t",
+            metavar="FILE",
+            help="Segments, routers, nodes: a file, or a ready-made topology.",
+            autocompletion=topology_names,
+        ),
+    ] = None,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +83,7 @@ def up(
     """Make a cluster: control plane, nodes, pod network and proxy, ready for kubectl."""
     from netkit.cluster.config import load
 
-    settings = load(config, name=profile, nodes=nodes)
+    settings = load(config, name=profile, nodes=nodes, topology=topology)
     need_root()
     from netkit.cluster.up import default_kubeconfig
     from netkit.cluster.up import up as bring_up

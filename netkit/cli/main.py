@@ -17,10 +17,13 @@ from netkit.cli import (
     image_commands,
     machine_commands,
     network_commands,
+    node_commands,
     policy_commands,
     proxy_commands,
     proxy_inspection,
     proxy_mode_commands,
+    segment_commands,
+    topology_commands,
 )
 from netkit.cli.output import Format, print_error, print_json
 
@@ -38,7 +41,10 @@ machine_commands.register(app)
 proxy_commands.register(app)
 proxy_inspection.register(proxy_commands.proxy_app)
 proxy_mode_commands.register(app)
+app.add_typer(node_commands.app, name="node")
+app.add_typer(segment_commands.app, name="segment")
 app.add_typer(network_commands.app, name="network")
+app.add_typer(topology_commands.app, name="topology")
 app.add_typer(cni_commands.app, name="cni")
 app.add_typer(image_commands.app, name="image")
 app.add_typer(auth_commands.app, name="auth")

@@ -15,6 +15,7 @@ from netkit.cli.output import Format, Ink, print_json, table
 if TYPE_CHECKING:
     from netkit.cluster.network_inspection import Comparison, NodeView
     from netkit.cluster.network_mode import NodeNetworkMode
+    from netkit.cluster.router_inspection import RouterView
     from netkit.podnet.modes import NetworkMode
 
 _MODES = ("vxlan", "native", "external")
@@ -31,6 +32,18 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
         return [choice for choice in choices if choice.startswith(incomplete)]
 
     return complete
+
+
+def _routers(context: typer.Context, incomplete: str) -> list[str]:
+    """Tab completion of --router."""
+    from netkit.cluster.errors import ClusterError
+    from netkit.cluster.profile import Profile
+
+    try:
+        facts = Profile(context.params.get("profile") or "lab").facts()
+    except ClusterError:
+        return []
+    return [m.name for m in facts.machines if m.role == "router" and m.name.startswith(incomplete)]
 
 
 NodeOption = Annotated[
@@ -122,6 +135,64 @@ def check(node: NodeOption = "", profile: ProfileOption = "lab", output: OutputO
         _print_comparison(found)
     if not found.same:
         raise typer.Exit(1)
+
+
+@app.command()
+def routes(
+    router: Annotated[
+        str,
+        typer.Option(
+            "--router", metavar="ROUTER", help="One router [default: all].", autocompletion=_routers
+        ),
+    ] = "",
+    profile: ProfileOption = "lab",
+    output: OutputOption = Format.TEXT,
+) -> None:
+    """Print each router's routes - what each is for, where it came from - and its BGP sessions."""
+    from netkit.cluster.privilege import require_root
+    from netkit.cluster.router_inspection import routes
+
+    require_root()
+    found = routes(profile, router)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    for index, view in enumerate(found):
+        if index:
+            print()
+        _print_router(view)
+
+
+def _print_router(view: RouterView) -> None:
+    ink = Ink(sys.stdout)
+    print(ink.bold(f"{view.router}, routes {view.routes_by}{f', AS {view.asn}' if view.asn else ''}"))
+    rows = [
+        (
+            route.target,
+            hop if not number else f"  or {hop}",
+            route.source,
+            route.purpose or ink.bad("not ours"),
+        )
+        for route in view.routes
+        for number, hop in enumerate(route.hops)
+    ]
+    print(table(["  TO", "WAY", "FROM", "FOR"], [(f"  {row[0]}", *row[1:]) for row in rows]))
+    if view.problem:
+        print(ink.bad(f"  the BGP daemon does not answer: {view.problem}"))
+    if view.sessions:
+        lines = [
+            (
+                f"  {s.neighbour or 'stranger'}",
+                s.address,
+                s.asn or "-",
+                s.state,
+                s.since or "-",
+                s.imported,
+                s.exported,
+            )
+            for s in view.sessions
+        ]
+        print(table(["  NEIGHBOUR", "ADDRESS", "AS", "STATE", "SINCE", "IN", "OUT"], lines))
 
 
 def _print_view(view: NodeView, everything: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +25,10 @@ from netkit.cluster.fields import Fields
 from netkit.cluster.operation_config import OperationConfig, operation
 from netkit.cluster.operation_config import check as check_operation
 from netkit.cluster.proxy_config import proxy
+from netkit.cluster.roster import MAX_NODES
+from netkit.cluster.topology import Role, Topology
+from netkit.cluster.topology_file import find
+from netkit.cluster.topology_file import parse as parse_topology
 from netkit.podnet.attach import Attach
 from netkit.podnet.modes import NetworkMode, Setting
 from netkit.proxy.configuration.document import KubeProxyConfiguration
@@ -32,7 +37,14 @@ from netkit.proxy.detector import DetectLocalMode
 DEFAULT_NAME: Final = "lab"
 API_VERSION: Final = "kube-netkit/v1alpha1"
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$")
-MAX_NODES: Final = 200
+
+
+class RouteSource(StrEnum):
+    """`network.routes`: how routers come to know which node has which pods."""
+
+    NONE = "none"
+    STATIC = "static"
+    BGP = "bgp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +53,14 @@ class NetworkConfig:
 
     `mode` is what the cluster begins with. `direct_routing` goes with vxlan: no tunnel between nodes of one link.
     `attach` is how pods hang on their nodes; with external, `cni` says which plug-ins attach them.
+    `routes` counts where there are routers. `mtu` is that of the segment where there is no topology.
     """
 
     mode: NetworkMode = NetworkMode.VXLAN
     direct_routing: bool = False
     attach: Attach = Attach.BRIDGE
     cni: CniConfig | None = None
+    routes: RouteSource = RouteSource.STATIC
     pod_subnet: IPv4Network = IPv4Network("10.244.0.0/16")
     node_mask: int = 24
     service_subnet: IPv4Network = IPv4Network("10.96.0.0/12")
@@ -95,7 +109,7 @@ class AdmissionConfig:
 class ClusterConfig:
     """Everything `up` needs to know. `api_port` 0 = a free port of the loopback.
 
-    `proxy` lacks what differs from node to node.
+    `proxy` lacks what differs from node to node. With a topology, `nodes` is how many it has.
     """
 
     name: str = DEFAULT_NAME
@@ -108,8 +122,11 @@ class ClusterConfig:
     authorization: AuthorizationConfig = AuthorizationConfig()
     authentication: AuthenticationSettings = DEFAULTS
     operation: OperationConfig = field(default_factory=OperationConfig)
+    topology: Topology | None = None
 
     def node_names(self) -> list[str]:
+        if self.topology is not None:
+            return [machine.name for machine in self.topology.of(Role.NODE)]
         return [f"node{index}" for index in range(1, self.nodes + 1)]
 
 
@@ -123,17 +140,28 @@ def check_name(name: str) -> str:
     return name
 
 
-def load(path: Path | None, *, name: str | None = None, nodes: int | None = None) -> ClusterConfig:
-    """The configuration in `path` (None = all defaults), with the options laid over it, checked.
+def load(
+    path: Path | None, *, name: str | None = None, nodes: int | None = None, topology: str | None = None
+) -> ClusterConfig:
+    """The configuration in `path` (None = all defaults), with the options laid over it, checked. `topology` is a
+    ready-made one's name or a file.
 
     Raises ConfigError with the path of the field at fault.
     """
     config = parse(_read(path)) if path else ClusterConfig()
+    if topology is not None:
+        config = _with_topology(config, find(topology))
     if name is not None:
         config = replace(config, name=name)
     if nodes is not None:
+        if config.topology is not None:
+            raise ConfigError("--nodes: the topology says which nodes there are", "add them to its file")
         config = replace(config, nodes=nodes)
     return check(config)
+
+
+def _with_topology(config: ClusterConfig, topology: Topology) -> ClusterConfig:
+    return replace(config, topology=topology, nodes=len(topology.of(Role.NODE)))
 
 
 def _read(path: Path) -> object:
@@ -167,6 +195,7 @@ def parse(document: object) -> ClusterConfig:
         direct_routing=net.flag("directRouting", network.direct_routing),
         attach=attach(net, mode),
         cni=cni(net, mode),
+        routes=RouteSource(net.text("routes", network.routes, tuple(RouteSource))),
         pod_subnet=pod_subnet,
         node_mask=net.number("nodeMask", network.node_mask, 16, 29),
         service_subnet=service_subnet,
@@ -210,6 +239,11 @@ def parse(document: object) -> ClusterConfig:
         authentication=authenticators,
         operation=operated,
     )
+    if top.has("topology"):
+        if "nodes" in top.given:
+            raise ConfigError("nodes: the topology says which nodes there are", "leave it out")
+        given = top.anything("topology")
+        config = _with_topology(config, find(given) if isinstance(given, str) else parse_topology(given))
     top.finish()
     return config
 
@@ -222,6 +256,13 @@ def check(config: ClusterConfig) -> ClusterConfig:
     for plugin in config.admission.disabled:
         if plugin in config.admission.enabled:
             raise ConfigError(f"api.disableAdmissionPlugins: {plugin} is in api.enableAdmissionPlugins too")
+    _check_network(config)
+    _check_authorization(config.authorization)
+    check_operation(config.operation)
+    return config
+
+
+def _check_network(config: ClusterConfig) -> None:
     network = config.network
     if network.direct_routing and network.mode is not NetworkMode.VXLAN:
         raise ConfigError(
@@ -233,19 +274,11 @@ def check(config: ClusterConfig) -> ClusterConfig:
             "proxy.detectLocalMode: BridgeInterface needs a bridge, and with network.attach ptp there is none",
             "use ClusterCIDR, NodeCIDR, or InterfaceNamePrefix with the prefix veth",
         )
-    ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
-    if network.segment is not None:
-        ranges["network.segment"] = network.segment
-        if network.segment.prefixlen > 23:
-            raise ConfigError(f"network.segment: {network.segment} is too small, at least a /23 is needed")
-    for (name_a, range_a), (name_b, range_b) in combinations(ranges.items(), 2):
-        if range_a.overlaps(range_b):
-            raise ConfigError(
-                f"{name_a} {range_a} overlaps {name_b} {range_b}", "choose ranges that are apart"
-            )
-    for name, net in ranges.items():
-        if net.is_loopback or net.is_multicast or net.is_link_local or net.network_address == IPv4Address(0):
-            raise ConfigError(f"{name}: {net} cannot be used for a cluster")
+    if network.routes is RouteSource.BGP and (config.topology is None or not config.topology.of(Role.ROUTER)):
+        raise ConfigError(
+            "network.routes: bgp needs routers, and there are none", "name a topology with routers"
+        )
+    _check_ranges(config)
     if network.service_subnet.prefixlen > 28:
         raise ConfigError(
             f"network.serviceSubnet: {network.service_subnet} is too small, at least a /28 is needed"
@@ -256,9 +289,27 @@ def check(config: ClusterConfig) -> ClusterConfig:
             f"network.podSubnet: {network.pod_subnet} has room for {available if available > 1 else 'not even one'}"
             f" node range(s) of /{network.node_mask}, {config.nodes} needed"
         )
-    _check_authorization(config.authorization)
-    check_operation(config.operation)
-    return config
+
+
+def _check_ranges(config: ClusterConfig) -> None:
+    """Whether every range is one that can be, and apart from all others."""
+    network = config.network
+    ranges = {"network.podSubnet": network.pod_subnet, "network.serviceSubnet": network.service_subnet}
+    if network.segment is not None:
+        ranges["network.segment"] = network.segment
+        if network.segment.prefixlen > 23:
+            raise ConfigError(f"network.segment: {network.segment} is too small, at least a /23 is needed")
+    for number, segment in enumerate(config.topology.segments if config.topology is not None else ()):
+        if segment.subnet is not None:
+            ranges[f"topology.segments[{number}].subnet"] = segment.subnet
+    for (name_a, range_a), (name_b, range_b) in combinations(ranges.items(), 2):
+        if range_a.overlaps(range_b):
+            raise ConfigError(
+                f"{name_a} {range_a} overlaps {name_b} {range_b}", "choose ranges that are apart"
+            )
+    for name, net in ranges.items():
+        if net.is_loopback or net.is_multicast or net.is_link_local or net.network_address == IPv4Address(0):
+            raise ConfigError(f"{name}: {net} cannot be used for a cluster")
 
 
 def _check_authorization(config: AuthorizationConfig) -> None:

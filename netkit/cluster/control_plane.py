@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from controlplane.apiserver.authz.modes import AuthorizationSettings, Mode
 from controlplane.apiserver.authz.webhook import WebhookSettings
@@ -22,6 +22,7 @@ from netkit.cluster.policy import policy
 from netkit.cluster.profile import Profile
 from netkit.kernel.netns import Namespace, socket_in
 from netkit.podnet.direct_agent import DirectRoutes
+from netkit.podnet.router_agent import RouterRoutes
 
 
 def control_plane_settings(plan: Plan, profile: Profile) -> ControlPlaneSettings:
@@ -56,14 +57,19 @@ def _authorization(config: AuthorizationConfig) -> AuthorizationSettings:
     )
 
 
-def run_control_plane(plan: Plan, profile: Profile, sockets: Sequence[socket.socket], ns: Namespace) -> int:
-    """Be the control plane until killed. `ns` is its machine's namespace."""
-    asyncio.run(_serve(plan, profile, sockets, ns))
+def run_control_plane(
+    plan: Plan, profile: Profile, sockets: Sequence[socket.socket], namespaces: Mapping[str, Namespace]
+) -> int:
+    """Be the control plane until killed. `namespaces` by machine name."""
+    asyncio.run(_serve(plan, profile, sockets, namespaces))
     return 0
 
 
-async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket], ns: Namespace) -> None:
+async def _serve(
+    plan: Plan, profile: Profile, sockets: Sequence[socket.socket], namespaces: Mapping[str, Namespace]
+) -> None:
     network, monitor = plan.config.network, plan.config.node_monitor
+    ns = namespaces[CONTROL_PLANE]
 
     async def dial(host: str, port: int) -> socket.socket:
         sock = socket_in(ns, socket.AF_INET, socket.SOCK_STREAM)
@@ -83,9 +89,16 @@ async def _serve(plan: Plan, profile: Profile, sockets: Sequence[socket.socket],
             pki_dir=profile.pki,
         )
         # What the API server proxies to (pods, Services) is reached through the nodes.
-        routes = DirectRoutes(clients.shared, ns, plan.control_plane)
+        routes = DirectRoutes(clients.shared, ns, plan.control_plane, routers_know=plan.routers_know)
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_running("routes to pods", routes.run), name="routes to pods")
+            if plan.routers_know and not plan.learned:
+                pushed = RouterRoutes(
+                    clients.shared,
+                    [(router, namespaces[router.name]) for router in plan.router_ways()],
+                    network.pod_subnet,
+                )
+                group.create_task(keep_running("routes in routers", pushed.run), name="routes in routers")
             group.create_task(run_controllers(clients, settings, ca_pem), name="controllers")
 
     await serve_control_plane(control_plane_settings(plan, profile), sockets, dial, controllers)

@@ -26,6 +26,7 @@ class Fields:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path or 'the file'}: expected a mapping, got {_kind(value)}")
         self._values: dict[str, Any] = {str(key): item for key, item in value.items()}
+        self._given = frozenset(self._values)
         self._path = path
         self._known: list[str] = []
 
@@ -35,6 +36,18 @@ class Fields:
     def _take(self, key: str) -> object:
         self._known.append(key)
         return self._values.pop(key, None)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that the document has, asked for or not."""
+        return self._given
+
+    def has(self, key: str) -> bool:
+        return self._values.get(key) is not None
+
+    def anything(self, key: str) -> object:
+        """The value as it is."""
+        return self._take(key)
 
     def section(self, key: str) -> Fields:
         return Fields(self._take(key), self._at(key))

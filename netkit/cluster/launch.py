@@ -19,13 +19,15 @@ from controlplane.apiserver.pki import PkiError
 from netkit.cluster.certificates import certify
 from netkit.cluster.keeper import Keeper
 from netkit.cluster.log import log_to
-from netkit.cluster.parts import Sockets, parts
+from netkit.cluster.membership import FABRIC, Membership
+from netkit.cluster.parts import Sockets
 from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
+from netkit.cluster.topology import Role
 from netkit.fabric.build import Fabric, build
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ledger import Ledger
-from netkit.kernel.netns import Namespace, socket_in
+from netkit.kernel.netns import Namespace, open_namespace, socket_in
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +44,44 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
     progress = _Progress(writer)
     try:
         fabric = progress.step(
-            f"{len(plan.nodes)} node(s), control plane, outside client on {plan.segment}",
-            lambda: build(plan.fabric(), Ledger(profile.ledger, "fabric")),
+            _machines(plan),
+            lambda: _build(plan, profile),
         )
-        certificates = progress.step("certificates", lambda: certify(plan, profile))
-        sockets = Sockets(loopback, _listen(fabric.machines[CONTROL_PLANE].ns, str(plan.control_plane)))
+        progress.step("certificates", lambda: certify(plan, profile))
+        # A node's namespace that a keeper has open, and so every part, would outlive the node.
+        names = [CONTROL_PLANE, *(router.name for router in plan.routers)]
+        staying = {name: open_namespace(fabric.machines[name].ns.name) for name in names}
+        fabric.close()
+        sockets = Sockets(loopback, _listen(staying[CONTROL_PLANE], str(plan.control_plane)))
+        membership = Membership(plan, profile, sockets, staying)
+        membership.begin()
     except (KernelError, PkiError, OSError, ValueError) as error:
         log.error("%s: not built: %s", plan.config.name, error)
         progress.tell(error=str(error), hint=_hint(error))
         return 1
-    namespaces = _namespaces(fabric)
     # What is imported lives for ever and is shared with every part: the collector shall not touch, and so copy, it.
     gc.collect()
     gc.freeze()
-    keeper = Keeper(
-        profile.directory, profile.ledger, parts(plan, profile, certificates, sockets, namespaces)
-    )
+    keeper = Keeper(profile.directory, profile.ledger, membership)
     progress.tell(started=True)
     progress.close()
     keeper.run()
+
+
+def _build(plan: Plan, profile: Profile) -> Fabric:
+    with Ledger(profile.ledger, FABRIC) as ledger:
+        return build(plan.fabric(), ledger)
+
+
+def _machines(plan: Plan) -> str:
+    """What is built, for people."""
+    found = [f"{len(plan.nodes)} node(s), control plane"]
+    for role, one in ((Role.CLIENT, "outside client"), (Role.ROUTER, "router")):
+        if count := len(plan.topology.of(role)):
+            found.append(one if count == 1 else f"{count} {one}s")
+    segments = plan.topology.segments
+    on = str(segments[0].subnet) if len(segments) == 1 else f"{len(segments)} segments"
+    return f"{', '.join(found)} on {on}"
 
 
 def _listen(ns: Namespace, address: str) -> socket.socket:
@@ -70,10 +91,6 @@ def _listen(ns: Namespace, address: str) -> socket.socket:
     sock.bind((address, API_PORT))
     sock.listen(_BACKLOG)
     return sock
-
-
-def _namespaces(fabric: Fabric) -> dict[str, Namespace]:
-    return {name: machine.ns for name, machine in fabric.machines.items()}
 
 
 def _hint(error: Exception) -> str:

@@ -12,10 +12,15 @@ from pathlib import Path
 
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
+from netkit.cluster import cluster_topology
 from netkit.cluster.access import admin_client
+from netkit.cluster.cluster_topology import underlay
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_choice import ChoiceFile
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
+from netkit.cluster.router_inspection import RouterLook
+from netkit.cluster.router_inspection import looks as router_looks
+from netkit.cluster.topology import Role, Topology
 from netkit.cni import inspection
 from netkit.cni.cache import Cache
 from netkit.cni.chain import Runtime
@@ -24,7 +29,7 @@ from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import open_namespace
 from netkit.podnet import device
 from netkit.podnet.attach import Attach
-from netkit.podnet.entries import Difference, Entry, Facts, Kind, differences, expected
+from netkit.podnet.entries import Difference, Entry, Facts, Kind, differences, expected, learned
 from netkit.podnet.ipam import Leases
 from netkit.podnet.modes import VXLAN, NetworkMode, Setting
 from netkit.podnet.network import LEASE_FILE
@@ -58,7 +63,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class NodeDifferences:
-    """Where a node's kernel differs from what it should be; as it should be when `entries` is empty."""
+    """Where a node's (or a router's) kernel differs from what it should be; as it should be when `entries` is empty."""
 
     node: str
     mode: str
@@ -89,6 +94,14 @@ class _Look:
         """What is not as it should be, and what plug-ins of others say against pods of theirs."""
         return [*differences(self.wanted, self.found, self.refused), *self.told]
 
+    @property
+    def name(self) -> str:
+        return self.facts.node
+
+    @property
+    def mode(self) -> str:
+        return str(self.facts.setting)
+
 
 def show(name: str, node: str = "") -> list[NodeView]:
     """All nodes, or one. Raises ClusterError, KernelError, StatusError."""
@@ -102,21 +115,22 @@ def check(name: str, node: str = "") -> Comparison:
 
 async def _check(profile: Profile, node: str) -> Comparison:
     stable: dict[tuple[str, Kind, str], Difference] = {}
-    looks: list[_Look] = []
+    looks: list[_Look | RouterLook] = []
     for number in range(_LOOKS):
         if number:
             await asyncio.sleep(_PAUSE_SECONDS)
-        looks = await _look(profile, node, ask=True)
-        seen = {(look.facts.node, item.kind, item.key): item for look in looks for item in look.differences()}
+        routers = await _look_at_routers(profile) if not node else []
+        looks = [*await _look(profile, node, ask=True), *routers]
+        seen = {(look.name, item.kind, item.key): item for look in looks for item in look.differences()}
         stable = {key: item for key, item in seen.items() if not number or key in stable}
         if not stable:
             break
     nodes = tuple(
         NodeDifferences(
-            look.facts.node,
-            str(look.facts.setting),
+            look.name,
+            look.mode,
             len(look.wanted),
-            tuple(item for (owner, _, _), item in stable.items() if owner == look.facts.node),
+            tuple(item for (owner, _, _), item in stable.items() if owner == look.name),
         )
         for look in looks
     )
@@ -127,20 +141,33 @@ async def _look(profile: Profile, node: str, *, ask: bool = False) -> list[_Look
     """The nodes as they are now. `ask` plug-ins of others for what they think of their pods."""
     facts = profile.facts()
     machines = _chosen(facts, node)
+    nodes = await _nodes(profile, facts)
+    topology = cluster_topology.read(profile)
+    choice = ChoiceFile(profile.directory).read()
+    setting = choice.setting if choice is not None else VXLAN
+    return [await _look_at(profile, facts, topology, machine, nodes, setting, ask) for machine in machines]
+
+
+async def _look_at_routers(profile: Profile) -> list[RouterLook]:
+    facts, topology = profile.facts(), cluster_topology.read(profile)
+    if not topology.of(Role.ROUTER):
+        return []
+    return router_looks(profile, facts, topology, await _nodes(profile, facts))
+
+
+async def _nodes(profile: Profile, facts: ClusterFacts) -> list[Object]:
     client = admin_client(profile, facts.server)
     try:
         async with asyncio.timeout(_API_SECONDS):
-            nodes = (await client.list(NODE)).items
+            return (await client.list(NODE)).items
     finally:
         await client.close()
-    choice = ChoiceFile(profile.directory).read()
-    setting = choice.setting if choice is not None else VXLAN
-    return [await _look_at(profile, facts, machine, nodes, setting, ask) for machine in machines]
 
 
 async def _look_at(
     profile: Profile,
     cluster: ClusterFacts,
+    topology: Topology,
     machine: MachineFacts,
     nodes: list[Object],
     setting: Setting,
@@ -165,10 +192,11 @@ async def _look_at(
         iptables = IPTables(ns, lock_file=state / "xtables.lock")
         facts = Facts(
             machine.name, address, own_range, cidr, setting, device.uplink(ns, address), peers(nodes, machine.name),
-            pods, iptables.random_fully, attach,
+            pods, iptables.random_fully, attach, underlay(topology, cluster, machine.name),
         )  # fmt: skip
         wanted, refused = expected(facts)
         found = await standing(ns, iptables, cidr, [lease.netns for lease in pods], attach)
+        wanted = [*wanted, *learned(facts, found)]
         return _Look(facts, wanted, refused, found, census(standing_tables(ns)), len(pods), attach)
 
 

@@ -17,6 +17,7 @@ from controlplane.client.https import HttpsTransport
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
 from netkit import VERSION
+from netkit.cluster import routing
 from netkit.cluster.certificates import NodeCertificates
 from netkit.cluster.network_choice import ChoiceFile, OutcomeFile
 from netkit.cluster.node_network import NodeNetwork
@@ -32,6 +33,7 @@ from netkit.kernel.netns import Namespace, socket_in
 from netkit.node.agent import NodeAgent
 from netkit.node.settings import KubeletTls, NodeSettings
 from netkit.podnet.agent import PodNetworkAgent
+from netkit.podnet.bgp_agent import Announcer
 from netkit.proxy.modes import Site
 
 
@@ -79,6 +81,7 @@ async def _run(
         setting=mode.choice().setting,
         attach=config.network.attach,
         network=external,
+        underlay=plan.underlay(name),
     )
 
     async def all_nodes() -> list[Object]:
@@ -96,6 +99,8 @@ async def _run(
         async with asyncio.TaskGroup() as group:
             group.create_task(pods.run(), name="pod network")
             group.create_task(mode.run(pods), name="pod network's mode")
+            if plan.learned:
+                group.create_task(_announcer(plan, profile, name, network).run(), name="BGP")
             group.create_task(rules.run(), name="proxy")
             group.create_task(policies.run(), name="policies")
             group.create_task(node.run(), name="kubelet")
@@ -105,6 +110,18 @@ async def _run(
         await kubelet.close()
         await proxy.close()
         await network.close()
+
+
+def _announcer(plan: Plan, profile: Profile, name: str, client: Client) -> Announcer:
+    topology = plan.topology
+    return Announcer(
+        client,
+        routing.speaker(topology, topology.machine(name)),
+        plan.config.network.pod_subnet,
+        routing.segments(topology),
+        routing.configuration_file(profile, name),
+        routing.control_socket(profile, name),
+    )
 
 
 def _client(plan: Plan, profile: Profile, ns: Namespace, paths: CertificatePaths, agent: str) -> Client:
@@ -138,4 +155,5 @@ def _node_settings(
         lease_seconds=max(1, round(config.node_monitor.lease_duration)),
         tls=KubeletTls(certificates.kubelet.cert, certificates.kubelet.key, profile.pki / "ca.crt"),
         kubelet_port=KUBELET_PORT,
+        labels=plan.node_labels(name),
     )

@@ -6,16 +6,22 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from netkit.cluster.certificates import NodeCertificates
+from netkit.cluster import routing
+from netkit.cluster.certificates import node_certificates
 from netkit.cluster.control_plane import run_control_plane
 from netkit.cluster.keeper import Part
 from netkit.cluster.log import log_to
 from netkit.cluster.node_agent import run_agent, runtime_socket
 from netkit.cluster.plan import CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
-from netkit.kernel.netns import Namespace
+from netkit.cluster.roster import NodeState
+from netkit.fabric.spec import namespace_name
+from netkit.kernel import bird
+from netkit.kernel.netns import Namespace, open_namespace
 from netkit.node.runtime.main import run_runtime
 from netkit.node.runtime.settings import RuntimeSettings
+from netkit.podnet.bgp import configuration
+from netkit.podnet.bgp_agent import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +32,27 @@ class Sockets:
     segment: socket.socket
 
 
-def parts(
-    plan: Plan,
-    profile: Profile,
-    certificates: Mapping[str, NodeCertificates],
-    sockets: Sockets,
-    namespaces: Mapping[str, Namespace],
-) -> list[Part]:
-    """All parts in the order they are to be started; `namespaces` by machine name."""
+@dataclass(frozen=True, slots=True)
+class NodeLabels:
+    """The labels of a node's parts."""
+
+    agent: str
+    runtime: str
+    bgp: str
+
+
+def node_labels(name: str) -> NodeLabels:
+    return NodeLabels(f"agent-{name}", f"runtime-{name}", f"bgp-{name}")
+
+
+def parts(plan: Plan, profile: Profile, sockets: Sockets, staying: Mapping[str, Namespace]) -> list[Part]:
+    """All parts there shall be, in the order they are to be started. `staying` are the namespaces of the control plane
+    and of routers by name; nodes' are opened by who works in them.
+    """
     listening = (sockets.loopback, sockets.segment)
 
     def control_plane() -> int:
-        return run_control_plane(plan, profile, listening, namespaces[CONTROL_PLANE])
+        return run_control_plane(plan, profile, listening, staying)
 
     def runtime(name: str) -> int:
         _close(sockets)
@@ -49,12 +64,36 @@ def parts(
 
     def agent(name: str) -> int:
         _close(sockets)
-        return run_agent(plan, profile, name, namespaces[name], certificates[name])
+        with open_namespace(namespace_name(plan.config.name, name)) as ns:
+            return run_agent(plan, profile, name, ns, node_certificates(profile, name))
+
+    def bgp(name: str) -> int:
+        _close(sockets)
+        file = routing.configuration_file(profile, name)
+        if name not in plan.nodes or not file.exists():
+            # A node's agent writes it anew as soon as the pods' range is known.
+            topology = plan.topology
+            speaker = routing.speaker(topology, topology.machine(name))
+            pods, known = plan.config.network.pod_subnet, routing.segments(topology)
+            write(file, configuration(speaker, pods, known))
+        with open_namespace(namespace_name(plan.config.name, name)) as ns:
+            return bird.become(ns, file, routing.control_socket(profile, name))
+
+    def speaking(name: str) -> Callable[[], int]:
+        return lambda: bgp(name)
 
     made = [_part(profile, CONTROL_PLANE, control_plane)]
-    for name in plan.nodes:
-        made.append(_part(profile, f"runtime-{name}", lambda name=name: runtime(name)))  # type: ignore[misc]
-        made.append(_part(profile, f"agent-{name}", lambda name=name: agent(name)))  # type: ignore[misc]
+    if plan.learned:
+        made = [*(_part(profile, f"bgp-{each.name}", speaking(each.name)) for each in plan.routers), *made]
+    for node in plan.current().nodes:
+        labels = node_labels(node.name)
+        if node.state is NodeState.STOPPED:
+            continue
+        made.append(_part(profile, labels.runtime, lambda name=node.name: runtime(name)))  # type: ignore[misc]
+        if node.state is NodeState.RUNNING:
+            if plan.learned:
+                made.append(_part(profile, labels.bgp, speaking(node.name)))
+            made.append(_part(profile, labels.agent, lambda name=node.name: agent(name)))  # type: ignore[misc]
     return made
 
 

@@ -1,46 +1,114 @@
 """Where everything of a cluster gets its address: configuration in, numbers out. Pure.
 
-On the segment: .1 is the machine that runs it all, .2 the control plane, .9 the outside client, .11 and up the nodes.
+Without a topology everything is on one segment: .1 is the machine that runs it all, .2 the control plane, .9 the
+outside client, .11 and up the nodes. `topology_layout` says how it is with one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from netkit.cluster.config import ClusterConfig
+from netkit.cluster.config import ClusterConfig, RouteSource
 from netkit.cluster.profile import MachineFacts
-from netkit.fabric.spec import SWITCH, FabricSpec, MachineSpec, host_link_name, namespace_name
+from netkit.cluster.roster import NodeRecord, Roster
+from netkit.cluster.topology import CLIENT, CONTROL_PLANE, Machine, Role, Topology, plain
+from netkit.cluster.topology_layout import (
+    address_of,
+    fabric,
+    gateway,
+    path_mtu,
+    place,
+    router_ways,
+    with_nodes,
+)
+from netkit.fabric.spec import SWITCH, FabricSpec, namespace_name
+from netkit.podnet.router_routes import Router
+from netkit.podnet.underlay import Underlay
 
-CONTROL_PLANE: Final = "control-plane"
-CLIENT: Final = "client"
+__all__ = ["API_PORT", "CLIENT", "CONTROL_PLANE", "KUBELET_PORT", "Plan"]
+
 API_PORT: Final = 6443
 """Port of the API on the segment."""
 
 KUBELET_PORT: Final = 10250
-_HOST, _CONTROL_PLANE, _CLIENT, _FIRST_NODE = 1, 2, 9, 11
+_IN_ORDER: Final = (Role.CONTROL_PLANE, Role.NODE, Role.CLIENT, Role.ROUTER)
+"""In which a person wants to read of machines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The configuration with all choices made. `api_port` is the loopback's."""
+    """The configuration with all choices made. `segment` is the range for all segments that the configuration gives
+    none, `api_port` the loopback's. `roster` has the nodes of a cluster that runs; None: those it begins with.
+    """
 
     config: ClusterConfig
     segment: IPv4Network
     api_port: int
+    roster: Roster | None = None
 
-    def _at(self, number: int) -> IPv4Interface:
-        return IPv4Interface((self.segment[number], self.segment.prefixlen))
+    @property
+    def topology(self) -> Topology:
+        """With all addresses."""
+        config = self.config
+        first = place(config.topology or plain(config.node_names(), config.network.mtu), self.segment)
+        if self.roster is None:
+            return first
+        return with_nodes(first, {node.name: node.address for node in self.roster.nodes})
+
+    def current(self) -> Roster:
+        """The nodes as they are now, or shall be at first."""
+        return self.roster or Roster(tuple(NodeRecord(*pair) for pair in self.nodes.items()))
+
+    def with_roster(self, roster: Roster) -> Plan:
+        """The plan with these nodes."""
+        return replace(self, roster=roster)
 
     @property
     def control_plane(self) -> IPv4Address:
-        return self._at(_CONTROL_PLANE).ip
+        return address_of(self.topology.of(Role.CONTROL_PLANE)[0])
 
     @property
     def nodes(self) -> dict[str, IPv4Address]:
-        """Node names to their addresses on the segment."""
-        return {name: self._at(_FIRST_NODE + index).ip for index, name in enumerate(self.config.node_names())}
+        """Node names to their addresses."""
+        return {machine.name: address_of(machine) for machine in self.topology.of(Role.NODE)}
+
+    @property
+    def routers(self) -> tuple[Machine, ...]:
+        return self.topology.of(Role.ROUTER)
+
+    @property
+    def learned(self) -> bool:
+        """Whether machines learn from each other, by BGP, which way leads where."""
+        return bool(self.routers) and self.config.network.routes is RouteSource.BGP
+
+    def underlay(self, name: str) -> Underlay:
+        """What node `name` has to know of the network between the nodes."""
+        topology = self.topology
+        machine = topology.machine(name)
+        return Underlay(gateway(topology, machine), path_mtu(topology, machine), self.learned)
+
+    def router_ways(self) -> tuple[Router, ...]:
+        """The routers, and which way leads where from each."""
+        return tuple(router_ways(self.topology, router) for router in self.routers)
+
+    @property
+    def routers_know(self) -> bool:
+        """Whether there are routers and they know which node has which pods."""
+        return bool(self.routers) and self.config.network.routes is not RouteSource.NONE
+
+    def node_labels(self, name: str) -> dict[str, str]:
+        """The labels that the topology gives to node `name`."""
+        topology = self.topology
+        machine = topology.machine(name)
+        zone = next((each for each in topology.zones if each.name == machine.zone), None)
+        found = dict(machine.labels)
+        if zone is not None:
+            found["topology.kubernetes.io/zone"] = zone.name
+            if zone.region:
+                found["topology.kubernetes.io/region"] = zone.region
+        return found
 
     @property
     def kubernetes_service(self) -> IPv4Address:
@@ -63,34 +131,17 @@ class Plan:
         return f"https://{self.control_plane}:{API_PORT}"
 
     def fabric(self) -> FabricSpec:
-        machines = [
-            MachineSpec(CONTROL_PLANE, self._at(_CONTROL_PLANE)),
-            MachineSpec(CLIENT, self._at(_CLIENT)),
-        ]
-        machines += [
-            MachineSpec(name, IPv4Interface((ip, self.segment.prefixlen))) for name, ip in self.nodes.items()
-        ]
-        return FabricSpec(
-            cluster=self.config.name,
-            segment=self.segment,
-            mtu=self.config.network.mtu,
-            machines=tuple(machines),
-            host_address=self._at(_HOST),
-            host_link=host_link_name(self.config.name),
-        )
+        made = fabric(self.topology, self.config.name, learned=self.learned)
+        return replace(made, unplugged=self.current().unplugged)
 
     def machines(self) -> tuple[MachineFacts, ...]:
         """The machines in the order a person wants to read them."""
-        roles = {CONTROL_PLANE: "control-plane", CLIENT: "outside client"}
-        spec = self.fabric()
-        facts = [
+        cluster = self.config.name
+        found = [
             MachineFacts(
-                m.name, roles.get(m.name, "node"), namespace_name(spec.cluster, m.name), str(m.address.ip)
+                machine.name, machine.role, namespace_name(cluster, machine.name), str(address_of(machine))
             )
-            for m in spec.machines
+            for role in _IN_ORDER
+            for machine in self.topology.of(role)
         ]
-        facts.sort(key=lambda machine: list(roles).index(machine.name) if machine.name in roles else -1)
-        nodes = [machine for machine in facts if machine.role == "node"]
-        others = [machine for machine in facts if machine.role != "node"]
-        switch = MachineFacts(SWITCH, "switch", namespace_name(spec.cluster, SWITCH), "")
-        return (others[0], *nodes, *others[1:], switch)
+        return (*found, MachineFacts(SWITCH, "switch", namespace_name(cluster, SWITCH), ""))

@@ -24,7 +24,9 @@ def state_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """One machine: its role (`node`, `control-plane`, `client`, `switch`), namespace and address ("" = none)."""
+    """One machine: its role (`node`, `control-plane`, `outside client`, `router`, `switch`), namespace and address, ""
+    for none.
+    """
 
     name: str
     role: str
@@ -36,7 +38,8 @@ class MachineFacts:
 class ClusterFacts:
     """What `up` decided, for the commands that come later. Addresses and ranges are text.
 
-    `attach` is how pods hang on nodes, or the plug-ins that attach them, which are in `cni_path`.
+    `attach` is how pods hang on nodes, or the plug-ins that attach them, which are in `cni_path`. `routes` is how
+    routers come to know pods' ranges.
     """
 
     name: str
@@ -52,6 +55,7 @@ class ClusterFacts:
     machines: tuple[MachineFacts, ...]
     attach: str = "bridge"
     cni_path: tuple[str, ...] = ()
+    routes: str = "static"
 
     def machine(self, name: str) -> MachineFacts | None:
         return next((m for m in self.machines if m.name == name), None)

@@ -16,6 +16,7 @@ from controlplane.resources import catalog
 from netkit.cluster.access import admin_client
 from netkit.cluster.keeper import ACTIVE, STANDBY, recorded_processes
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
+from netkit.cluster.roster import NodeState, Roster, RosterFile
 from netkit.kernel import netns, process
 
 _ANSWER_SECONDS = 3.0
@@ -75,15 +76,32 @@ def read_status(name: str) -> ClusterStatus:
         for machine in facts.machines
         if not netns.exists(machine.namespace)
     ]
+    roster = RosterFile(profile.directory).read() or Roster()
+    problems += _cuts(roster)
     status = _empty(facts, processes)
     try:
         nodes, services = asyncio.run(_from_api(profile, facts))
     except (ConnectionFailed, StatusError, TimeoutError, OSError) as error:
         problems.insert(0, f"the API at {facts.server} does not answer: {str(error) or 'timed out'}")
     else:
-        problems += [f"node {node.name} is not ready" for node in nodes if node.ready != "True"]
+        stopped = {node.name for node in roster.nodes if node.state is NodeState.STOPPED}
+        problems += [
+            f"node {node.name} is not ready"
+            for node in nodes
+            if node.ready != "True" and node.name not in stopped
+        ]
         status = replace(status, nodes=nodes, services=services)
     return replace(status, healthy=not problems, problems=tuple(problems))
+
+
+def _cuts(roster: Roster) -> list[str]:
+    """What is off or cut on purpose: no fault, but what a cluster that is not well is not well for."""
+    found = [
+        f"node {node.name} is {node.state}" for node in roster.nodes if node.state is not NodeState.RUNNING
+    ]
+    found += [f"the cable of {name} is cut" for name in roster.cut]
+    found += [f"nothing passes between {one} and {other}: the segment is cut" for one, other in roster.apart]
+    return found
 
 
 def _empty(facts: ClusterFacts, processes: tuple[ProcessStatus, ...]) -> ClusterStatus:

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -27,8 +27,9 @@ from controlplane.client.kubeconfig import Credentials
 from controlplane.client.transport import ConnectionFailed
 from controlplane.resources import catalog
 from controlplane.resources.kind import Kind
+from netkit.cluster import cluster_topology
 from netkit.cluster.access import ADMIN_STEM, admin_client
-from netkit.cluster.config import ClusterConfig
+from netkit.cluster.config import ClusterConfig, RouteSource
 from netkit.cluster.doctor import require_mode
 from netkit.cluster.down import remove
 from netkit.cluster.errors import ClusterError, ClusterExists, ConfigError, StartError
@@ -37,6 +38,9 @@ from netkit.cluster.launch import launch
 from netkit.cluster.network_choice import Choice, ChoiceFile
 from netkit.cluster.plan import Plan
 from netkit.cluster.profile import ClusterFacts, Profile
+from netkit.cluster.routing import require_daemon
+from netkit.cluster.topology import Topology
+from netkit.cluster.topology_layout import NoRoom, needs_base
 from netkit.fabric.host import networks_in_use
 from netkit.fabric.segment import choose_segment
 from netkit.fabric.spec import host_link_name
@@ -95,9 +99,12 @@ def up(config: ClusterConfig, kubeconfig_path: Path, report: Report) -> UpResult
         if profile.exists:
             raise _exists(profile)
         require_mode(ProxyMode(config.proxy.mode))
+        if config.network.routes is RouteSource.BGP:
+            require_daemon()
         segment = _choose_segment(config)
         with _listen(config.api_port) as loopback:
             plan = Plan(config, segment, loopback.getsockname()[1])
+            _check_room(plan)
             profile.directory.mkdir(mode=0o700, parents=True)
             try:
                 facts = _bring_up(plan, profile, loopback, kubeconfig_path, done)
@@ -120,14 +127,39 @@ def _exists(profile: Profile) -> ClusterExists:
 
 
 def _choose_segment(config: ClusterConfig) -> IPv4Network:
-    wanted = config.network.segment
+    wanted, topology = config.network.segment, config.topology
     used = set(networks_in_use())
+    if topology is not None:
+        given = {segment.subnet for segment in topology.segments if segment.subnet is not None}
+        _refuse_used(topology, used)
+        if not needs_base(topology):
+            return next(iter(given))
+        used |= given
     try:
         if wanted is not None:
             return choose_segment(wanted, used)
         return choose_segment(None, used | {config.network.pod_subnet, config.network.service_subnet})
     except ValueError as error:
         raise ConfigError(f"network.segment: {error}") from None
+
+
+def _check_room(plan: Plan) -> None:
+    """Whether every machine gets an address, before anything is made."""
+    try:
+        plan.fabric()
+    except NoRoom as error:
+        raise ConfigError(f"topology: {error}") from None
+
+
+def _refuse_used(topology: Topology, used: Iterable[IPv4Network]) -> None:
+    for number, segment in enumerate(topology.segments):
+        clash = [network for network in sorted(used) if segment.subnet and network.overlaps(segment.subnet)]
+        if clash:
+            raise ConfigError(
+                f"topology.segments[{number}].subnet: {segment.subnet} overlaps {clash[0]}, which this machine uses "
+                "already",
+                "choose another range, or leave it out to have a free one chosen",
+            )
 
 
 def _listen(port: int) -> socket.socket:
@@ -262,7 +294,9 @@ def _write_facts(plan: Plan, profile: Profile, kubeconfig_path: Path) -> Cluster
         machines=plan.machines(),
         attach=", ".join(network.cni.conflist.types) if network.cni else network.attach,
         cni_path=network.cni.path if network.cni else (),
+        routes=network.routes,
     )
+    cluster_topology.write(profile, plan.topology)
     profile.write_facts(facts)
     return facts
 

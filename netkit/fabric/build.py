@@ -1,13 +1,12 @@
-"""Builds the emulated hardware: the switch, the machines' namespaces, their cables, and the one cable to the
-host.
+"""Builds the emulated hardware: the switch, the machines' namespaces, their cables, and the one cable to the host.
 
 Called by the supervisor at `netkit up`, and again after its restart: what stands is adopted, what is missing
 is made, what differs from the spec is set right. Changes of the machine's own network: the one veth
-`host_link` with its address (and the connected route that comes with it), nothing else. Removal is
-`kernel.teardown`'s business.
+`host_link` with its address, the connected route that comes with it, and through it the routes to the cluster's other
+segments; nothing else. Removal is `kernel.teardown`'s business.
 
-Packets of machines cross br0 as on a dumb switch: bridge-nf-call is off there, or they would run through the
-switch's own iptables and conntrack, which no real switch has.
+All segments' bridges are in one namespace, the switch. Packets cross them as on a dumb switch: bridge-nf-call is off
+there, or they would run through the switch's own iptables and conntrack, which no real switch has.
 """
 
 from __future__ import annotations
@@ -17,17 +16,18 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 from types import MappingProxyType
 from typing import Final
 
 from netkit.fabric.host import networks_in_use
 from netkit.fabric.spec import (
-    BRIDGE,
     HOST_PORT,
     SWITCH,
     FabricSpec,
     MachineSpec,
+    bridge_name,
+    device_name,
     namespace_name,
     port_name,
 )
@@ -39,8 +39,6 @@ from netkit.kernel.rtnl import Message, Rtnl
 
 log = logging.getLogger(__name__)
 
-UPLINK: Final = "eth0"
-_DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
 _AT_BIRTH: Final = {
     # Links are made after this, so that none gets an IPv6 address or sends router solicitations.
     "net.ipv6.conf.default.disable_ipv6": "1",
@@ -48,6 +46,14 @@ _AT_BIRTH: Final = {
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.ip_forward": "0",
+}
+_ROUTER: Final = {
+    "net.ipv4.ip_forward": "1",
+    # Who asks the router for something on its own segment is not taught otherwise: its routes stay as they were made.
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+    # Of several ways of equal cost, all packets of a connection take one.
+    "net.ipv4.fib_multipath_hash_policy": "1",
 }
 _BRIDGE_NF: Final = tuple(f"net.bridge.bridge-nf-call-{family}tables" for family in ("ip", "ip6", "arp"))
 
@@ -94,18 +100,19 @@ def build(spec: FabricSpec, ledger: Ledger) -> Fabric:
         _still_switch(switch)
         machines: dict[str, Machine] = {}
         with Rtnl(switch) as port_side:
-            bridge = _bridge(port_side, spec, fresh=fresh)
-            _host_link(port_side, switch, bridge, spec, ledger)
+            bridges = _bridges(port_side, spec, fresh=fresh)
+            _host_link(port_side, switch, bridges[spec.bridge_of(spec.host)], spec, ledger)
             for machine in spec.machines:
                 name = namespace_name(spec.cluster, machine.name)
                 ns, fresh = _namespace(name, ledger, opened)
-                machines[machine.name] = _plug_in(port_side, bridge, ns, machine, spec, fresh=fresh)
+                machines[machine.name] = _plug_in(port_side, bridges, ns, machine, spec, fresh=fresh)
     except BaseException:
         for ns in opened:
             ns.close()
         raise
     took = (time.perf_counter() - began) * 1000
-    log.info("%s: switch and %d machines on %s in %.1f ms", spec.cluster, len(machines), spec.segment, took)
+    segments = ", ".join(str(segment.network) for segment in spec.segments)
+    log.info("%s: switch and %d machines on %s in %.1f ms", spec.cluster, len(machines), segments, took)
     return Fabric(spec, switch, MappingProxyType(machines))
 
 
@@ -136,22 +143,29 @@ def _still_switch(switch: Namespace) -> None:
     sysctl.write_all(switch, dict.fromkeys(present, 0))
 
 
-def _bridge(switch: Rtnl, spec: FabricSpec, *, fresh: bool) -> int:
-    """Index of the switch's bridge, made when missing."""
-    index = None if fresh else switch.link_index(BRIDGE)
-    if index is None:
-        switch.apply(rtnl.link_up("lo"), rtnl.bridge(BRIDGE, mtu=spec.mtu))
-        index = switch.link_index(BRIDGE)
-        assert index is not None
-    else:
-        switch.apply(rtnl.link_up(index, mtu=spec.mtu))
-    return index
+def _bridges(switch: Rtnl, spec: FabricSpec, *, fresh: bool) -> dict[str, int]:
+    """Indexes of the segments' bridges by name, made when missing."""
+    found = {}
+    if fresh:
+        switch.apply(rtnl.link_up("lo"))
+    for number, segment in enumerate(spec.segments):
+        name = bridge_name(number)
+        index = None if fresh else switch.link_index(name)
+        if index is None:
+            switch.apply(rtnl.bridge(name, mtu=segment.mtu))
+            index = switch.link_index(name)
+            assert index is not None
+        else:
+            switch.apply(rtnl.link_up(index, mtu=segment.mtu))
+        found[name] = index
+    return found
 
 
 def _host_link(switch_side: Rtnl, switch: Namespace, bridge: int, spec: FabricSpec, ledger: Ledger) -> None:
     """The one cable between the machine's own network and the switch."""
     entry = Entry(EntryKind.LINK, spec.host_link)
     ours = ledger.holds(*entry.key)
+    mtu = spec.mtu_of(spec.host)
     with Rtnl(HOST) as host:
         index = host.link_index(spec.host_link)
         if index is not None and not ours:
@@ -169,20 +183,25 @@ def _host_link(switch_side: Rtnl, switch: Namespace, bridge: int, spec: FabricSp
             ledger.intend(entry)
             mac = rtnl.mac_of(spec.host_address.ip)
             host.apply(
-                rtnl.veth(spec.host_link, HOST_PORT, switch, mac=mac, mtu=spec.mtu, up=False),
+                rtnl.veth(spec.host_link, HOST_PORT, switch, mac=mac, mtu=mtu, up=False),
                 rtnl.no_ipv6_addresses(spec.host_link),
             )
             index = host.link_index(spec.host_link)
             assert index is not None
         else:
             host.apply(*_stale_addresses(HOST, index, spec.host_address))
-        host.apply(rtnl.link_up(index, mtu=spec.mtu), rtnl.address_add(spec.host_address, index))
-    switch_side.apply(rtnl.link_master(HOST_PORT, bridge), rtnl.link_up(HOST_PORT, mtu=spec.mtu))
+        host.apply(
+            rtnl.link_up(index, mtu=mtu),
+            rtnl.address_add(spec.host_address, index),
+            *(rtnl.route_replace(route.target, index, via=route.via) for route in spec.host_routes),
+        )
+    switch_side.apply(rtnl.link_master(HOST_PORT, bridge), rtnl.link_up(HOST_PORT, mtu=mtu))
 
 
 def _refuse_overlap(spec: FabricSpec) -> None:
     """Two clusters that come up at once may have chosen the same segment."""
-    clash = [str(network) for network in networks_in_use() if network.overlaps(spec.segment)]
+    used = networks_in_use()
+    clash = [str(n) for n in used if any(n.overlaps(segment.network) for segment in spec.segments)]
     if clash:
         raise KernelError(
             f"ip address add {spec.host_address} dev {spec.host_link}",
@@ -193,33 +212,71 @@ def _refuse_overlap(spec: FabricSpec) -> None:
 
 
 def _plug_in(
-    switch: Rtnl, bridge: int, ns: Namespace, machine: MachineSpec, spec: FabricSpec, *, fresh: bool
-) -> Machine:
-    """Cable between a machine's eth0 and its port; the machine's address and default route."""
-    port = port_name(machine.name)
-    mac = rtnl.mac_of(machine.address.ip)
+    switch: Rtnl, bridges: Mapping[str, int], ns: Namespace, machine: MachineSpec, spec: FabricSpec, *, fresh: bool
+) -> Machine:  # fmt: skip
+    """A machine's cables, addresses and routes, and whether it forwards."""
+    if machine.forwards:
+        sysctl.write_all(ns, _ROUTER)
     with Rtnl(ns) as inside:
-        uplink = None if fresh else inside.link_index(UPLINK)
-        repair: list[Message] = []
-        if uplink is None or switch.link_index(port) is None:
-            # An end whose other end was in a deleted namespace is on its way out, or goes now.
-            for side, name in ((switch, port), (inside, UPLINK)):
-                if side.link_index(name) is not None:
-                    side.apply(rtnl.link_delete(name).allowing(errno.ENODEV))
-            switch.apply(rtnl.veth(port, UPLINK, ns, peer_mac=mac, mtu=spec.mtu, master=bridge))
-            uplink = inside.link_index(UPLINK)
-            assert uplink is not None
-        else:
-            switch.apply(rtnl.link_master(port, bridge), rtnl.link_up(port, mtu=spec.mtu))
-            repair = [rtnl.link_address(uplink, mac), *_stale_addresses(ns, uplink, machine.address)]
+        if fresh:
+            inside.apply(rtnl.link_up("lo"))
+        indexes = [
+            _cable(
+                switch,
+                bridges[spec.bridge_of(interface)],
+                ns,
+                inside,
+                machine,
+                number,
+                spec.mtu_of(interface),
+                plugged=machine.name not in spec.unplugged,
+            )
+            for number, interface in enumerate(machine.interfaces)
+        ]
         inside.apply(
             rtnl.link_up("lo"),
-            *repair,
-            rtnl.link_up(uplink, mtu=spec.mtu),
-            rtnl.address_add(machine.address, uplink),
-            rtnl.route_replace(_DEFAULT_ROUTE, uplink, via=IPv4Address(spec.host_address.ip)),
+            *(
+                rtnl.address_add(interface.address, index)
+                for interface, index in zip(machine.interfaces, indexes, strict=True)
+            ),
+            *(
+                rtnl.route_replace(route.target, indexes[machine.toward(route)], via=route.via)
+                for route in machine.routes
+            ),
         )
-    return Machine(machine.name, ns, machine.address, mac)
+    return Machine(machine.name, ns, machine.address, rtnl.mac_of(machine.address.ip))
+
+
+def _cable(
+    switch: Rtnl,
+    bridge: int,
+    ns: Namespace,
+    inside: Rtnl,
+    machine: MachineSpec,
+    number: int,
+    mtu: int,
+    *,
+    plugged: bool = True,
+) -> int:
+    """Cable between one of a machine's interfaces and its port, both up if it is plugged: the interface's index."""
+    port, device = port_name(machine.name, number), device_name(number)
+    address = machine.interfaces[number].address
+    mac = rtnl.mac_of(address.ip)
+    index = inside.link_index(device)
+    if index is None or switch.link_index(port) is None:
+        # An end whose other end was in a deleted namespace is on its way out, or goes now.
+        for side, name in ((switch, port), (inside, device)):
+            if side.link_index(name) is not None:
+                side.apply(rtnl.link_delete(name).allowing(errno.ENODEV))
+        switch.apply(rtnl.veth(port, device, ns, peer_mac=mac, mtu=mtu, master=bridge, up=plugged))
+        index = inside.link_index(device)
+        assert index is not None
+    else:
+        state = rtnl.link_up(port, mtu=mtu) if plugged else rtnl.link_down(port)
+        switch.apply(rtnl.link_master(port, bridge), state)
+        inside.apply(rtnl.link_address(index, mac), *_stale_addresses(ns, index, address))
+    inside.apply(rtnl.link_up(index, mtu=mtu))
+    return index
 
 
 def _stale_addresses(ns: Namespace, index: int, wanted: IPv4Interface) -> list[Message]:

@@ -75,3 +75,37 @@ class FileWatch:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._fd, _ROOM):
                 pass
+
+
+class DirectoryWatch:
+    """Tells a loop around poll(2) that files of a directory were written, replaced or removed.
+
+    The directory must exist. Raises KernelError when it cannot be watched.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._fd = syscalls.inotify_init1(syscalls.IN_NONBLOCK | syscalls.IN_CLOEXEC)
+        try:
+            syscalls.inotify_add_watch(self._fd, str(directory), _EVENTS)
+        except OSError as error:
+            os.close(self._fd)
+            raise from_os_error(error, f"watch {directory}") from error
+
+    def fileno(self) -> int:
+        """Readable when something happened since `taken`."""
+        return self._fd
+
+    def taken(self) -> None:
+        """Whatever happened until now is known."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._fd, _ROOM):
+                pass
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> DirectoryWatch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -52,6 +52,7 @@ class RouteEvent:
     target: IPv4Network
     index: int
     via: IPv4Address | None
+    protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,13 @@ def _event(kind: int, body: bytes) -> Event | None:
         name = contents.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
         return LinkEvent(kind == _NEWLINK, name, bool(flags & 1), _number(contents, _IFLA_MTU))
     if kind in (_NEWROUTE, _DELROUTE):
-        _, length, *_ = _ROUTE.unpack_from(body)
+        _, length, _, _, _, protocol, *_ = _ROUTE.unpack_from(body)
         contents = attributes(body, _ROUTE.size)
         if _number(contents, _RTA_TABLE) != _MAIN_TABLE:
             return None
         target = IPv4Network((contents.get(_RTA_DST, bytes(4)), length))
         return RouteEvent(
-            kind == _NEWROUTE, target, _number(contents, _RTA_OIF), _ipv4(contents, _RTA_GATEWAY)
+            kind == _NEWROUTE, target, _number(contents, _RTA_OIF), _ipv4(contents, _RTA_GATEWAY), protocol
         )
     if kind in (_NEWNEIGH, _DELNEIGH):
         family, index, *_ = _NEIGHBOUR.unpack_from(body)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from netkit.kernel import bird, syscalls
 from netkit.kernel import probe_checks as checks
-from netkit.kernel import syscalls
 from netkit.kernel.errors import KernelError
 
 _PATIENCE: Final = 10.0
@@ -99,6 +99,7 @@ TRIALS: Final = (
            lambda: checks.qdisc("tbf")),
     _link("wireguard", "encrypted node networks", "CONFIG_WIREGUARD"),
     _Trial("tun", "links to machines outside", f"modprobe tun, or {_KERNEL} CONFIG_TUN", checks.tun),
+    _Trial("bird", "routes by BGP (network.routes: bgp)", f"apt-get install {bird.PACKAGE}", bird.version),
     _Trial("overlay", "containers with a root file system of their own",
            f"modprobe overlay, or {_KERNEL} CONFIG_OVERLAY_FS", checks.overlay),
     _Trial("pid namespaces", "containers that run programs", f"{_KERNEL} CONFIG_PID_NS", checks.pid_namespace),

@@ -39,10 +39,13 @@ _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRPORT_STATE, _BRPORT_HAIRPIN, _FORWARDING = 1, 4, 3
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 3, 4, 7, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
 _NDA_DST, _NDA_LLADDR = 1, 2
 
 Attributes = dict[int, bytes]
+BIRD: Final = 12
+"""`Route.protocol` of the routes that a BIRD daemon makes."""
+
 PERMANENT: Final = 0x80
 """`Neighbour.state` of an entry that never expires."""
 
@@ -87,13 +90,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One unicast IPv4 route of the main table."""
+    """One unicast IPv4 route of the main table. `hops` are a multipath route's next hops: (via, index)."""
 
     target: IPv4Network
     index: int
     via: IPv4Address | None
     protocol: int
     onlink: bool
+    metric: int = 0
+    hops: tuple[tuple[IPv4Address | None, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,9 @@ def routes(ns: Namespace, index: int = 0) -> list[Route]:
             continue
         target = IPv4Network((attributes.get(_RTA_DST, bytes(4)), length))
         device = _number(attributes, _RTA_OIF)
-        found.append(Route(target, device, _ipv4(attributes, _RTA_GATEWAY), protocol, bool(flags & 4)))
+        metric, hops = _number(attributes, _RTA_PRIORITY), tuple(_hops(attributes.get(_RTA_MULTIPATH, b"")))
+        via = _ipv4(attributes, _RTA_GATEWAY)
+        found.append(Route(target, device, via, protocol, bool(flags & 4), metric, hops))
     return [route for route in found if index in (0, route.index)]
 
 
@@ -159,6 +166,17 @@ def unreachable(ns: Namespace) -> list[IPv4Network]:
         if kind == _UNREACHABLE and _number(attributes, _RTA_TABLE) == _MAIN_TABLE:
             found.append(IPv4Network((attributes.get(_RTA_DST, bytes(4)), length)))
     return found
+
+
+def _hops(data: bytes) -> Iterator[tuple[IPv4Address | None, int]]:
+    """The next hops of a multipath route: each is a header (length, flags, weight, link) with attributes behind."""
+    offset = 0
+    while offset + 8 <= len(data):
+        length, _, _, index = struct.unpack_from("=HBBi", data, offset)
+        if length < 8:
+            break
+        yield _ipv4(_attributes(data[offset : offset + length], 8), _RTA_GATEWAY), index
+        offset += (length + 3) & ~3
 
 
 def neighbours(ns: Namespace, index: int = 0) -> list[Neighbour]:

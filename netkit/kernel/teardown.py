@@ -24,7 +24,7 @@ from typing import Final
 
 from netkit.kernel import netns, netns_directory, process, syscalls
 from netkit.kernel.errors import KernelError, TimedOut, from_os_error
-from netkit.kernel.ledger import Entry, EntryKind, read_all, replace_all
+from netkit.kernel.ledger import Entry, EntryKind, Ledger, ledger_files, read_all, replace_all
 from netkit.kernel.netns import HOST
 from netkit.kernel.rtnl import Rtnl, link_delete
 
@@ -48,12 +48,8 @@ def teardown(directory: Path, *, grace: float = 2.0) -> None:
     with _alone(directory):
         failed: dict[Entry, Exception] = {}
         entries = _end_processes(directory, grace, failed)
-        _of_kind(entries, EntryKind.LINK, _remove_link, failed)
-        _remove_namespaces([e for e in entries if e.kind is EntryKind.NAMESPACE], failed)
-        _remove_mounts([e for e in entries if e.kind is EntryKind.MOUNT], failed)
-        _of_kind(entries, EntryKind.FILE, _remove_file, failed)
         own, others = _split_by(entries, directory)
-        _of_kind(others, EntryKind.DIRECTORY, _remove_directory, failed)
+        _remove(others, failed)
         _of_kind(
             own, EntryKind.DIRECTORY, lambda entry: _empty(Path(entry.name), directory.resolve()), failed
         )
@@ -65,6 +61,40 @@ def teardown(directory: Path, *, grace: float = 2.0) -> None:
     log.info("%s: %d things removed, %d failed, in %.0f ms", directory, len(entries), len(failed), took)
     if failed:
         raise ExceptionGroup(f"teardown of {directory}", list(failed.values()))
+
+
+def remove_owner(directory: Path, owner: str) -> None:
+    """Remove everything that the ledger of one owner names, and that ledger; the owner's process must have ended.
+
+    What others rely on too, the directory of namespaces, stays while there are names in it: they have recorded it.
+
+    Raises ExceptionGroup of KernelErrors after having done all it can; what is left stays on the ledger.
+    """
+    with _alone(directory):
+        if owner not in (path.stem for path in ledger_files(directory)):
+            return
+        failed: dict[Entry, Exception] = {}
+        with Ledger(directory, owner) as ledger:
+            entries = ledger.entries()
+            running = [entry.pid_and_start() for entry in entries if entry.kind is EntryKind.PROCESS]
+            process.terminate_all(running, grace=0.0)
+            _remove(entries, failed)
+            for entry in entries:
+                if entry not in failed:
+                    ledger.forget(entry)
+            if not failed:
+                ledger.path.unlink()
+    if failed:
+        raise ExceptionGroup(f"removal of what {owner} made", list(failed.values()))
+
+
+def _remove(entries: list[Entry], failed: dict[Entry, Exception]) -> None:
+    """Remove all but processes and directories that hold ledgers, in the order that the kernel asks for."""
+    _of_kind(entries, EntryKind.LINK, _remove_link, failed)
+    _remove_namespaces([e for e in entries if e.kind is EntryKind.NAMESPACE], failed)
+    _remove_mounts([e for e in entries if e.kind is EntryKind.MOUNT], failed)
+    _of_kind(entries, EntryKind.FILE, _remove_file, failed)
+    _of_kind(entries, EntryKind.DIRECTORY, _remove_directory, failed)
 
 
 @contextmanager

@@ -31,13 +31,15 @@ from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.network_events import NetworkEvents
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import device, masquerade, paths, trespass
+from netkit.podnet import device, masquerade, overlay, paths, trespass
 from netkit.podnet.attach import Attach
 from netkit.podnet.modes import VXLAN, NetworkMode, Setting, backend
+from netkit.podnet.modes import mtu as mtu_of
 from netkit.podnet.network import PodNetwork
 from netkit.podnet.node_pods import NodePods
 from netkit.podnet.paths import Devices, NoWay, Paths, Wanted
 from netkit.podnet.peer import PREFIX, Peer, peers, pod_range
+from netkit.podnet.underlay import ONE_LINK, Underlay
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +67,15 @@ class PodNetworkAgent:
     `node_address` is the node's address on the segment, `cluster_cidr` all pods' range, `state_dir` where
     given addresses are kept. `cluster` defaults to the first part of the node namespace's name. `iptables`
     defaults to the namespace's own with a lock file in `state_dir`. `setting` is the mode to begin with, `attach` how
-    pods hang on the node; `network` makes sandboxes in another way than that.
+    pods hang on the node; `network` makes sandboxes in another way than that; `underlay` is what there is between the
+    nodes.
     """
 
     def __init__(
         self, client: Client, node_name: str, node_ns: Namespace, node_address: IPv4Address, cluster_cidr:
         IPv4Network, state_dir: Path, ledger: Ledger, *, cluster: str = "", iptables: IPTables | None = None,
         setting: Setting = VXLAN, attach: Attach = Attach.BRIDGE, network: NodePods | None = None,
+        underlay: Underlay = ONE_LINK,
     ) -> None:  # fmt: skip
         self._client = client
         self._name = node_name
@@ -88,6 +92,7 @@ class PodNetworkAgent:
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._setting = setting
+        self._underlay = underlay
         self._turn = asyncio.Lock()
         self._range: IPv4Network | None = None
         self._uplink: device.Uplink | None = None
@@ -236,16 +241,20 @@ class PodNetworkAgent:
         if own is None or own_range is None:
             log.debug("%s: no pod range yet", self._name)
             return
-        mode = backend(self._setting)
+        mode = backend(self._setting, self._underlay)
         joined = peers(self._nodes.items(), self._name)
-        uplink = self._uplink
-        if own_range != self._range or uplink is None:
-            uplink = self._uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
-            overhead = mode.overhead if self._range is None else max(mode.overhead, self.network.overhead)
-            await self.network.configure(own_range, uplink.mtu, overhead)
+        uplink, fresh = self._uplink, own_range != self._range
+        if fresh or uplink is None:
+            uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
+        # What of the link's MTU pods do without.
+        overhead = uplink.mtu - mtu_of(self._setting, self._underlay, uplink.mtu)
+        if fresh or self._uplink is None:
+            self._uplink = uplink
+            least = overhead if self._range is None else max(overhead, self.network.overhead)
+            await self.network.configure(own_range, uplink.mtu, least)
             self._range, self._tunnel, self._paths, self._rules = own_range, 0, None, ""
-        if mode.overhead > self.network.overhead:
-            await self.network.set_overhead(mode.overhead)
+        if overhead > self.network.overhead:
+            await self.network.set_overhead(overhead)
         if mode.tunnel and (not self._tunnel or self._paths is None):
             self._tunnel = await asyncio.to_thread(self._ensure_vxlan, own_range, uplink)
         await self._publish(own, mode.annotations(self._address))
@@ -257,19 +266,20 @@ class PodNetworkAgent:
             await asyncio.to_thread(self._remove_vxlan)
             self._tunnel = 0
         self._tidy = True
-        if mode.overhead < self.network.overhead:
-            await self.network.set_overhead(mode.overhead)
+        if overhead < self.network.overhead:
+            await self.network.set_overhead(overhead)
         self._ready.set()
 
     async def _refuse_dead_ends(self, setting: Setting) -> None:
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
         joined = peers(self._nodes.items(), self._name)
-        if refused := backend(setting).wanted(joined, uplink.network).refused:
+        if refused := backend(setting, self._underlay).wanted(joined, uplink.network).refused:
             raise RouteNowhere(refused)
 
     def _ensure_vxlan(self, own_range: IPv4Network, uplink: device.Uplink) -> int:
         with Rtnl(self._ns) as links:
-            return device.ensure_vxlan(self._ns, links, own_range, self._address, uplink)
+            mtu = self._underlay.mtu(uplink.mtu) - overlay.OVERHEAD
+            return device.ensure_vxlan(self._ns, links, own_range, self._address, uplink, mtu)
 
     def _remove_vxlan(self) -> None:
         time.sleep(_SETTLE_SECONDS)

@@ -125,10 +125,11 @@ def keep_only(ns: Namespace, links: Rtnl, address: IPv4Interface, cables: Contai
     )
 
 
-def ensure_vxlan(ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv4Address, via: Uplink) -> int:
-    """flannel.1 between node addresses, up, with the range's network address: its index."""
+def ensure_vxlan(
+    ns: Namespace, links: Rtnl, node_range: IPv4Network, local: IPv4Address, via: Uplink, mtu: int
+) -> int:
+    """flannel.1 between node addresses, up, with the range's network address: its index. `mtu` in bytes."""
     mac = overlay.vtep_mac(local)
-    mtu = via.mtu - overlay.OVERHEAD
     wanted = rtnl_read.Vxlan(overlay.VNI, local, overlay.PORT, via.index, learning=False)
     present = rtnl_read.links(ns).get(overlay.DEVICE)
     if present is not None and present.vxlan != wanted:
@@ -176,11 +177,13 @@ def remove_vxlan(ns: Namespace, links: Rtnl) -> bool:
 
 def read_paths(ns: Namespace, devices: Devices, cluster_cidr: IPv4Network) -> Paths:
     """What the kernel holds of ways to other nodes' pods: all of the tunnel, and routes to ranges of `cluster_cidr`
-    through the underlay.
+    through the underlay - but for those of a BGP daemon, which are its own.
     """
     routes = {}
     for route in rtnl_read.routes(ns):
         tunnel = 0 < route.index == devices.tunnel
+        if route.protocol == rtnl_read.BIRD:
+            continue
         ours = tunnel or (route.index == devices.underlay and route.target.subnet_of(cluster_cidr))
         if route.via is not None and ours:
             routes[route.target] = Hop(route.via, tunnel)

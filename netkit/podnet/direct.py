@@ -20,13 +20,27 @@ Ways = Mapping[IPv4Network, IPv4Address]
 """A node's pod range -> the node's address."""
 
 
-def ways(nodes: Iterable[Object]) -> dict[IPv4Network, IPv4Address]:
-    """The way to the pods of every node that has a range and an address."""
-    found = {}
-    for node in nodes:
-        target, address = pod_range(node), _address(node)
-        if target is not None and address is not None:
+def ways(
+    nodes: Iterable[Object], link: IPv4Network | None = None, *, routers_know: bool = False
+) -> dict[IPv4Network, IPv4Address]:
+    """The way to the pods of every node that has a range and an address.
+
+    With `link`, the network of the machine's own link, pods of nodes that are not on it are left to the router where
+    `routers_know` the pods' ranges, and reached through a node on the link where not.
+    """
+    found: dict[IPv4Network, IPv4Address] = {}
+    far: list[IPv4Network] = []
+    for node in sorted(nodes, key=lambda node: str(node["metadata"]["name"])):
+        target, address = pod_range(node), node_address(node)
+        if target is None or address is None:
+            continue
+        if link is None or address in link:
             found[target] = address
+        elif not routers_know:
+            far.append(target)
+    if found:
+        nearest = next(iter(found.values()))
+        found |= dict.fromkeys(far, nearest)
     return found
 
 
@@ -41,7 +55,8 @@ def changes(current: Ways, wanted: Ways, index: int) -> list[Message]:
     return gone + new
 
 
-def _address(node: Object) -> IPv4Address | None:
+def node_address(node: Object) -> IPv4Address | None:
+    """The node's internal IPv4 address, None until it has told."""
     for entry in (node.get("status") or {}).get("addresses") or ():
         if entry.get("type") == "InternalIP":
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from controlplane.client.backoff import Backoff
@@ -22,11 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class DirectRoutes:
-    """`address` is the machine's own on the segment; its routes to pod ranges are this object's alone."""
+    """`address` is the machine's own on the segment; its routes to pod ranges are this object's alone.
+    `routers_know`: its router knows the way to the pods of nodes on other segments.
+    """
 
-    def __init__(self, client: Client, ns: Namespace, address: IPv4Address) -> None:
+    def __init__(
+        self, client: Client, ns: Namespace, address: IPv4Address, *, routers_know: bool = False
+    ) -> None:
         self._ns = ns
         self._address = address
+        self._routers_know = routers_know
         self._nodes = Informer(client, NODE)
         self._changed = asyncio.Event()
 
@@ -51,9 +57,9 @@ class DirectRoutes:
         backoff = Backoff(0.1, 10.0)
         while True:
             self._changed.clear()
-            wanted = direct.ways(self._nodes.items())
+            nodes = self._nodes.items()
             try:
-                count = await asyncio.to_thread(self._apply, wanted)
+                count = await asyncio.to_thread(self._apply, nodes)
             except (KernelError, OSError) as error:
                 wait = backoff.next()
                 log.warning("%s: routes to pods: %s; again in %.1f s", self._ns.name, error, wait)
@@ -61,11 +67,13 @@ class DirectRoutes:
                 continue
             backoff.reset()
             if count:
-                log.info("%s: %d routes to pods, %d changes", self._ns.name, len(wanted), count)
+                log.info("%s: routes to pods: %d changes", self._ns.name, count)
             await self._changed.wait()
 
-    def _apply(self, wanted: direct.Ways) -> int:
-        index = device.uplink(self._ns, self._address).index
+    def _apply(self, nodes: Sequence[Object]) -> int:
+        uplink = device.uplink(self._ns, self._address)
+        index = uplink.index
+        wanted = direct.ways(nodes, uplink.network, routers_know=self._routers_know)
         current = {
             route.target: route.via
             for route in rtnl_read.routes(self._ns, index)

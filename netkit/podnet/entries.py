@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from netkit.kernel import rtnl
-from netkit.podnet import masquerade, overlay
+from netkit.podnet import masquerade, modes, overlay
 from netkit.podnet.address import gateway
 from netkit.podnet.attach import Attach, gateway_interface, pod_interface
 from netkit.podnet.device import BRIDGE, Uplink, settings_of
@@ -24,6 +24,7 @@ from netkit.podnet.ipam import Lease
 from netkit.podnet.modes import NetworkMode, Setting, backend
 from netkit.podnet.paths import Hop, NoWay, Paths
 from netkit.podnet.peer import Peer
+from netkit.podnet.underlay import ONE_LINK, Underlay
 
 UNREACHABLE: Final = "unreachable"
 """The value of a route by which packets go nowhere."""
@@ -45,6 +46,7 @@ class Kind(StrEnum):
     POD = "pod"
     RULE = "rule"
     SETTING = "setting"
+    SESSION = "bgp session"
 
 
 class Problem(StrEnum):
@@ -95,11 +97,12 @@ class Facts:
     pods: Sequence[Lease] = ()
     random_fully: bool = True
     attach: Attach = Attach.BRIDGE
+    underlay: Underlay = ONE_LINK
 
     @property
     def mtu(self) -> int:
         """Of pods' links: the underlay's, less what the mode takes."""
-        return self.uplink.mtu - backend(self.setting).overhead
+        return modes.mtu(self.setting, self.underlay, self.uplink.mtu)
 
 
 def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
@@ -107,7 +110,7 @@ def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
 
     With the mode `external` these are the routes and settings: pods are the affair of who made them.
     """
-    mode = backend(facts.setting)
+    mode = backend(facts.setting, facts.underlay)
     wanted = mode.wanted(facts.peers, facts.uplink.network)
     external = facts.setting.mode is NetworkMode.EXTERNAL
     near = _bridge(facts) if facts.attach is Attach.BRIDGE else _own_range(facts)
@@ -148,6 +151,21 @@ def differences(
     ]
     order = list(Kind)
     return sorted(result, key=lambda item: order.index(item.kind))
+
+
+def learned(facts: Facts, found: Iterable[Entry]) -> list[Entry]:
+    """What a BGP daemon should have given to the node: a way to the pods of each other node, whichever it is."""
+    there = {entry.key: entry.value for entry in found if entry.kind is Kind.ROUTE}
+    keys = {learned_key(peer.pod_range): peer.name for peer in facts.peers} if facts.underlay.learned else {}
+    return [
+        Entry(Kind.ROUTE, key, there.get(key, "by BGP"), f"pods of {name}, learned")
+        for key, name in keys.items()
+    ]
+
+
+def learned_key(target: IPv4Network) -> str:
+    """A node may have a route of its own to the same range, which then goes before."""
+    return f"{target} by BGP"
 
 
 def device_text(kind: str, *, up: bool, mtu: int, mac: str) -> str:
@@ -200,7 +218,7 @@ def _own_range(facts: Facts) -> list[Entry]:
 
 def _tunnel(facts: Facts) -> list[Entry]:
     address = IPv4Interface((facts.pod_range.network_address, 32))
-    mtu = facts.uplink.mtu - overlay.OVERHEAD
+    mtu = facts.underlay.mtu(facts.uplink.mtu) - overlay.OVERHEAD
     link = vxlan_text(overlay.VNI, facts.address, overlay.PORT, facts.uplink.name, learning=False)
     text = device_text(link, up=True, mtu=mtu, mac=overlay.vtep_mac(facts.address))
     return [

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from netkit.podnet.native import Native
 from netkit.podnet.paths import Paths, Wanted
 from netkit.podnet.peer import Peer
+from netkit.podnet.underlay import ONE_LINK, Underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class External:
     """The mode."""
 
     routes: bool = False
+    underlay: Underlay = ONE_LINK
 
     @property
     def tunnel(self) -> bool:
@@ -33,4 +35,4 @@ class External:
         return Native().annotations(node_address) if self.routes else {}
 
     def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
-        return Native().wanted(joined, link) if self.routes else Wanted(Paths())
+        return Native(underlay=self.underlay).wanted(joined, link) if self.routes else Wanted(Paths())

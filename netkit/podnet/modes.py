@@ -17,6 +17,7 @@ from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
 from netkit.podnet.paths import Wanted
 from netkit.podnet.peer import Peer
+from netkit.podnet.underlay import ONE_LINK, Underlay
 
 
 class NetworkMode(StrEnum):
@@ -73,14 +74,24 @@ class Backend(Protocol):
         ...
 
 
-def backend(setting: Setting) -> Backend:
-    """The mode that a setting chooses."""
+def backend(setting: Setting, underlay: Underlay = ONE_LINK) -> Backend:
+    """The mode that a setting chooses, on that network between the nodes."""
     made: dict[NetworkMode, Backend] = {
         NetworkMode.VXLAN: Vxlan(setting.direct_routing),
-        NetworkMode.NATIVE: Native(setting.both),
-        NetworkMode.EXTERNAL: External(setting.node_routes),
+        NetworkMode.NATIVE: Native(setting.both, underlay),
+        NetworkMode.EXTERNAL: External(setting.node_routes, underlay),
     }
     return made[setting.mode]
+
+
+def mtu(setting: Setting, underlay: Underlay, link: int) -> int:
+    """MTU of pods in the mode, in bytes, when the node's own link has the MTU `link`.
+
+    A tunnel's packets are made to fit all the way: nobody tells a pod that the packet around its packet was too large.
+    Natively the pod itself is told ("fragmentation needed"), and may use what its link takes.
+    """
+    mode = backend(setting, underlay)
+    return (underlay.mtu(link) if mode.tunnel else link) - mode.overhead
 
 
 def steps(current: Setting, wanted: Setting) -> list[Setting]:

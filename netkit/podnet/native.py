@@ -1,8 +1,9 @@
 """The mode `native`: pods' packets travel between nodes as they are, by a route per node. Pure; `agent` applies it.
 
 The layout is that of flannel's backend `host-gw`: `<N's range> via <N's node address> dev eth0`, nothing else, and pods
-may send packets as large as the underlay's. It works where all nodes share a link: a router in between would have to
-know the pods' ranges. So a node whose address is not on the link is refused by name, not given a route to nowhere.
+may send packets as large as the underlay's. To a node on another link the route is `via <router> dev eth0`, and works
+as far as the routers know the pods' ranges; where there is no router, such a node is refused by name, not given a route
+to nowhere. Where a BGP daemon learns the routes, the node gets none from here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 from netkit.podnet import overlay
 from netkit.podnet.paths import Hop, NoWay, Paths, Wanted
 from netkit.podnet.peer import NATIVE_TYPE, Peer, published
+from netkit.podnet.underlay import ONE_LINK, Underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Native:
     """The mode. `tunnel`: a tunnel end stands as well, and packets fit through it - on the way from or to `vxlan`."""
 
     tunnel: bool = False
+    underlay: Underlay = ONE_LINK
 
     @property
     def overhead(self) -> int:
@@ -32,9 +35,11 @@ class Native:
 
     def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
         routes, refused, ends = {}, [], [peer for peer in joined if self.tunnel and peer.vtep_mac]
-        for peer in joined:
+        for peer in () if self.underlay.learned else joined:
             if peer.address in link:
                 routes[peer.pod_range] = Hop(peer.address)
+            elif self.underlay.router is not None:
+                routes[peer.pod_range] = Hop(self.underlay.router)
             else:
                 why = f"its address {peer.address} is not on the link {link}, a route would lead nowhere"
                 refused.append(NoWay(peer.name, peer.pod_range, why))

@@ -7,6 +7,7 @@ thread, one sandbox at a time (the kernel's own lock would serialise them anyway
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import time
@@ -69,6 +70,7 @@ class PodNetwork:
         self._routes: dict[IPv4Network, Cable] = {}
         self._underlay_mtu, self._overhead = 1500, OVERHEAD
         self._lingering: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     @property
     def gateway(self) -> IPv4Address | None:
@@ -169,9 +171,8 @@ class PodNetwork:
             return await asyncio.to_thread(self._standing)
 
     async def close(self) -> None:
-        """Close handles; the sandboxes stay."""
-        for task in self._lingering:
-            task.cancel()
+        """Close handles; the sandboxes stay, and what is left of removed ones goes now."""
+        self._closing.set()
         await asyncio.gather(*self._lingering, return_exceptions=True)
         async with self._lock:
             self._links.close()
@@ -292,10 +293,13 @@ class PodNetwork:
         """Delete the cable of a sandbox that a forgotten process keeps alive: its address will be given
         again.
         """
-        await asyncio.sleep(_LINGER_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self._closing.wait()
         async with self._lock:
             if self._links.link_index(lease.link) is not None:
-                log.warning("%s: a process keeps %s alive; its link is cut", lease.pod, lease.netns)
+                if not self._closing.is_set():
+                    log.warning("%s: a process keeps %s alive; its link is cut", lease.pod, lease.netns)
                 await asyncio.to_thread(
                     self._links.apply, rtnl.link_delete(lease.link).allowing(errno.ENODEV)
                 )

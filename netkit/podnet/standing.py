@@ -23,6 +23,7 @@ from netkit.podnet.entries import (
     Kind,
     cable_text,
     device_text,
+    learned_key,
     pod_text,
     port_text,
     route_text,
@@ -135,7 +136,14 @@ def _routes(ns: Namespace, cluster_cidr: IPv4Network, names: dict[int, str]) -> 
         if target.subnet_of(cluster_cidr)
     ]
     return nowhere + [
-        _route(route, names)
+        Entry(
+            Kind.ROUTE,
+            learned_key(route.target) if route.protocol == rtnl_read.BIRD else str(route.target),
+            " ".join(
+                route_text(via, names.get(index, "several"), onlink=route.onlink)
+                for via, index in route.hops or ((route.via, route.index),)
+            ),
+        )
         for route in rtnl_read.routes(ns)
         if route.target.subnet_of(cluster_cidr)
         and not (route.via is None and names.get(route.index) == BRIDGE)

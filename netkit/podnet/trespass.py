@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 
 from netkit.kernel import rtnl
 from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
+from netkit.kernel.rtnl_read import BIRD
 from netkit.podnet import overlay
 from netkit.podnet.attach import Cable
 from netkit.podnet.device import BRIDGE
@@ -57,6 +58,8 @@ def _route(event: RouteEvent, kept: Kept) -> bool:
     cable = kept.pods.get(event.target)
     if cable is not None:
         return event.there != ((event.via, event.index) == (None, cable.index))
+    if event.protocol == BIRD:
+        return False
     hop = kept.paths.routes.get(event.target)
     same = hop is not None and (event.via, event.index) == (hop.via, kept.devices.of(hop))
     if not event.there:

@@ -26,7 +26,14 @@ import pytest
 from support.host import HostNetwork, host_network
 
 from netkit.fabric.build import Fabric
-from netkit.fabric.spec import FabricSpec, MachineSpec, host_link_name
+from netkit.fabric.spec import (
+    FabricSpec,
+    InterfaceSpec,
+    MachineSpec,
+    RouteSpec,
+    SegmentSpec,
+    host_link_name,
+)
 from netkit.kernel import netns, process, syscalls
 from netkit.kernel.netns import Namespace
 
@@ -149,12 +156,15 @@ def spec_of(
     def address(number: int) -> IPv4Interface:
         return IPv4Interface((int(network.network_address) + number, network.prefixlen))
 
+    gateway = RouteSpec(IPv4Network("0.0.0.0/0"), address(1).ip)
     return FabricSpec(
         cluster=cluster,
-        segment=network,
-        mtu=mtu,
-        machines=tuple(MachineSpec(name, address(i + 2)) for i, name in enumerate(machines)),
-        host_address=address(1),
+        segments=(SegmentSpec("lan", network, mtu),),
+        machines=tuple(
+            MachineSpec(name, (InterfaceSpec("lan", address(i + 2)),), (gateway,))
+            for i, name in enumerate(machines)
+        ),
+        host=InterfaceSpec("lan", address(1)),
         host_link=host_link_name(cluster),
     )
 

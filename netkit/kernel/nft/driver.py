@@ -26,6 +26,7 @@ from netkit.kernel.nft.wire import Elements, Message, text_attribute
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _EXT_ACK = 1, 2, 11
 _GROUP_NFTABLES: Final = 7
+_FAMILIES: Final = {wire.NFPROTO_IPV4: "ip", wire.NFPROTO_BRIDGE: "bridge", wire.NFPROTO_IPV6: "ip6"}
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SEND_BYTES: Final = 64 << 20
 _RECEIVE_BYTES: Final = 8 << 20
@@ -305,7 +306,7 @@ class NftTable:
 
     @property
     def _what(self) -> str:
-        return f"{'ip' if self.family == wire.NFPROTO_IPV4 else 'ip6'} {self.table}"
+        return f"{_FAMILIES[self.family]} {self.table}"
 
     def _open(self) -> socket.socket:
         if self._socket is None:

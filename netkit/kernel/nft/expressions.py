@@ -32,6 +32,7 @@ class MetaKey(IntEnum):
 
     MARK = 3
     IIFNAME = 6
+    OIFNAME = 7
     L4PROTO = 16
 
 

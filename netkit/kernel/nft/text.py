@@ -52,6 +52,7 @@ _FIELDS = {
 _META = {
     MetaKey.MARK: ("meta mark", datatypes.MARK),
     MetaKey.IIFNAME: ("iifname", datatypes.IFNAME),
+    MetaKey.OIFNAME: ("oifname", datatypes.IFNAME),
     MetaKey.L4PROTO: ("meta l4proto", datatypes.INET_PROTO),
 }
 _CT = {CtKey.STATE: ("ct state", datatypes.CT_STATE), CtKey.STATUS: ("ct status", datatypes.CT_STATUS)}

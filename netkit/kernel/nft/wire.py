@@ -28,6 +28,7 @@ NLM_F_CREATE: Final = 0x400
 NLM_F_APPEND: Final = 0x800
 
 NFPROTO_IPV4: Final = 2
+NFPROTO_BRIDGE: Final = 7
 NFPROTO_IPV6: Final = 10
 
 HEADER: Final = struct.Struct("=IHHIIBBH")

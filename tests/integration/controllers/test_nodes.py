@@ -265,3 +265,40 @@ async def test_a_returned_range_rests_and_nothing_leaks() -> None:
             seen.append(ranges(api)["n"])
             api.remove(NODE, "n")
         assert len(set(seen)) == 5
+
+
+async def test_fifty_nodes_come_and_go_in_a_small_range_and_every_range_comes_back() -> None:
+    """Four ranges: one node stays, one is always too many, and has its range as soon as one is removed."""
+    api = FakeApi()
+    client = api.client()
+    async with ipam(api, "10.244.0.0/22", 24):
+        for name_ in ("kept", "n0", "n1", "n2"):
+            await client.create(NODE, node(name_))
+        await until(lambda: all(ranges(api).values()))
+        kept = ranges(api)["kept"]
+        for number in range(3, 53):
+            late = f"n{number}"
+            await client.create(NODE, node(late))
+            await until(lambda late=late: late in refused(api))
+            assert ranges(api)[late] == ""
+            freed = ranges(api)[f"n{number - 3}"]
+            api.remove(NODE, f"n{number - 3}")
+            await until(lambda late=late, freed=freed: ranges(api)[late] == freed)
+            assert sorted(ranges(api).values()) == [f"10.244.{third}.0/24" for third in range(4)]
+        assert ranges(api)["kept"] == kept
+
+
+def refused(api: FakeApi) -> set[str]:
+    """The nodes of which an event says that there was no range."""
+    return {each["involvedObject"]["name"] for each in api.all(EVENT) if each["reason"] == "CIDRNotAvailable"}
+
+
+async def test_a_controller_that_comes_anew_gives_nothing_twice() -> None:
+    api = FakeApi()
+    client = api.client()
+    for round_ in range(3):
+        async with ipam(api, "10.244.0.0/21", 24):
+            for number in range(2):
+                await client.create(NODE, node(f"n{round_}-{number}"))
+            await until(lambda: all(ranges(api).values()))
+        assert len(set(ranges(api).values())) == len(ranges(api)) == 2 * (round_ + 1)

@@ -262,7 +262,7 @@ def test_a_machines_address_is_the_specs(tmp_path: Path) -> None:
         assert fabric.machines["a"].address.ip == IPv4Address("172.18.0.2")
         assert fabric.machines["a"].ns.path == "/run/netns/kt.a"
     with pytest.raises(ValueError, match="not in the segment"):
-        replace(spec, segment=IPv4Network("172.19.0.0/16"))
+        replace(spec, segments=(replace(spec.segments[0], network=IPv4Network("172.19.0.0/16")),))
     teardown(tmp_path)
 
 

@@ -83,7 +83,7 @@ def test_what_is_as_it_should_be_differs_nowhere() -> None:
     assert differences(wanted, wanted, refused) == []
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.SESSION])
 def test_each_entry_can_be_missing_wrong_and_foreign(kind: Kind) -> None:
     wanted, _ = expected(FACTS)
     victim = next(entry for entry in wanted if entry.kind is kind)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -96,6 +99,53 @@ def test_long_pod_names_are_cut_and_differ() -> None:
     names = {sandbox_name("c" * 63, PodRef("n" * 63, "p" * 252 + end, "0123456789")) for end in "ab"}
     assert len(names) == 2
     assert all(len(name) <= 255 for name in names)
+
+
+TAKER = """
+import sys
+from ipaddress import IPv4Network
+from pathlib import Path
+from netkit.podnet.ipam import Leases
+from netkit.podnet.pod import PodRef
+leases = Leases(Path(sys.argv[1]))
+number = 0
+while True:
+    uid = f"{sys.argv[2]}-{number}"
+    lease = leases.take(IPv4Network("10.244.1.0/26"), PodRef("default", uid, uid), uid)
+    print("take", uid, lease.address, flush=True)
+    if len(leases.all()) > 40:
+        oldest = leases.all()[0].uid
+        leases.release(oldest)
+        print("gone", oldest, "-", flush=True)
+    number += 1
+"""
+
+
+def test_no_kill_makes_an_address_be_given_twice(tmp_path: Path) -> None:
+    """Who is killed at any moment has given nothing that its successor does not know, nor keeps what it gave back."""
+    file = tmp_path / "leases"
+    held: dict[str, str] = {}
+    for life, lines in enumerate((1, 7, 40, 41, 90, 133)):
+        with subprocess.Popen(
+            [sys.executable, "-c", TAKER, str(file), str(life)], stdout=subprocess.PIPE, text=True
+        ) as taker:
+            assert taker.stdout is not None
+            told = [taker.stdout.readline() for _ in range(lines)]
+            taker.send_signal(signal.SIGKILL)
+            told += taker.stdout.readlines()
+        for line in filter(lambda text: text.endswith("\n"), told):
+            what, uid, address = line.split()
+            if what == "take":
+                assert address not in held.values()
+                held[uid] = address
+            else:
+                del held[uid]
+        known = {lease.uid: str(lease.address) for lease in Leases(file).all()}
+        # One more may have been written down, or taken off, by who did not live to say so.
+        assert len(set(known.items()) ^ set(held.items())) <= 1
+        assert len(set(known.values())) == len(known)
+        held = known
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".new")] == ["leases"]
 
 
 class Life(RuleBasedStateMachine):
