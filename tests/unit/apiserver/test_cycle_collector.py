@@ -21,9 +21,11 @@ def full_collections() -> Iterator[list[int]]:
         if phase == "start" and info["generation"] == 2:
             seen.append(1)
 
+    gc.unfreeze()  # what tests/conftest.py has frozen
     gc.callbacks.append(callback)
     yield seen
     gc.callbacks.remove(callback)
+    gc.freeze()
 
 
 def grow() -> list[list[object]]:
