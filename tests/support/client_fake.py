@@ -80,6 +80,10 @@ class FakeApi:
         obj = self.objects[kind.plural].get((namespace, name))
         return clone(obj) if obj is not None else None
 
+    def add(self, kind: Kind, obj: Object, namespace: str = "") -> None:
+        """Somebody creates an object."""
+        self._create(kind, namespace, clone(obj))
+
     def edit(self, kind: Kind, name: str, namespace: str, change: Callable[[Object], Any]) -> Object:
         """Change an object, spec and status alike, as one write."""
         obj = clone(self.objects[kind.plural][namespace, name])

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.apiserver.admission.node_restriction import NodeRestriction
 from controlplane.apiserver.authz import Attributes, Decision
-from controlplane.apiserver.authz.modes import Authorization
+from controlplane.apiserver.authz.escalation import EscalationCheck
+from controlplane.apiserver.authz.modes import Authorization, AuthorizationSettings
 from controlplane.apiserver.authz.selectors import field_requirements
+from controlplane.apiserver.policy_bootstrap import bootstrap_policy
 from controlplane.apiserver.registry import LOOPBACK_USER, DeleteOptions, Registry, WriteOptions
 from controlplane.apiserver.routing import RequestInfo
 from controlplane.apiserver.user import UserInfo
 from controlplane.errors import Object
-from controlplane.resources.catalog import by_kind
+from controlplane.resources.catalog import SERVED, by_kind
+from controlplane.store.memory import MemoryStore
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -105,3 +111,23 @@ class World:
 
     async def may(self, who: UserInfo, verb: str, what: str, namespace: str = "", name: str = "") -> bool:
         return (await self.decide(who, verb, what, namespace, name)).allowed
+
+
+@asynccontextmanager
+async def authorized() -> AsyncIterator[World]:
+    """A registry with the default policy and some namespaces, and the chain over it."""
+    store = MemoryStore()
+    authorization = Authorization.of(AuthorizationSettings())
+    plugins = [NodeRestriction(), EscalationCheck(authorization.rbac, authorization.chain)]
+    registry = Registry(store, SERVED, admission=plugins)
+    await registry.start()
+    await authorization.follow(registry)
+    made = World(registry, authorization)
+    for name in ("default", "kube-system", "kube-public", "other", "kube-node-lease"):
+        await made.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await bootstrap_policy(registry)
+    try:
+        yield made
+    finally:
+        await registry.close()
+        await store.close()

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from support.cluster import Cluster, eventually
 
@@ -77,19 +78,25 @@ def test_a_killed_runtime_restarts_its_pods(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", str(MANIFEST))
     cluster.rollout("deployment/hostname-deployment")
     pods = cluster.get("pods", "-l", "app=webserver")["items"]
-    before = {pod["metadata"]["uid"] for pod in pods}
-    _kill(cluster, f"runtime-{pods[0]['spec']['nodeName']}")
+    before = {pod["metadata"]["uid"]: _restarts(pod) for pod in pods}
+    node = pods[0]["spec"]["nodeName"]
+    _kill(cluster, f"runtime-{node}")
 
     def restarted() -> bool:
         pods = cluster.get("pods", "-l", "app=webserver")["items"]
-        counts = [pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods]
+        mine = [pod for pod in pods if pod["spec"]["nodeName"] == node]
         ready = [c["status"] for pod in pods for c in pod["status"]["conditions"] if c["type"] == "Ready"]
-        return sum(counts) >= 1 and ready == ["True"] * 3
+        again = all(_restarts(pod) > before.get(pod["metadata"]["uid"], -1) for pod in mine)
+        return again and ready == ["True"] * 3
 
     eventually("the pods run again", restarted)
     after = {pod["metadata"]["uid"] for pod in cluster.get("pods", "-l", "app=webserver")["items"]}
-    assert after == before
+    assert after == set(before)
     _converged(cluster)
+
+
+def _restarts(pod: Any) -> int:
+    return int(pod["status"]["containerStatuses"][0]["restartCount"])
 
 
 def _create(cluster: Cluster, name: str) -> str:

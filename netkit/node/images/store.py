@@ -5,6 +5,7 @@ Used by the agent (read) and `netkit image list|add|rm`. The agent notices a cha
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class ImageStore:
 
     def __init__(self, user_file: Path) -> None:
         self._user_file = user_file
-        self._shipped = _load(_SHIPPED, user=False)
+        self._shipped = _shipped()
         self._user: tuple[ImageEntry, ...] = ()
         self._stamp: tuple[int, int] | None = None
 
@@ -64,6 +65,11 @@ class ImageStore:
         except FileNotFoundError:
             return None
         return status.st_mtime_ns, status.st_ino
+
+
+@functools.cache
+def _shipped() -> tuple[ImageEntry, ...]:
+    return _load(_SHIPPED, user=False)
 
 
 def _load(path: Path, *, user: bool) -> tuple[ImageEntry, ...]:

@@ -62,8 +62,7 @@ class Cluster:
     def add(self, kind: Kind, obj: Object) -> None:
         where = obj["metadata"].get("namespace", "") if kind.namespaced else ""
         status = obj.get("status")
-        given = json.loads(json.dumps(obj))
-        asyncio.run(self.client().create(kind, given, where))
+        self.api.add(kind, obj, where)
         if status is not None:
             self.api.edit(kind, obj["metadata"]["name"], where, lambda it: it.update(status=status))
 

@@ -6,6 +6,7 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from controlplane.controllers.endpoints.packing import Packing, pack
 from controlplane.controllers.endpoints.slices import port_key, service_template
@@ -119,7 +120,7 @@ def test_different_ports_are_apart() -> None:
     ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(st.sets(st.integers(0, 30)), st.sets(st.integers(31, 40))), min_size=1, max_size=8))
 def test_every_state_is_reached_and_then_stable(steps) -> None:
     store = Store()

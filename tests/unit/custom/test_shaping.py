@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.custom import kind_for, schema
+from support.properties import examples
 
 from controlplane.resources.custom.lists import list_causes
 from controlplane.resources.custom.shaping import default, drop_nulls, prune
@@ -47,7 +48,7 @@ def shaped(value: Any, compiled: Any) -> Any:
     return found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(SCHEMAS, st.dictionaries(NAMES, VALUES, max_size=3))
 def test_pruning_and_defaulting_twice_is_once(spec: dict[str, Any], value: dict[str, Any]) -> None:
     compiled = compile_schema({"type": "object", "properties": {"spec": spec}})
@@ -55,7 +56,7 @@ def test_pruning_and_defaulting_twice_is_once(spec: dict[str, Any], value: dict[
     assert shaped(once, compiled) == once
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(SCHEMAS)
 def test_a_defaulted_object_is_valid(spec: dict[str, Any]) -> None:
     root = {"type": "object", "properties": {"spec": spec}}
@@ -66,7 +67,7 @@ def test_a_defaulted_object_is_valid(spec: dict[str, Any]) -> None:
     assert Validator(root).causes(value) == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(SCHEMAS, VALUES)
 def test_pruning_never_changes_what_stays(spec: dict[str, Any], value: Any) -> None:
     """Everything in the result was there before, at the same place."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from netkit.kernel import ledger as module
 from netkit.kernel.ledger import Entry, EntryKind, Ledger, read_all, replace_all
@@ -136,7 +137,7 @@ def test_pid_and_start_are_of_processes_only() -> None:
         A.pid_and_start()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=30), st.integers(0, 2000))
 def test_any_cut_leaves_a_prefix_of_history(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]], cut: int

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from netkit.node.streams.spdy import (
     DataReceived,
@@ -153,7 +154,7 @@ def test_a_bomb_of_headers_is_refused_before_it_is_unpacked() -> None:
         list(SpdyServer().receive(control(1, struct.pack(">IIBB", 1, 0, 0, 0) + packed)))
 
 
-@settings(max_examples=200, derandomize=True, database=None)
+@settings(max_examples=examples(200), derandomize=True, database=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(min_size=1, max_size=4)),

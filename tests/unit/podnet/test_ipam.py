@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.properties import examples
 
 from netkit.podnet.address import PoolExhausted
 from netkit.podnet.ipam import LeaseFileBroken, Leases
@@ -188,4 +189,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestLife.settings = settings(max_examples=examples(20), stateful_step_count=20, deadline=None)

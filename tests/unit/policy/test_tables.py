@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.policy_machine import Packet, passes
 from support.policy_objects import NAMESPACES, NODE, OTHER, OUTSIDE, namespace, pod, policy, specs
 from support.policy_oracle import connects
+from support.properties import examples
 
 from netkit.kernel.nft.fake import FakeNftTable
 from netkit.policy.backend import FAMILIES
@@ -169,7 +170,7 @@ def play(node: Node, change: tuple[Any, ...]) -> None:
             node.remove("namespace", ("", space))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(NAMESPACES), specs), min_size=1, max_size=4))
 def test_tables_do_what_the_api_says(found: list[tuple[str, Obj]]) -> None:
     node = world()
@@ -179,7 +180,7 @@ def test_tables_do_what_the_api_says(found: list[tuple[str, Obj]]) -> None:
     node.check()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(_change, min_size=1, max_size=14))
 def test_changes_end_where_a_fresh_start_does(changes: list[tuple[Any, ...]]) -> None:
     node = world()

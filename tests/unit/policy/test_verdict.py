@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.policy_objects import NAMESPACES, OUTSIDE, namespace, pod, policy, specs
 from support.policy_oracle import connects
+from support.properties import examples
 
 from netkit.policy.model import pod_of, policy_of
 from netkit.policy.verdict import End, Judge
@@ -28,7 +29,7 @@ def end(address: str) -> End:
     return End(address, ip_address(address), pod_of(found) if found else None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(NAMESPACES), specs), max_size=4))
 def test_verdicts(found: list[tuple[str, dict[str, Any]]]) -> None:
     policies = [policy(space, f"p{number}", **spec) for number, (space, spec) in enumerate(found)]

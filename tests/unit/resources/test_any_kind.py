@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from controlplane.meta.objects import clone
 from controlplane.resources.catalog import KINDS
@@ -90,7 +91,7 @@ STORED = [kind for kind in gather(KINDS) if "create" in kind.verbs or kind.group
 
 
 @pytest.mark.parametrize("kind", STORED, ids=lambda kind: f"{kind.group}/{kind.plural}")
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_object_of_any_kind(kind: Any, data: st.DataObject) -> None:
     obj = data.draw(objects(kind))

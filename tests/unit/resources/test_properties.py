@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from controlplane.meta.objects import clone
 from controlplane.resources.catalog import DEPLOYMENT, POD, SERVICE
@@ -118,7 +119,7 @@ objects = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(objects)
 def test_defaults_are_idempotent(kind_and_object):
     kind, obj = kind_and_object
@@ -128,7 +129,7 @@ def test_defaults_are_idempotent(kind_and_object):
     assert obj == once
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(objects)
 def test_an_object_may_be_put_back_as_it_is(kind_and_object):
     kind, obj = kind_and_object
@@ -140,7 +141,7 @@ def test_an_object_may_be_put_back_as_it_is(kind_and_object):
     assert list(kind.validate_update(again, obj)) == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(objects)
 def test_validation_and_printing_change_nothing(kind_and_object):
     kind, obj = kind_and_object

@@ -7,6 +7,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import protobuf as wire
+from support.properties import examples
 from support.protobuf_bodies import BODIES
 
 from controlplane.apiserver import bodies
@@ -152,7 +153,7 @@ def test_any_bytes_as_an_envelope(raw):
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
     st.integers(0, 400),
 )
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_kubectls_bodies_with_bytes_changed_and_cut(typed, changes, end):
     body = bytearray(BODIES[typed])
     whole = decode(bytes(body))

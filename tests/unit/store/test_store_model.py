@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from controlplane.store.memory import MemoryStore
 from controlplane.store.protocol import Change, Compacted, Delete, Put, RevisionMismatch, Store, Write
@@ -136,7 +137,7 @@ async def run(steps: list[tuple[str, object]], directory: Path) -> None:
     await reopened.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(operations)
 def test_stores_agree_with_the_model(steps: list[tuple[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -7,6 +7,7 @@ import asyncio
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.properties import examples
 
 from controlplane.store.cache import FrameType, WatchCache
 from controlplane.store.events import Stored
@@ -70,7 +71,7 @@ async def run(history: list[tuple[str, int | None]], batch: int) -> None:
     await store.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(steps, st.integers(1, 5))
 def test_the_cache_agrees_with_the_store(history: list[tuple[str, int | None]], batch: int) -> None:
     asyncio.run(run(history, batch))

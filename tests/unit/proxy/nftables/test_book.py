@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.properties import examples
 from support.proxy import Object, draining, endpoint, feed, service, slice_of, unready
 
 from netkit.kernel.errors import KernelError
@@ -460,7 +461,7 @@ STEPS = st.lists(
 
 
 @IN_COMPACT_TOO
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=examples(40), deadline=None)
 @given(steps=STEPS)
 def test_any_changes_end_where_a_fresh_load_would(kind: type[KubeProxyLayout], steps: list[Any]) -> None:
     world = World(kind)
