@@ -110,6 +110,23 @@ async def test_node_ports_on_chosen_addresses(net: Net) -> None:
     await cluster.taken_away()
 
 
+async def test_rules_of_others_behind_ours_are_not_asked(cluster: Cluster) -> None:
+    """What the last rules of KUBE-SERVICES are for, and nothing else shows."""
+    await cluster.serve(wanted(), behind("a1"))
+    node, nat = cluster.net.node, ("iptables-legacy", "-t", "nat")
+    others = ("PREROUTING", "-p", "tcp", "--dport", str(PORT), "-j", "DNAT", "--to-destination", "192.0.2.1")
+    run([*nat, "-A", *others], ns=node, check=True)
+    try:
+        for name, address in (("CLUSTER-IP", VIP), ("LOAD-BALANCER", BALANCER), ("EXTERNAL-IP", EXTERNAL)):
+            assert cluster.seen("outside", address, times=1) == {"a1!"}
+            for rule in run([*nat, "-S", "KUBE-SERVICES"], ns=node, check=True).stdout.decode().splitlines():
+                if f"--match-set KUBE-{name} " in rule and rule.endswith("-j ACCEPT"):
+                    run([*nat, "-D", *rule.split()[1:]], ns=node, check=True)
+            assert cluster.seen("outside", address, times=1, patience=1) == {SILENT}
+    finally:
+        run([*nat, "-D", *others], ns=node, check=True)
+
+
 async def test_a_full_sync_adopts_what_stands(cluster: Cluster) -> None:
     await cluster.serve(wanted(loadBalancerSourceRanges=["203.0.113.0/25"]), behind("a1", "b1"))
     assert not (await cluster.backend.sync(cluster.state, None)).wrote

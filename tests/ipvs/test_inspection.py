@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,15 +140,14 @@ def held(ns: Namespace) -> dict[str, tuple[str, list[str]]]:
     """What the kernel holds, as ipvsadm, ipset, ip and iptables-save say it: note and entries by section."""
     found: dict[str, tuple[str, list[str]]] = {}
     command = "ipvsadm -Sn; ipset save; ip -o address show dev kube-ipvs0; iptables-legacy-save"
-    table = ""
+    table, protocols = "", {"-t": "/TCP", "-u": "/UDP"}
     for line in run(["sh", "-c", command], ns=ns, check=True).stdout.decode().splitlines():
         words = line.split()
         match words:
             case ["-A", "-t" | "-u" as kind, place, "-s", *options]:
-                scheduler = " ".join(options).replace("-p", "persistent")
-                found[f"{place}/{ {'-t': 'TCP', '-u': 'UDP'}[kind] }"] = scheduler, []
+                found[place + protocols[kind]] = " ".join(options).replace("-p", "persistent"), []
             case ["-a", "-t" | "-u" as kind, place, "-r", target, "-m", "-w", weight]:
-                found[f"{place}/{ {'-t': 'TCP', '-u': 'UDP'}[kind] }"][1].append(f"{target} weight {weight}")
+                found[place + protocols[kind]][1].append(f"{target} weight {weight}")
             case ["create", name, kind, *_]:
                 found[f"set {name}"] = kind, []
             case ["add", name, entry]:
@@ -165,7 +164,7 @@ def held(ns: Namespace) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-def as_held(sections: Iterator[Section] | tuple[Section, ...]) -> dict[str, tuple[str, list[str]]]:
+def as_held(sections: tuple[Section, ...]) -> dict[str, tuple[str, list[str]]]:
     return {item.name: (item.note, list(item.entries)) for item in sections}
 
 

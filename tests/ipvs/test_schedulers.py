@@ -107,18 +107,21 @@ async def test_the_one_configured_is_the_kernels(dual_net: DualNet) -> None:
     state = state_of()
     feed(state, *objects())
     state.collect()
-    for scheduler in (*SCHEDULERS, ""):
-        backend = IPVSBackend("node", settings(scheduler), drivers)
-        assert (await backend.sync(state, None)).wrote
-        assert said(dual_net.node) == {"mh -b mh-port" if scheduler == "mh" else scheduler or "rr"}
-        flags = SOURCE_HASH_PORT if scheduler == "mh" else 0
-        assert set(drivers.servers.servers()) == {
-            VirtualServer(key(f"{place}:{PORT}", transport), scheduler or "rr", 0, flags)
-            for place in PLACES
-            for transport in (Transport.TCP, Transport.UDP)
-        }
-    await backend.cleanup()
-    backend.release()
+    backend = IPVSBackend("node", settings(""), drivers)
+    try:
+        for scheduler in (*SCHEDULERS, ""):
+            backend = IPVSBackend("node", settings(scheduler), drivers)
+            assert (await backend.sync(state, None)).wrote
+            assert said(dual_net.node) == {"mh -b mh-port" if scheduler == "mh" else scheduler or "rr"}
+            flags = SOURCE_HASH_PORT if scheduler == "mh" else 0
+            assert set(drivers.servers.servers()) == {
+                VirtualServer(key(f"{place}:{PORT}", transport), scheduler or "rr", 0, flags)
+                for place in PLACES
+                for transport in (Transport.TCP, Transport.UDP)
+            }
+    finally:
+        await backend.cleanup()
+        backend.release()
 
 
 @pytest.mark.parametrize("scheduler", ["rr", "wrr"])

@@ -61,7 +61,8 @@ _SET = r"^nat KUBE-SERVICES -m set --match-set KUBE-(6-)?"
 UNNOTICED_IN: Mapping[str, Mapping[str, str]] = {
     "ipvs": {
         rf"{_SET}(CLUSTER-IP|LOAD-BALANCER) dst,dst -j ACCEPT$": (
-            "the last rules: they keep packets from rules of others behind ours, and this network has none"
+            "the last rules: they keep packets from rules of others behind ours, and this network has none (a test in "
+            "tests/ipvs/test_data_path.py has)"
         ),
         rf"{_SET}EXTERNAL-IP(-LOCAL)? dst,dst -m physdev ! --physdev-is-in .*! --src-type LOCAL -j ACCEPT$": (
             "external addresses are the node's own, so the next rule accepts all that this one does"
