@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from netkit.cni import delegate
 from netkit.cni.cache import Cached
-from netkit.cni.conflist import plugin_config
+from netkit.cni.conflist import Conflist, plugin_config
 from netkit.cni.delegate import Call
 from netkit.cni.errors import CniError, Code, PluginFailed
-from netkit.cni.request import Command
-from netkit.cni.versions import CHECK_SINCE, at_least
+from netkit.cni.request import Attachment, Command
+from netkit.cni.versions import CHECK_SINCE, GC_SINCE, at_least
 from netkit.kernel.netns import Namespace
 
 
@@ -54,6 +54,25 @@ class Runtime:
         for plugin in reversed(cached.conflist.plugins):
             config = plugin_config(cached.conflist, plugin, previous, cached.capabilities)
             delegate.ask(str(plugin["type"]), call, config)
+
+    def collect(self, conflist: Conflist, valid: Iterable[Attachment]) -> None:
+        """Have the plug-ins give back what they hold for other attachments than these; nothing for older lists.
+
+        Asks all of them; raises an ExceptionGroup of PluginFailed.
+        """
+        if not at_least(conflist.version, GC_SINCE):
+            return
+        listed = [{"containerID": each.container, "ifname": each.interface} for each in valid]
+        call = Call(Command.GC, Attachment("", ""), "", self.path, "", self.environment, self.ns)
+        failed = []
+        for plugin in conflist.plugins:
+            config = plugin_config(conflist, plugin, None, {})
+            try:
+                delegate.ask(str(plugin["type"]), call, {**config, "cni.dev/valid-attachments": listed})
+            except PluginFailed as error:
+                failed.append(error)
+        if failed:
+            raise ExceptionGroup(f"GC of {conflist.name}", failed)
 
     def _call(self, command: Command, cached: Cached, netns: str) -> Call:
         return Call(command, cached.attachment, netns, self.path, cached.arguments, self.environment, self.ns)

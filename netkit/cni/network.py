@@ -104,6 +104,7 @@ class ExternalNetwork:
             self._broken.add(cached.pod.uid)
         await self.refresh()
         await asyncio.to_thread(self._drop_orphans)
+        await asyncio.to_thread(self._collect, node_range)
         log.info("%s: pod range %s, %d sandboxes adopted", self._ns.name, node_range, len(self._known))
 
     async def refresh(self) -> None:
@@ -223,6 +224,15 @@ class ExternalNetwork:
             if ours and entry.name not in known:
                 log.warning("%s: sandbox without a result on record, removed", entry.name)
                 netns.delete(entry.name, self._ledger)
+
+    def _collect(self, node_range: IPv4Network) -> None:
+        """Let plug-ins that can (CNI 1.1) give back what no file tells of."""
+        conflist = for_node(self._list, node_range, data_directory(self._state_dir))
+        try:
+            self._runtime.collect(conflist, [cached.attachment for cached in self._known.values()])
+        except* PluginFailed as group:
+            for error in group.exceptions:
+                log.warning("%s: %s", self._ns.name, error)
 
     def _sandbox(self, cached: Cached) -> Sandbox:
         """As the result says; MTU and cable as the kernel does."""

@@ -213,3 +213,27 @@ async def test_without_node_routes_other_nodes_are_the_plugins_affair(tmp_path: 
         assert "10.244.2.0/24" in routes
         saved = process.run(["iptables-legacy-save"], ns=node1, check=True).stdout.decode()
         assert "FLANNEL" not in saved
+
+
+@own_host
+async def test_plugins_of_newer_lists_give_back_what_nobody_knows(tmp_path: Path) -> None:
+    install(tmp_path / "bin")
+    own = parse(json.dumps({
+        "cniVersion": "1.1.0", "name": "others",
+        "plugins": [{"type": "netkit-cni", "ipam": {"type": "netkit", "subnet": "usePodCidr"}}],
+    }))  # fmt: skip
+    async with external(tmp_path, own, path=(str(tmp_path / "bin"),), nodes=1) as net:
+        kept, _ = await net.pod("node1", "kept", uid="u1")
+        lost, _ = await net.pod("node1", "lost", uid="u2")
+        await net.stop("node1")
+        net.close()
+        state = tmp_path / "state" / "node1"
+        (path,) = [p for p in cache_directory(state).iterdir() if '"u2"' in p.read_text()]
+        path.unlink()
+        agent = await net.start("node1")
+        assert await agent.network.list() == {"u1": kept}
+        assert not netns.exists(lost.netns)
+        made = json.loads((state / "cni" / "networks" / "others.json").read_text())["attachments"]
+        assert [item["link"] for item in made] == [kept.link]
+        await agent.network.remove("u1")
+        await eventually(lambda: left_of(net, "node1") == [])

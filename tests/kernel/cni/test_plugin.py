@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,34 @@ def test_refusals_leave_nothing(tmp_path: Path) -> None:
         tool.delete("one")
         assert no_veth(machine)
         assert netns.exists("c.a")
+
+
+@own_host
+def test_what_a_killed_plugin_has_made_is_taken_back(tmp_path: Path) -> None:
+    with containers(tmp_path, "machine", "a") as (machine, a):
+        tool = Cnitool(machine, tmp_path, config(tmp_path, ipam={"type": "deadly"}))
+        deadly = tmp_path / "bin" / "deadly"
+        deadly.write_text('#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] && kill -9 $PPID\nexit 0\n')
+        deadly.chmod(0o755)
+        with pytest.raises(AssertionError):
+            tool.add("one", a)
+        (made,) = json.loads((tmp_path / "data" / "lab.json").read_text())["attachments"]
+        assert made["container"] == "one"
+        tool.delete("one", a)
+        assert json.loads((tmp_path / "data" / "lab.json").read_text())["attachments"] == []
+        tool.config = config(tmp_path)
+        tool.add("one", a)
+        tool.check("one", a)
+        tool.delete("one")
+
+
+@own_host
+def test_calls_at_the_same_time_get_addresses_of_their_own(tmp_path: Path) -> None:
+    with containers(tmp_path, "machine", "a") as (machine, a):
+        tool = Cnitool(machine, tmp_path, config(tmp_path))
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda n: tool.call("ADD", f"c{n}", a.path, f"eth{n}"), range(8)))
+        assert len({result["ips"][0]["address"] for result in made}) == 8
+        for number in range(8):
+            tool.call("DEL", f"c{number}", a.path, f"eth{number}")
+        assert no_veth(machine)

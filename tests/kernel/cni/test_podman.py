@@ -31,6 +31,7 @@ set -e
 umount --lazy /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs none /mnt
+mount -t tmpfs none /var/lib
 podman() { command podman --root /mnt/root --runroot /mnt/run --storage-driver vfs "$@"; }
 answers() { curl --silent --fail --max-time 5 --retry 20 --retry-connrefused --retry-delay 1 --output /dev/null "$@"; }
 trap 'podman rm --force --time 0 web >/dev/null' EXIT

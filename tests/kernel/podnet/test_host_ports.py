@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from support.podnet import Net, pod_network, right
 
 from netkit.kernel import netns, process
 from netkit.kernel.conntrack import Conntrack
+from netkit.kernel.iptables import IPTables, Variant
+from netkit.kernel.ledger import Ledger
+from netkit.kernel.teardown import teardown
 from netkit.podnet.attach import Attach
-from netkit.podnet.host_port import is_ours
+from netkit.podnet.entries import rule_entries
+from netkit.podnet.host_port import Forwarded, is_ours, rules
+from netkit.podnet.host_port_rules import HostPortRules
 from netkit.podnet.pod import PodRef, PortMapping, RuntimeConfig
 
 NODE1, POD = "172.18.0.2", "10.244.1.2"
@@ -153,3 +159,25 @@ async def test_datagrams_that_flowed_before_come_to_the_pod(tmp_path: Path) -> N
                 assert served.recv(10) == b"two"
             await net.agents["node1"].network.remove("u")
             assert Conntrack(node).dump(4, socket.IPPROTO_UDP) == []
+
+
+@own_host
+@pytest.mark.parametrize("variant", Variant)
+async def test_both_iptables_hold_the_rules_as_they_are_compared(tmp_path: Path, variant: Variant) -> None:
+    ports = (PortMapping(8080, 80), PortMapping(8081, 80, host_ip="172.18.0.2"), PortMapping(53, 53, "udp"))
+    pods = [
+        Forwarded(PodRef("default", name, f"uid-{name}"), IPv4Interface(f"10.244.1.{n}/24"), ports, "lo")
+        for n, name in enumerate(("web", "dns"), 2)
+    ]
+    with Ledger(tmp_path / "ledger", "test") as ledger, netns.create("kt.rules", ledger) as ns:
+        driver = IPTables(ns, variant, lock_file=tmp_path / "lock")
+        keeper = HostPortRules(ns, driver)
+        for wanted in (pods, pods[:1], []):
+            await keeper.apply(wanted)
+            saved = [line for line in (await driver.save("nat")).splitlines() if line.startswith("-A")]
+            jumps = [entry.key.removeprefix("nat ") for entry in rule_entries("nat", saved)]
+            assert sorted(jumps) == sorted(saved)
+            inner = [line for line in saved if is_ours(line.split()[1])]
+            assert sorted(inner) == sorted(rules(wanted))
+            assert len(saved) - len(inner) == (3 if wanted else 0)
+    teardown(tmp_path / "ledger")
