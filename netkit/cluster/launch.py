@@ -74,7 +74,7 @@ def _build(plan: Plan, profile: Profile) -> Fabric:
     with Ledger(profile.ledger, FABRIC) as ledger:
         fabric = build(plan.fabric(), ledger)
     if shaped(fabric.spec):
-        asyncio.run(shape(fabric, profile.run / "switch.xtables", netem=plan.netem))
+        asyncio.run(shape(fabric, profile.switch_lock, netem=plan.netem))
     return fabric
 
 

@@ -13,6 +13,7 @@ ones that have not left, and send no more. What cannot be had is refused by name
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
@@ -33,6 +34,7 @@ FEATURES: Final = (NETEM, _TBF, _QUEUE, _STATISTIC, _PHYSDEV)
 """What is tried for, by the names of `kernel.probe`."""
 
 IN, OUT = "NETKIT-LINKS-IN", "NETKIT-LINKS-OUT"
+_QUEUES: Final = 1 << 15
 _HOOKS: Final = ((IN, "PREROUTING", "--physdev-in"), (OUT, "POSTROUTING", "--physdev-out"))
 
 
@@ -68,16 +70,16 @@ def rules(spec: FabricSpec) -> str:
     """Input of `iptables-restore --noflush`: both chains, filled. The jumps into them come apart."""
     lines = ["*mangle", *(f":{chain} - [0:0]" for chain, _, _ in _HOOKS)]
     for chain, _, match in _HOOKS:
-        for index, (machine, number, interface) in enumerate(spec.cables()):
-            link = interface.link
-            port = f"-m physdev {match} {port_name(machine.name, number)}"
+        for machine, number, interface in spec.cables():
+            link, name = interface.link, port_name(machine.name, number)
+            port = f"-m physdev {match} {name}"
             cable = f"{machine.name} {device_name(number)}"
             if link.loss:
                 dice = f"-m statistic --mode random --probability {link.loss:.10f}"
                 comment = _comment(f"{cable} loses {link.loss * 100:.10g}%")
                 lines.append(f"-A {chain} {port} {dice} {comment} -j DROP")
             if _is_held(interface):
-                queue = _queue_number(index, incoming=chain == IN)
+                queue = _queue_number(name, incoming=chain == IN)
                 comment = _comment(f"{cable} holds back {link.delay * 1000:.10g} ms")
                 lines.append(f"-A {chain} {port} {comment} -j NFQUEUE --queue-num {queue} --queue-bypass")
     return "\n".join([*lines, "COMMIT"]) + "\n"
@@ -110,10 +112,10 @@ def hold_back(switch: Namespace, spec: FabricSpec) -> NoReturn:
 
 
 def _queues(switch: Namespace, spec: FabricSpec) -> Iterator[packet_queue.DelayQueue]:
-    for index, (_, _, interface) in enumerate(spec.cables()):
+    for machine, number, interface in spec.cables():
         if _is_held(interface):
             for incoming in (False, True):
-                queue = _queue_number(index, incoming=incoming)
+                queue = _queue_number(port_name(machine.name, number), incoming=incoming)
                 yield packet_queue.DelayQueue(switch, queue, interface.link.delay, interface.link.jitter)
 
 
@@ -128,8 +130,9 @@ def _is_held(interface: InterfaceSpec) -> bool:
     return bool(interface.link.delay or interface.link.jitter)
 
 
-def _queue_number(index: int, *, incoming: bool) -> int:
-    return 2 * index + incoming
+def _queue_number(port: str, *, incoming: bool) -> int:
+    """Fixed by the port's name: machines come and go while rules and process stand."""
+    return 2 * (zlib.crc32(port.encode()) % _QUEUES) + incoming
 
 
 def _comment(text: str) -> str:
