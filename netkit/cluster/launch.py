@@ -6,6 +6,7 @@ cluster outlives the command.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -25,6 +26,7 @@ from netkit.cluster.plan import API_PORT, CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
 from netkit.cluster.topology import Role
 from netkit.fabric.build import Fabric, build
+from netkit.fabric.shaping import shape, shaped
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace, open_namespace, socket_in
@@ -70,7 +72,10 @@ def launch(plan: Plan, profile: Profile, loopback: socket.socket, writer: int) -
 
 def _build(plan: Plan, profile: Profile) -> Fabric:
     with Ledger(profile.ledger, FABRIC) as ledger:
-        return build(plan.fabric(), ledger)
+        fabric = build(plan.fabric(), ledger)
+    if shaped(fabric.spec):
+        asyncio.run(shape(fabric, profile.switch_lock, netem=plan.netem))
+    return fabric
 
 
 def _machines(plan: Plan) -> str:

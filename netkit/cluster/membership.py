@@ -7,6 +7,7 @@ removed, what the plan has and is not there is made.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from netkit.cluster.profile import Profile
 from netkit.cluster.roster import Answer, NodeState, Roster, RosterFile
 from netkit.fabric import cables
 from netkit.fabric.build import build
+from netkit.fabric.shaping import shape, shaped
 from netkit.fabric.spec import SWITCH, namespace_name
 from netkit.kernel import netns
 from netkit.kernel.ledger import Entry, EntryKind, Ledger
@@ -97,6 +99,8 @@ class Membership:
                     self._remove(entry, ledger)
             with build(spec, ledger) as fabric:
                 cables.keep_apart(fabric.switch, spec, plan.current().apart)
+                if shaped(spec):
+                    asyncio.run(shape(fabric, self._profile.switch_lock, netem=plan.netem))
         certify_nodes(self._profile, plan.nodes)
         try:
             facts = self._profile.facts()

@@ -15,7 +15,8 @@ from netkit.cluster.node_agent import run_agent, runtime_socket
 from netkit.cluster.plan import CONTROL_PLANE, Plan
 from netkit.cluster.profile import Profile
 from netkit.cluster.roster import NodeState
-from netkit.fabric.spec import namespace_name
+from netkit.fabric.shaping import held, hold_back
+from netkit.fabric.spec import SWITCH, namespace_name
 from netkit.kernel import bird
 from netkit.kernel.netns import Namespace, open_namespace
 from netkit.node.runtime.main import run_runtime
@@ -82,7 +83,14 @@ def parts(plan: Plan, profile: Profile, sockets: Sockets, staying: Mapping[str, 
     def speaking(name: str) -> Callable[[], int]:
         return lambda: bgp(name)
 
+    def links() -> int:
+        _close(sockets)
+        with open_namespace(namespace_name(plan.config.name, SWITCH)) as switch:
+            hold_back(switch, plan.fabric())
+
     made = [_part(profile, CONTROL_PLANE, control_plane)]
+    if held(plan.fabric()) and not plan.netem:
+        made.append(_part(profile, "links", links))
     if plan.learned:
         made = [*(_part(profile, f"bgp-{each.name}", speaking(each.name)) for each in plan.routers), *made]
     for node in plan.current().nodes:

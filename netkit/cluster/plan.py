@@ -41,12 +41,14 @@ _IN_ORDER: Final = (Role.CONTROL_PLANE, Role.NODE, Role.CLIENT, Role.ROUTER)
 class Plan:
     """The configuration with all choices made. `segment` is the range for all segments that the configuration gives
     none, `api_port` the loopback's. `roster` has the nodes of a cluster that runs; None: those it begins with.
+    `netem`: the kernel has it, for what cables do to packets.
     """
 
     config: ClusterConfig
     segment: IPv4Network
     api_port: int
     roster: Roster | None = None
+    netem: bool = False
 
     @property
     def topology(self) -> Topology:

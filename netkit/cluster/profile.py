@@ -102,6 +102,11 @@ class Profile:
         return self.directory / "nodes" / name
 
     @property
+    def switch_lock(self) -> Path:
+        """The lock file of the switch's packet filter."""
+        return self.run / "switch.xtables"
+
+    @property
     def exists(self) -> bool:
         return self.directory.is_dir()
 

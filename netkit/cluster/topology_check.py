@@ -115,6 +115,10 @@ def _addresses(topology: Topology) -> Iterator[Fault]:
         address, subnet = interface.address, subnets.get(interface.segment)
         if interface.link.jitter > interface.link.delay:
             yield Fault(f"{path}.link.jitter", "is more than link.delay: no packet comes before it was sent")
+        if machine.role is Role.HOST and interface.link.shaped:
+            yield Fault(
+                f"{path}.link", "this machine's own network is left as it is: mtu is all that can be set"
+            )
         if address is None:
             continue
         if address in owners:

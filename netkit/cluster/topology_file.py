@@ -156,8 +156,9 @@ def _interfaces(part: Part, default: str) -> tuple[Interface, ...]:
     return tuple(found)
 
 
-def _interface(part: Part, default: str = "") -> Interface:
-    segment = part.text("segment", default, needed=not default)
+def _interface(part: Part, default: str | None = None) -> Interface:
+    """`default` is the segment where none is named; "" for one that is not known because of another fault."""
+    segment = part.text("segment", default or "", needed=default is None)
     address = part.address("address")
     link = part.part("link")
     properties = LinkProperties(

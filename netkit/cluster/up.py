@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TextIO
@@ -43,8 +43,10 @@ from netkit.cluster.topology import Topology
 from netkit.cluster.topology_layout import NoRoom, needs_base
 from netkit.fabric.host import networks_in_use
 from netkit.fabric.segment import choose_segment
+from netkit.fabric.shaping import FEATURES, NETEM, lacking, shaped
 from netkit.fabric.spec import host_link_name
 from netkit.kernel.ledger import Ledger
+from netkit.kernel.probe import features
 from netkit.kernel.process import fork_recorded
 from netkit.proxy.settings import ProxyMode
 
@@ -104,7 +106,7 @@ def up(config: ClusterConfig, kubeconfig_path: Path, report: Report) -> UpResult
         segment = _choose_segment(config)
         with _listen(config.api_port) as loopback:
             plan = Plan(config, segment, loopback.getsockname()[1])
-            _check_room(plan)
+            plan = replace(plan, netem=_check_fabric(plan))
             profile.directory.mkdir(mode=0o700, parents=True)
             try:
                 facts = _bring_up(plan, profile, loopback, kubeconfig_path, done)
@@ -143,12 +145,24 @@ def _choose_segment(config: ClusterConfig) -> IPv4Network:
         raise ConfigError(f"network.segment: {error}") from None
 
 
-def _check_room(plan: Plan) -> None:
-    """Whether every machine gets an address, before anything is made."""
+def _check_fabric(plan: Plan) -> bool:
+    """Whether every machine gets an address, and every cable can do what it shall, before anything is made.
+
+    The answer is whether netem is what does it.
+    """
     try:
-        plan.fabric()
+        spec = plan.fabric()
     except NoRoom as error:
         raise ConfigError(f"topology: {error}") from None
+    if not shaped(spec):
+        return False
+    present = {feature.name for feature in features(FEATURES) if feature.present}
+    if missing := lacking(spec, present):
+        raise ConfigError(
+            f"topology: this kernel cannot do what links shall: {'; '.join(missing)}",
+            "netkit doctor says how to get it",
+        )
+    return NETEM in present
 
 
 def _refuse_used(topology: Topology, used: Iterable[IPv4Network]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from netkit.kernel import bird, syscalls
+from netkit.kernel import bird, netns, syscalls
 from netkit.kernel import probe_checks as checks
 from netkit.kernel.errors import KernelError
 
@@ -180,6 +180,8 @@ def _isolate() -> str:
         syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     except OSError as error:
         return f"no namespace can be made: {error.strerror}"
+    # Else this thread would go back to its parent's namespace from the next one that it enters, and leave links there.
+    netns.make_current_host()
     return ""
 
 

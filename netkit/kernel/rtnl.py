@@ -171,6 +171,13 @@ def hairpin(name: str) -> Message:
     return Message(_NEWLINK, 0, body, f"ip link set {name} type bridge_slave hairpin on")
 
 
+def bridge_calls_iptables(name: str, *, on: bool = True) -> Message:
+    """Have a bridge show the IPv4 packets that cross it to its namespace's iptables, or not (`nf_call_iptables`)."""
+    info = _text(1, "bridge") + _attr(2 | _NESTED, _attr(36, bytes([on])))
+    body = _link_ref(name)[0] + _attr(18 | _NESTED, info)
+    return Message(_NEWLINK, 0, body, f"ip link set {name} type bridge nf_call_iptables {int(on)}")
+
+
 def address_add(address: IPv4Interface | IPv6Interface, index: int) -> Message:
     """Give the link an address; fine when it has it already."""
     body, what = _address(address, index)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from support.kernel import own_host
 
-from netkit.kernel import probe, process
+from netkit.kernel import netns, probe, process, rtnl_read
+from netkit.kernel.ledger import Ledger
+from netkit.kernel.teardown import teardown
 
 
 @own_host
@@ -47,3 +49,13 @@ def test_a_missing_command_is_named() -> None:
         os.environ["PATH"] = path
     assert found["nf_tables"].detail == "nft is not installed"
     assert found["link veth"].present
+
+
+@own_host
+def test_it_leaves_nothing_in_a_process_that_has_been_in_other_namespaces(tmp_path: Path) -> None:
+    """A thread that has entered a namespace remembers where it came from, and so does a process forked from it."""
+    with Ledger(tmp_path, "me") as ledger, netns.create("probed", ledger) as ns, netns.entered(ns):
+        pass
+    assert probe.features(["qdisc tbf"])[0].detail in ("", "Specified qdisc kind is unknown")
+    assert set(rtnl_read.links(netns.HOST)) == {"lo"}
+    teardown(tmp_path)
