@@ -89,16 +89,22 @@ async def pods_of(client: Client, node: str) -> list[Object]:
     return (await client.list(POD, field_selector=f"spec.nodeName={node}")).items
 
 
-async def forget(client: Client, node: str) -> bool:
-    """Delete the Node object of a node that is gone for ever, and the pods that went with it; False: there is none."""
-    for pod in await pods_of(client, node):
-        with suppress(NotFound, Conflict):
-            await client.delete(POD, name(pod), namespace(pod), grace=0, uid=uid(pod))
+async def is_registered(client: Client, node: str) -> bool:
+    """Whether there is a Node object of that name."""
     try:
-        await client.delete(NODE, node)
+        await client.get(NODE, node)
     except NotFound:
         return False
     return True
+
+
+async def forget(client: Client, node: str) -> None:
+    """Delete the Node object of a node that is gone for ever, and the pods that went with it."""
+    for pod in await pods_of(client, node):
+        with suppress(NotFound, Conflict):
+            await client.delete(POD, name(pod), namespace(pod), grace=0, uid=uid(pod))
+    with suppress(NotFound):
+        await client.delete(NODE, node)
 
 
 async def until(

@@ -70,27 +70,33 @@ def add(cluster: str, name: str, count: int, report: Report, segment: str = "") 
 def remove(
     cluster: str, names: Sequence[str], *, force: bool, seconds: float, progress: Progress, report: Report
 ) -> list[NodeChange]:
-    """Remove nodes for good, with all that is on them. Unless `force`, their pods are evicted first (`drain`).
+    """Remove nodes for good, with all that is on them. Unless `force`, their pods are evicted first (`drain`), but for
+    those of nodes that are stopped, which nobody can tell to go. What an earlier removal left is removed as well.
 
-    Raises ClusterError; a node that could not be drained stays as it is.
+    Raises ClusterError; nodes that could not be drained stay as they are.
     """
     profile = Profile(cluster)
     with _changing(profile) as (facts, roster):
-        known = [name for name in dict.fromkeys(names) if not _forgotten(profile, facts, roster, name)]
-        leaving = [node_of(profile, roster, name) for name in known]
-        if not set(roster.names()) - {node.name for node in leaving}:
+        gone = list(dict.fromkeys(names))
+        for name in gone:
+            if not _is_left(profile, facts, name):
+                node_of(profile, roster, name)
+        if not set(roster.names()) - set(gone):
             raise ClusterError(
-                f"{' and '.join(node.name for node in leaving)}: a cluster needs one node at least",
+                f"{' and '.join(gone)}: a cluster needs one node at least",
                 f"remove the whole cluster: netkit down -p {cluster}",
             )
         began = _Clock()
-        if not force:
-            _drain(profile, facts, [node.name for node in leaving], seconds, progress)
+        running = [
+            node.name for node in roster.nodes if node.name in gone and node.state is NodeState.RUNNING
+        ]
+        if running and not force:
+            _drain(profile, facts, running, seconds, progress)
         with uninterrupted():
-            gone = [node.name for node in leaving]
             ask(profile, roster.without(gone))
             _forget(profile, facts, gone)
-        changes = [NodeChange(node.name, str(node.address), "gone", began.seconds()) for node in leaving]
+        addresses = {machine.name: machine.address for machine in facts.machines}
+        changes = [NodeChange(name, addresses.get(name, ""), "gone", began.seconds()) for name in gone]
     for change in changes:
         report(change)
     return changes
@@ -240,15 +246,16 @@ def _check_address(topology: Topology, name: str, address: IPv4Address) -> None:
         raise ClusterError(f"{address} belongs to {owner}" + (" already" if owner == name else ""))
 
 
-def _forgotten(profile: Profile, facts: ClusterFacts, roster: Roster, name: str) -> bool:
-    """Whether this is a node of which an earlier removal, which was killed, left the Node object only; it goes now."""
-    if roster.node(name) is not None:
-        return False
-    from netkit.cluster.node_api import api, forget
+def _is_left(profile: Profile, facts: ClusterFacts, name: str) -> bool:
+    """Whether there is such a node, or an earlier removal that was killed or failed left something of it."""
+    machine = facts.machine(name)
+    if machine is not None:
+        return machine.role == "node"
+    from netkit.cluster.node_api import api, is_registered
 
     async def work() -> bool:
         async with api(profile, facts.server) as client:
-            return await forget(client, name)
+            return await is_registered(client, name)
 
     return asyncio.run(work())
 

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from support.cluster import NETKIT, Cluster, eventually
+from support.host import run
 from support.space import Space, new_cluster
 from support.traffic import Traffic, Way, echo_server, traffic
-from support.workloads import IMAGE, deployment, pod
+from support.workloads import IMAGE, busybox, deployment, pod
 
 from netkit.cluster.network_inspection import check
 from netkit.cluster.node_listing import list_nodes
@@ -192,6 +193,9 @@ def test_a_range_that_is_used_up_is_named_and_comes_free(cluster: Cluster) -> No
 
 def test_a_stopped_node_is_noticed_replaced_and_comes_back(cluster: Cluster, lab: Space) -> None:
     lab.apply(deployment(replicas=4))
+    lab.apply(busybox("sleeper", "sleep 1000").replace("\nspec:", f"\nspec:\n  {place('node2')}"))
+    sleeping = f"{cluster.name}.{lab.name}.sleeper.{lab.ready('sleeper')['metadata']['uid'][:6]}"
+    assert cluster_pids(sleeping)
     lab.rollout()
     lost = {p["metadata"]["name"] for p in lab.pods() if p["spec"]["nodeName"] == "node2"}
     assert lost
@@ -199,6 +203,7 @@ def test_a_stopped_node_is_noticed_replaced_and_comes_back(cluster: Cluster, lab
     assert "node2 is stopped already" in refused(cluster, "node", "stop", "node2")
     labels = {p["label"] for p in cluster.status()["processes"]}
     assert not labels & {"agent-node2", "runtime-node2"}
+    eventually("its containers died with it", lambda: not cluster_pids(sleeping))
     assert "node node2 is stopped" in cluster.status()["problems"]
     assert not cluster.on("node1", "ping", "-c1", "-W1", "172.18.0.12", check=False).count(" 0% packet loss")
     line = lambda: next(node for node in nodes(cluster) if node["node"] == "node2")  # noqa: E731
@@ -213,6 +218,31 @@ def test_a_stopped_node_is_noticed_replaced_and_comes_back(cluster: Cluster, lab
     assert netkit(cluster, "node", "start", "node2")["what"] == "started"
     assert line()["ready"] == "True"
     eventually("the old pods are gone", lambda: not lost & {p["metadata"]["name"] for p in lab.items("pods")})
+    right(cluster, FIRST)
+
+
+def cluster_pids(space: str) -> list[str]:
+    """The processes in a pod's namespace."""
+    return run("ip", "netns", "pids", space).stdout.split()
+
+
+def test_a_node_that_is_off_is_removed_without_asking_it(cluster: Cluster) -> None:
+    netkit(cluster, "node", "add")
+    netkit(cluster, "node", "stop", "node3")
+    assert [change["what"] for change in netkit(cluster, "node", "remove", "node3")] == ["gone"]
+    right(cluster, FIRST)
+
+
+def test_a_removal_that_is_killed_is_finished_by_the_next(cluster: Cluster) -> None:
+    wish = Path("/var/lib/netkit") / cluster.name / "roster" / "wish.json"
+    netkit(cluster, "node", "add")
+    command = [NETKIT, "node", "remove", "node3", "-p", cluster.name]
+    with subprocess.Popen(command, env=cluster.environment, stdout=subprocess.DEVNULL) as removing:
+        eventually("it is asked for", lambda: "node3" not in wish.read_text())
+        removing.kill()
+    if "node3" in cluster.kubectl("get", "nodes", "-o", "name"):
+        netkit(cluster, "node", "remove", "node3")
+    eventually("nothing is left", lambda: not netns.exists(f"{cluster.name}.node3"))
     right(cluster, FIRST)
 
 

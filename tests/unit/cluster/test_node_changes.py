@@ -35,6 +35,8 @@ class Stage:
         self.files = RosterFile(profile.directory)
         self.wishes: list[Roster] = []
         self.forgotten: list[str] = []
+        self.drained: list[str] = []
+        self.registered: set[str] = set()
         self.judge: Judge = lambda roster: ""
         self._over = threading.Event()
         self._plan = Plan(ClusterConfig(name="blue"), CANDIDATES[0], 1)
@@ -54,6 +56,11 @@ class Stage:
                 "172.18.0.1", "", False, "", machines,
             )
         )  # fmt: skip
+
+    def is_node(self, name: str) -> bool:
+        return any(
+            machine.name == name and machine.role == "node" for machine in self.profile.facts().machines
+        )
 
     def now(self) -> dict[str, tuple[str, str]]:
         found = self.files.read()
@@ -102,8 +109,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made.begin()
     forget: Callable[..., Any] = lambda profile, facts, names: made.forgotten.extend(names)  # noqa: E731
     monkeypatch.setattr(node_changes, "_forget", forget)
-    monkeypatch.setattr(node_changes, "_forgotten", lambda *_: False)
-    monkeypatch.setattr(node_changes, "_drain", lambda *_: None)
+    monkeypatch.setattr(node_changes, "_drain", lambda _, __, nodes, *___: made.drained.extend(nodes))
+    registered: Callable[..., Any] = lambda _, __, name: name in made.registered or made.is_node(name)  # noqa: E731
+    monkeypatch.setattr(node_changes, "_is_left", registered)
 
     def until_ready(
         profile: Profile, facts: Any, nodes: Any, began: Any, what: str, report: Any
@@ -138,6 +146,27 @@ def test_nodes_come_with_the_next_names_and_addresses(stage: Stage) -> None:
         "node2": ("172.18.0.12", "running"),
         "big": ("172.18.0.16", "running"),
     }
+
+
+def test_only_nodes_that_run_are_drained_and_none_by_force(stage: Stage) -> None:
+    node_changes.stop("blue", "node2")
+    node_changes.remove(
+        "blue", ["node2", "node1", "node2"], force=False, seconds=1, progress=silent, report=silent
+    )
+    assert stage.drained == ["node1"]
+    assert stage.forgotten == ["node2", "node1"]
+    node_changes.add("blue", "", 1, silent)
+    node_changes.remove("blue", ["node3"], force=True, seconds=1, progress=silent, report=silent)
+    assert stage.drained == ["node1"]
+
+
+def test_what_a_killed_removal_left_is_removed(stage: Stage) -> None:
+    stage.registered.add("node8")
+    found = node_changes.remove("blue", ["node8"], force=False, seconds=1, progress=silent, report=silent)
+    assert [change.node for change in found] == ["node8"]
+    assert stage.forgotten == ["node8"]
+    # The keepers are asked too: they remove what is left of it in the kernel and on disk.
+    assert [wish.names() for wish in stage.wishes] == [["node1", "node2", "node3"]]
 
 
 def test_a_node_stops_starts_and_moves(stage: Stage) -> None:
