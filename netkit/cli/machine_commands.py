@@ -85,14 +85,15 @@ def doctor(output: OutputOption = Format.TEXT) -> None:
 
     Exits with 1 when something is missing that every cluster needs.
     """
-    from netkit.cluster.doctor import missing, modes
+    from netkit.cluster.doctor import missing, modes, network_modes
     from netkit.kernel.probe import features
 
     found = features()
     lacking = missing(found)
-    able = modes(found)
+    able, networks = modes(found), network_modes(found)
     if output is Format.JSON:
-        print_json({"ready": not lacking, "missing": lacking, "proxyModes": able, "features": found})
+        told = {"ready": not lacking, "missing": lacking, "proxyModes": able, "networkModes": networks}
+        print_json({**told, "features": found})
     else:
         ink = Ink(sys.stdout)
         rows = [("yes" if f.present else "no", f.name, f.detail, f.needed_by, f.how_to_get) for f in found]
@@ -105,5 +106,6 @@ def doctor(output: OutputOption = Format.TEXT) -> None:
             else f"No cluster can run here without: {', '.join(lacking)}."
         )
         print(f"Modes of kube-proxy that work here: {', '.join(able) or 'none'}.")
+        print(f"Modes of the pod network that work here: {', '.join(networks)}.")
     if lacking:
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from netkit.cluster.router_inspection import RouterView
     from netkit.podnet.modes import NetworkMode
 
-_MODES = ("vxlan", "native", "external")
+_MODES = ("vxlan", "native", "wireguard", "external")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +58,7 @@ def mode(
         str,
         typer.Argument(
             metavar="[MODE]",
-            help="vxlan or native; none: show the mode.",
+            help="vxlan, native or wireguard; none: show the mode.",
             show_default=False,
             autocompletion=_one_of(_MODES),
         ),
@@ -72,8 +72,9 @@ def mode(
 ) -> None:
     """Show how pods' packets travel between nodes, or change it while they do.
 
-    vxlan wraps them into packets of the nodes; native routes them as they are; with external it is the affair of CNI
-    plug-ins of others, and that is chosen at up alone. Pods go on, connections between pods
+    vxlan wraps them into packets of the nodes; wireguard also encrypts them, by the kernel where it can, else by the
+    program wireguard-go; native routes them as they are; with external it is the affair of CNI plug-ins of others, and
+    that is chosen at up alone. Pods go on, connections between pods
     survive, and the MTU of pods follows. Exits with 1 when a node could not be changed; then all keep the old mode.
     """
     need_root()
@@ -244,12 +245,14 @@ def _parse(wanted: str, direct_routing: bool) -> NetworkMode:
     if wanted not in _MODES:
         raise ClusterError(f"there is no network mode {wanted!r}", f"there are: {', '.join(_MODES)}")
     if direct_routing and wanted != NetworkMode.VXLAN:
-        raise ClusterError("--direct-routing is for mode vxlan only", "native does without a tunnel anyway")
+        hint = "native does without a tunnel anyway, and wireguard never sends in the clear"
+        raise ClusterError("--direct-routing is for mode vxlan only", hint)
     return NetworkMode(wanted)
 
 
 def _shown(each: NodeNetworkMode) -> str:
-    return f"{each.mode} (direct routing)" if each.direct_routing else each.mode or "-"
+    options = [text for text in ("direct routing" if each.direct_routing else "", each.encryption) if text]
+    return f"{each.mode} ({', '.join(options)})" if options else each.mode or "-"
 
 
 def _say_nothing(change: NodeNetworkMode) -> None:

@@ -267,7 +267,7 @@ def _check_network(config: ClusterConfig) -> None:
     if network.direct_routing and network.mode is not NetworkMode.VXLAN:
         raise ConfigError(
             f"network.directRouting: goes with mode vxlan, and the mode is {network.mode}",
-            "in mode native there is no tunnel to do without",
+            "native has no tunnel to do without, and wireguard never sends in the clear",
         )
     if network.attach is Attach.PTP and config.proxy.detect_local_mode == DetectLocalMode.BRIDGE_INTERFACE:
         raise ConfigError(

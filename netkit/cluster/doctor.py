@@ -10,6 +10,8 @@ from typing import Final
 
 from netkit.cluster.errors import ClusterError
 from netkit.kernel.probe import Feature, features
+from netkit.kernel.wireguard import HOW_TO_GET
+from netkit.podnet.modes import NetworkMode
 from netkit.proxy.settings import ProxyMode
 
 REQUIRED: Final = frozenset(
@@ -41,6 +43,10 @@ NEEDED_BY_MODE: Final[Mapping[ProxyMode, frozenset[str]]] = {
 """Features by the names of the probe."""
 
 
+ENCRYPTING: Final = ("link wireguard", "wireguard-go")
+"""One of these carries the network mode wireguard; the first is preferred."""
+
+
 def missing(features: Sequence[Feature]) -> tuple[str, ...]:
     """Names of what a cluster needs and this machine lacks; empty when a cluster can run."""
     absent = {feature.name for feature in features if not feature.present}
@@ -54,6 +60,29 @@ def modes(found: Sequence[Feature]) -> tuple[ProxyMode, ...]:
     """The proxy modes that can work here."""
     absent = {feature.name for feature in found if not feature.present}
     return tuple(mode for mode in ProxyMode if not absent & NEEDED_BY_MODE[mode])
+
+
+def network_modes(found: Sequence[Feature]) -> tuple[NetworkMode, ...]:
+    """The modes of the pod network that can work here."""
+    present = {feature.name for feature in found if feature.present}
+    return tuple(
+        mode
+        for mode in NetworkMode
+        if mode is not NetworkMode.WIREGUARD or not present.isdisjoint(ENCRYPTING)
+    )
+
+
+def require_network(mode: NetworkMode) -> None:
+    """ClusterError that names what this machine lacks for the mode of the pod network, and how to get it."""
+    if mode is not NetworkMode.WIREGUARD:
+        return
+    found = features(ENCRYPTING)
+    if not any(feature.present for feature in found):
+        lacking = ", nor ".join(f"{feature.name} ({feature.detail})" for feature in found)
+        raise ClusterError(
+            f"network mode {mode} needs WireGuard, and this machine has neither {lacking}",
+            f"{HOW_TO_GET}; netkit doctor shows which modes can work here",
+        )
 
 
 def require_mode(mode: ProxyMode) -> None:

@@ -33,7 +33,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the wish `asked` on one node. `setting` is at work; `mtu` is that of its pods, in bytes."""
+    """What became of the wish `asked` on one node. `setting` is at work; `mtu` is that of its pods, in bytes.
+
+    `encryption` says who encrypts, "" if nobody does.
+    """
 
     asked: str
     state: State
@@ -41,6 +44,7 @@ class Outcome:
     mtu: int = 0
     seconds: float = 0.0
     error: str = ""
+    encryption: str = ""
 
 
 class ChoiceFile:
@@ -76,6 +80,7 @@ class OutcomeFile:
             found["mtu"],
             found["seconds"],
             found["error"],
+            found["encryption"],
         )
 
     def write(self, outcome: Outcome) -> None:
@@ -83,7 +88,7 @@ class OutcomeFile:
             self.path,
             {
                 **_plain(outcome.setting), "asked": outcome.asked, "state": outcome.state, "mtu": outcome.mtu,
-                "seconds": outcome.seconds, "error": outcome.error,
+                "seconds": outcome.seconds, "error": outcome.error, "encryption": outcome.encryption,
             },
         )  # fmt: skip
 
@@ -99,5 +104,12 @@ def _plain(setting: Setting) -> dict[str, Any]:
 
 def _setting(found: dict[str, Any]) -> Setting:
     return Setting(
-        NetworkMode(found["mode"]), found["directRouting"], found["both"], found.get("nodeRoutes", False)
+        NetworkMode(found["mode"]),
+        found["directRouting"],
+        _mode(found["both"]),
+        found.get("nodeRoutes", False),
     )
+
+
+def _mode(name: str | None) -> NetworkMode | None:
+    return NetworkMode(name) if name else None

@@ -25,6 +25,7 @@ from netkit.cni import inspection
 from netkit.cni.cache import Cache
 from netkit.cni.chain import Runtime
 from netkit.cni.network import cache_directory
+from netkit.kernel import wireguard
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import open_namespace
 from netkit.podnet import device
@@ -36,6 +37,9 @@ from netkit.podnet.network import LEASE_FILE
 from netkit.podnet.paths import NoWay
 from netkit.podnet.peer import Peer, peers, pod_range
 from netkit.podnet.standing import external, standing
+from netkit.podnet.tunnels import PLACE
+from netkit.podnet.wireguard import DEVICE
+from netkit.podnet.wireguard_key import read_key
 from netkit.policy.backend import standing_tables
 from netkit.policy.census import NO_POLICIES, Census, census
 
@@ -89,6 +93,7 @@ class _Look:
     pods: int
     attach: str
     told: tuple[Difference, ...] = ()
+    encryption: str = ""
 
     def differences(self) -> list[Difference]:
         """What is not as it should be, and what plug-ins of others say against pods of theirs."""
@@ -100,7 +105,9 @@ class _Look:
 
     @property
     def mode(self) -> str:
-        return str(self.facts.setting)
+        """With who encrypts, if somebody does."""
+        setting = str(self.facts.setting)
+        return f"{setting} ({self.encryption})" if self.encryption else setting
 
 
 def show(name: str, node: str = "") -> list[NodeView]:
@@ -190,14 +197,18 @@ async def _look_at(
         # The pods are read first: one that comes now would be missed in the kernel, not in the list.
         pods = Leases(state / LEASE_FILE).all()
         iptables = IPTables(ns, lock_file=state / "xtables.lock")
+        key = read_key(state)
         facts = Facts(
             machine.name, address, own_range, cidr, setting, device.uplink(ns, address), peers(nodes, machine.name),
             pods, iptables.random_fully, attach, underlay(topology, cluster, machine.name),
+            key.public if key is not None else "",
         )  # fmt: skip
         wanted, refused = expected(facts)
-        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods], attach)
+        encryption, encrypted = wireguard.read(ns, DEVICE, state / PLACE) or ("", None)
+        found = await standing(ns, iptables, cidr, [lease.netns for lease in pods], attach, encrypted)
         wanted = [*wanted, *learned(facts, found)]
-        return _Look(facts, wanted, refused, found, census(standing_tables(ns)), len(pods), attach)
+        policies = census(standing_tables(ns))
+        return _Look(facts, wanted, refused, found, policies, len(pods), attach, encryption=encryption)
 
 
 def _look_at_others(
@@ -224,7 +235,7 @@ def _view(look: _Look) -> NodeView:
     facts = look.facts
     return NodeView(
         node=facts.node,
-        mode=str(facts.setting),
+        mode=look.mode,
         address=str(facts.address),
         underlay=facts.uplink.name,
         underlay_mtu=facts.uplink.mtu,

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from netkit.cluster.doctor import require_network
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile, State
 from netkit.cluster.profile import Profile
@@ -23,7 +24,9 @@ _SILENT = "no word from the node's agent"
 
 @dataclass(frozen=True, slots=True)
 class NodeNetworkMode:
-    """The mode a node has now, and its pods' MTU in bytes; `was` the mode before. `error` says why a change failed."""
+    """The mode a node has now, and its pods' MTU in bytes; `was` the mode before. `error` says why a change failed,
+    `encryption` who encrypts between nodes, "" if nobody does.
+    """
 
     node: str
     mode: str
@@ -33,6 +36,7 @@ class NodeNetworkMode:
     was: str = ""
     seconds: float = 0.0
     error: str = ""
+    encryption: str = ""
 
 
 Report = Callable[[NodeNetworkMode], None]
@@ -49,11 +53,12 @@ def change_mode(name: str, mode: NetworkMode, direct_routing: bool, report: Repo
     """Change the cluster over, and wait for it; how it went on each node.
 
     When a node fails, or says nothing in time, all nodes go back, and the result has its error. Raises NoSuchCluster,
-    and ClusterError while another command changes the cluster.
+    and ClusterError while another command changes the cluster or when this machine cannot have the mode.
     """
     profile = Profile(name)
     nodes = _nodes(profile)
     wanted = _wanted(profile, mode, direct_routing)
+    require_network(mode)
     with profile.lock():
         return asyncio.run(_change(profile, nodes, wanted, report))
 
@@ -144,7 +149,7 @@ def _told(
     setting = outcome.setting
     return NodeNetworkMode(
         node, setting.mode, setting.direct_routing, outcome.mtu, outcome.state, was, round(seconds, 3),
-        error or outcome.error,
+        error or outcome.error, outcome.encryption,
     )  # fmt: skip
 
 

@@ -57,5 +57,13 @@ class NodeNetwork:
         self, choice: Choice, state: State, agent: PodNetworkAgent, seconds: float = 0.0, error: str = ""
     ) -> None:
         self._outcomes.write(
-            Outcome(choice.asked, state, agent.setting, agent.network.mtu, round(seconds, 3), error)
+            Outcome(
+                choice.asked,
+                state,
+                agent.setting,
+                agent.network.mtu,
+                round(seconds, 3),
+                error,
+                agent.encryption,
+            )
         )

@@ -30,7 +30,7 @@ from controlplane.resources.kind import Kind
 from netkit.cluster import cluster_topology
 from netkit.cluster.access import ADMIN_STEM, admin_client
 from netkit.cluster.config import ClusterConfig, RouteSource
-from netkit.cluster.doctor import require_mode
+from netkit.cluster.doctor import require_mode, require_network
 from netkit.cluster.down import remove
 from netkit.cluster.errors import ClusterError, ClusterExists, ConfigError, StartError
 from netkit.cluster.keeper import ACTIVE
@@ -101,6 +101,7 @@ def up(config: ClusterConfig, kubeconfig_path: Path, report: Report) -> UpResult
         if profile.exists:
             raise _exists(profile)
         require_mode(ProxyMode(config.proxy.mode))
+        require_network(config.network.mode)
         if config.network.routes is RouteSource.BGP:
             require_daemon()
         segment = _choose_segment(config)

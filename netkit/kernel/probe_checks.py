@@ -20,7 +20,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
-from netkit.kernel import rtnl, syscalls
+from netkit.kernel import rtnl, syscalls, wireguard_program
 from netkit.kernel.errors import KernelError, Unsupported
 from netkit.kernel.ipset import IPSet, SetType, set_create
 from netkit.kernel.ipvs import IPVS, server_add
@@ -169,6 +169,11 @@ def tun() -> str:
     finally:
         os.close(fd)
     return ""
+
+
+def wireguard_go() -> str:
+    """Ask the program for its version, and look for TUN devices."""
+    return wireguard_program.available()
 
 
 def overlay() -> str:

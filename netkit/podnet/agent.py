@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,7 @@ from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.network_events import NetworkEvents
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import device, masquerade, overlay, paths, trespass
+from netkit.podnet import device, masquerade, overlay, paths, trespass, wireguard
 from netkit.podnet.attach import Attach
 from netkit.podnet.modes import VXLAN, NetworkMode, Setting, backend
 from netkit.podnet.modes import mtu as mtu_of
@@ -39,6 +40,8 @@ from netkit.podnet.network import PodNetwork
 from netkit.podnet.node_pods import NodePods
 from netkit.podnet.paths import Devices, NoWay, Paths, Wanted
 from netkit.podnet.peer import PREFIX, Peer, peers, pod_range
+from netkit.podnet.tunnel_watch import TunnelWatch
+from netkit.podnet.tunnels import Tunnels
 from netkit.podnet.underlay import ONE_LINK, Underlay
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,9 @@ _CALM_SECONDS: Final = 0.1
 
 _SETTLE_SECONDS: Final = 0.02
 """After a packet was routed, until it has left the node: what it needs on its way must stand as long."""
+
+_NEWS_SECONDS: Final = 5.0
+"""How long other nodes may take to tell what a mode must know of them, while all change over."""
 
 
 class RouteNowhere(Exception):
@@ -94,9 +100,11 @@ class PodNetworkAgent:
         self._setting = setting
         self._underlay = underlay
         self._turn = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._tunnels = Tunnels(node_ns, node_address, cluster_cidr, state_dir, ledger)
+        self._tunnel_watch = TunnelWatch(node_name, self._tunnels, self._turn, self._look_now)
         self._range: IPv4Network | None = None
         self._uplink: device.Uplink | None = None
-        self._tunnel = 0
         self._tidy = False
         self._paths: Paths | None = None
         self._refused: tuple[NoWay, ...] = ()
@@ -113,12 +121,18 @@ class PodNetworkAgent:
         """The mode at work."""
         return self._setting
 
+    @property
+    def encryption(self) -> str:
+        """Who encrypts packets to other nodes, "" while nobody does."""
+        return self._tunnels.implementation
+
     async def ready(self) -> None:
         """Return when pods can be added and are reached from the nodes known by then."""
         await self._ready.wait()
 
     async def use(self, setting: Setting) -> None:
-        """Change over to the mode; returns when the kernel has all of it. Packets flow meanwhile.
+        """Change over to the mode; returns when the kernel has all of it, and knows all nodes that it must know for it.
+        Packets flow meanwhile.
 
         Raises RouteNowhere for a mode that cannot reach a node (nothing is changed then), KernelError, StatusError and
         ConnectionFailed; the mode before is put back then at once, or by the loop.
@@ -128,9 +142,11 @@ class PodNetworkAgent:
             if setting == before:
                 return
             await self._refuse_dead_ends(setting)
-            self._setting, self._paths = setting, None
+            self._setting, self._paths, self._tidy = setting, None, False
             try:
                 await self._sync()
+                await self._hear_of_all()
+                await self._tunnel_watch.open_sessions()
             except BaseException:
                 self._setting = before
                 self._forget()
@@ -154,11 +170,14 @@ class PodNetworkAgent:
                 for task in helping:
                     task.cancel()
                 await asyncio.gather(*helping, return_exceptions=True)
+                await self._tunnel_watch.close()
+                self._tunnels.close()
                 await self.network.close()
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:
         """Wake up for what concerns the network; heartbeats change the status only."""
         if old is None or new is None or _concerns(old) != _concerns(new):
+            self._news.set()
             self._changed.set()
 
     async def _watch_kernel(self, events: NetworkEvents) -> None:
@@ -167,8 +186,7 @@ class PodNetworkAgent:
             try:
                 found = await events.next()
             except EventsLost:
-                self._look_at = 0.0
-                self._changed.set()
+                self._look_now()
                 continue
             except KernelError as error:
                 log.error(
@@ -179,20 +197,28 @@ class PodNetworkAgent:
                 kept = self._kept()
                 if kept is not None and any(trespass.concerns(event, kept) for event in found):
                     log.info("%s: somebody changed the pod network in the kernel", self._name)
-                    self._look_at = 0.0
-                    self._changed.set()
+                    self._look_now()
             await asyncio.sleep(_CALM_SECONDS if self._changed.is_set() else 0)
+
+    def _look_now(self) -> None:
+        self._look_at = 0.0
+        self._changed.set()
 
     def _kept(self) -> trespass.Kept | None:
         """What the kernel is known to hold; None while that is not certain."""
         if self._paths is None or self._uplink is None or not self._routes_are_ours:
             return None
-        devices = Devices(self._uplink.index, self._tunnel)
         network = self.network
         bridge = self._attach is Attach.BRIDGE and self._setting.mode is not NetworkMode.EXTERNAL
         return trespass.Kept(
-            self._paths, devices, self._cluster_cidr, network.mtu, network.routes, bridge=bridge
-        )
+            self._paths, self._devices(self._uplink), self._cluster_cidr, network.mtu, network.routes, bridge=bridge,
+            tunnels=self._tunnels.standing,
+        )  # fmt: skip
+
+    def _devices(self, uplink: device.Uplink) -> Devices:
+        standing = self._tunnels.standing
+        tunnel, encrypted = (standing.get(name) for name in (overlay.DEVICE, wireguard.DEVICE))
+        return Devices(uplink.index, tunnel.index if tunnel else 0, encrypted.index if encrypted else 0)
 
     async def _sync_for_ever(self) -> None:
         backoff = Backoff(0.1, 10.0)
@@ -252,19 +278,23 @@ class PodNetworkAgent:
             self._uplink = uplink
             least = overhead if self._range is None else max(overhead, self.network.overhead)
             await self.network.configure(own_range, uplink.mtu, least)
-            self._range, self._tunnel, self._paths, self._rules = own_range, 0, None, ""
+            self._range, self._paths, self._rules = own_range, None, ""
         if overhead > self.network.overhead:
             await self.network.set_overhead(overhead)
-        if mode.tunnel and (not self._tunnel or self._paths is None):
-            self._tunnel = await asyncio.to_thread(self._ensure_vxlan, own_range, uplink)
-        await self._publish(own, mode.annotations(self._address))
+        if self._paths is None:
+            way_mtu = self._underlay.mtu(uplink.mtu)
+            for name in mode.tunnels:
+                await asyncio.to_thread(self._tunnels.ensure, name, own_range, uplink, way_mtu)
+            self._tunnel_watch.watch()
+        await self._publish(own, mode.annotations(self._address, self._tunnels.public_key))
         if self._routes_are_ours:
             await self._sync_paths(mode.wanted(joined, uplink.network), uplink, len(joined))
         if self._setting.mode is not NetworkMode.EXTERNAL:
             await self._sync_rules(own_range, joined)
-        if not mode.tunnel and (self._tunnel or not self._tidy):
-            await asyncio.to_thread(self._remove_vxlan)
-            self._tunnel = 0
+        if not self._tidy:
+            removed = await asyncio.to_thread(self._tunnels.remove_others, mode.tunnels, _SETTLE_SECONDS)
+            if removed:
+                log.info("%s: %s removed", self._name, " and ".join(removed))
         self._tidy = True
         if overhead < self.network.overhead:
             await self.network.set_overhead(overhead)
@@ -273,19 +303,21 @@ class PodNetworkAgent:
     async def _refuse_dead_ends(self, setting: Setting) -> None:
         uplink = await asyncio.to_thread(device.uplink, self._ns, self._address)
         joined = peers(self._nodes.items(), self._name)
-        if refused := backend(setting, self._underlay).wanted(joined, uplink.network).refused:
-            raise RouteNowhere(refused)
+        refused = backend(setting, self._underlay).wanted(joined, uplink.network).refused
+        if lasting := [way for way in refused if not way.passing]:
+            raise RouteNowhere(lasting)
 
-    def _ensure_vxlan(self, own_range: IPv4Network, uplink: device.Uplink) -> int:
-        with Rtnl(self._ns) as links:
-            mtu = self._underlay.mtu(uplink.mtu) - overlay.OVERHEAD
-            return device.ensure_vxlan(self._ns, links, own_range, self._address, uplink, mtu)
-
-    def _remove_vxlan(self) -> None:
-        time.sleep(_SETTLE_SECONDS)
-        with Rtnl(self._ns) as links:
-            if device.remove_vxlan(self._ns, links):
-                log.info("%s: tunnel removed", self._name)
+    async def _hear_of_all(self) -> None:
+        """Wait until the other nodes have told what the mode needs. Raises RouteNowhere when one does not in time."""
+        deadline = asyncio.get_running_loop().time() + _NEWS_SECONDS
+        while missing := [way for way in self._refused if way.passing]:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._news.wait()
+            except TimeoutError:
+                raise RouteNowhere(missing) from None
+            self._news.clear()
+            await self._sync()
 
     async def _publish(self, own: Object, wanted: dict[str, str]) -> None:
         """Tell the others how this node is reached, and the scheduler that the node's network is there."""
@@ -312,9 +344,9 @@ class PodNetworkAgent:
         if wanted.paths == self._paths:
             return
         began = time.perf_counter()
-        changed = await asyncio.to_thread(
-            self._change_paths, wanted.paths, Devices(uplink.index, self._tunnel)
-        )
+        changed = await asyncio.to_thread(self._change_paths, wanted.paths, self._devices(uplink))
+        if self._paths is None or wanted.paths.keys != self._paths.keys:
+            self._tunnel_watch.greet_soon()
         self._paths = wanted.paths
         took = (time.perf_counter() - began) * 1000
         if changed:
@@ -323,16 +355,21 @@ class PodNetworkAgent:
     def _change_paths(self, wanted: Paths, devices: Devices) -> int:
         current = self._paths
         if current is None:
-            current = device.read_paths(self._ns, devices, self._cluster_cidr)
+            found = device.read_paths(self._ns, devices, self._cluster_cidr)
+            current = replace(found, keys=self._tunnels.keys())
         messages = paths.changes(current, wanted, devices)
         later = paths.leftovers(current, wanted, devices)
-        if messages or later:
+        added = wireguard.additions(current.keys, wanted.keys, self._tunnels.public_key)
+        gone = wireguard.removals(current.keys, wanted.keys)
+        self._tunnels.apply(added)
+        if messages or later or gone:
             with Rtnl(self._ns) as links:
                 links.apply(*messages)
-                if later:
+                if later or gone:
                     time.sleep(_SETTLE_SECONDS)
                     links.apply(*later)
-        return len(messages) + len(later)
+                    self._tunnels.apply(gone)
+        return len(messages) + len(later) + len(added.peers) + len(gone.removed)
 
     async def _sync_rules(self, own_range: IPv4Network, joined: tuple[Peer, ...]) -> None:
         nodes = [(self._name, self._address), *((peer.name, peer.address) for peer in joined)]

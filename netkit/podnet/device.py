@@ -1,5 +1,5 @@
-"""The node's own links of the pod network: the bridge cni0 and the VXLAN device flannel.1, and the node's
-settings.
+"""The node's own links of the pod network: the bridge cni0 and the tunnels' devices flannel.1 and flannel-wg,
+and the node's settings.
 
 Called by `network` and `agent` in the node's namespace. Everything is adopted when it stands and made when it
 is missing; a flannel.1 with other parameters is made anew, as flannel does it.
@@ -17,7 +17,7 @@ from netkit.kernel import rtnl, rtnl_read, sysctl
 from netkit.kernel.errors import KernelError, Unsupported
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
-from netkit.podnet import overlay
+from netkit.podnet import overlay, wireguard
 from netkit.podnet.address import gateway
 from netkit.podnet.attach import Attach
 from netkit.podnet.paths import Devices, Hop, Paths
@@ -150,6 +150,15 @@ def ensure_vxlan(
     return _set_right(ns, links, overlay.DEVICE, mac, mtu, IPv4Interface((node_range.network_address, 32)))
 
 
+def ensure_encrypted(
+    ns: Namespace, links: Rtnl, node_range: IPv4Network, cluster_cidr: IPv4Network, mtu: int
+) -> int:
+    """flannel-wg, which stands already: the range's network address, all pods' route, the MTU in bytes; its index."""
+    index = _set_right(ns, links, wireguard.DEVICE, "", mtu, IPv4Interface((node_range.network_address, 32)))
+    links.apply(rtnl.route_replace(cluster_cidr, index))
+    return index
+
+
 def _set_right(ns: Namespace, links: Rtnl, name: str, mac: str, mtu: int, address: IPv4Interface) -> int:
     """Give a link that stands its hardware address, MTU and one address: its index.
 
@@ -176,17 +185,19 @@ def remove_vxlan(ns: Namespace, links: Rtnl) -> bool:
 
 
 def read_paths(ns: Namespace, devices: Devices, cluster_cidr: IPv4Network) -> Paths:
-    """What the kernel holds of ways to other nodes' pods: all of the tunnel, and routes to ranges of `cluster_cidr`
+    """What the kernel holds of ways to other nodes' pods: all of the tunnels, and routes to ranges of `cluster_cidr`
     through the underlay - but for those of a BGP daemon, which are its own.
     """
     routes = {}
     for route in rtnl_read.routes(ns):
-        tunnel = 0 < route.index == devices.tunnel
+        tunnel, encrypted = 0 < route.index == devices.tunnel, 0 < route.index == devices.encrypted
         if route.protocol == rtnl_read.BIRD:
             continue
-        ours = tunnel or (route.index == devices.underlay and route.target.subnet_of(cluster_cidr))
+        ours = (
+            tunnel or encrypted or (route.index == devices.underlay and route.target.subnet_of(cluster_cidr))
+        )
         if route.via is not None and ours:
-            routes[route.target] = Hop(route.via, tunnel)
+            routes[route.target] = Hop(route.via, tunnel, encrypted)
     if not devices.tunnel:
         return Paths(routes=routes)
     return Paths(

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from netkit.kernel import rtnl
-from netkit.podnet import masquerade, modes, overlay
+from netkit.kernel.wireguard_values import State, peer_text
+from netkit.podnet import masquerade, modes, overlay, wireguard
 from netkit.podnet.address import gateway
 from netkit.podnet.attach import Attach, gateway_interface, pod_interface
 from netkit.podnet.device import BRIDGE, Uplink, settings_of
@@ -43,6 +44,7 @@ class Kind(StrEnum):
     ROUTE = "route"
     NEIGHBOUR = "neighbour"
     FDB = "fdb"
+    PEER = "peer"
     POD = "pod"
     RULE = "rule"
     SETTING = "setting"
@@ -98,6 +100,7 @@ class Facts:
     random_fully: bool = True
     attach: Attach = Attach.BRIDGE
     underlay: Underlay = ONE_LINK
+    public_key: str = ""
 
     @property
     def mtu(self) -> int:
@@ -114,7 +117,11 @@ def expected(facts: Facts) -> tuple[list[Entry], tuple[NoWay, ...]]:
     wanted = mode.wanted(facts.peers, facts.uplink.network)
     external = facts.setting.mode is NetworkMode.EXTERNAL
     near = _bridge(facts) if facts.attach is Attach.BRIDGE else _own_range(facts)
-    entries = [*(() if external else near), *(_tunnel(facts) if mode.tunnel else ())]
+    entries = [] if external else near
+    if overlay.DEVICE in mode.tunnels:
+        entries += _tunnel(facts)
+    if wireguard.DEVICE in mode.tunnels:
+        entries += _encrypted(facts)
     entries += _ways(wanted.paths, facts)
     for lease in facts.pods:
         entries += _pod(lease, facts)
@@ -168,8 +175,22 @@ def learned_key(target: IPv4Network) -> str:
     return f"{target} by BGP"
 
 
-def device_text(kind: str, *, up: bool, mtu: int, mac: str) -> str:
-    return f"{kind} {'up' if up else 'down'} mtu {mtu} mac {mac}"
+def device_text(kind: str, *, up: bool, mtu: int, mac: str = "") -> str:
+    return f"{kind} {'up' if up else 'down'} mtu {mtu}" + (f" mac {mac}" if mac else "")
+
+
+def wireguard_text(state: State | None) -> str:
+    if state is None:
+        return "wireguard carried by nobody"
+    return f"wireguard listen-port {state.port} public-key {state.public_key or '(none)'}"
+
+
+def peer_entries(state: State, purposes: Mapping[str, str]) -> list[Entry]:
+    """Entries of a device's peers; `purposes` by public key."""
+    return [
+        Entry(Kind.PEER, f"{key} dev {wireguard.DEVICE}", peer_text(peer), purposes.get(key, ""))
+        for key, peer in state.peers.items()
+    ]
 
 
 def port_text(*, up: bool, mtu: int, hairpin: bool) -> str:
@@ -229,10 +250,28 @@ def _tunnel(facts: Facts) -> list[Entry]:
     ]
 
 
+def _encrypted(facts: Facts) -> list[Entry]:
+    state = State(facts.public_key, wireguard.PORT)
+    text = device_text(
+        wireguard_text(state), up=True, mtu=facts.underlay.mtu(facts.uplink.mtu) - wireguard.OVERHEAD
+    )
+    address = IPv4Interface((facts.pod_range.network_address, 32))
+    way = route_text(None, wireguard.DEVICE, onlink=False)
+    return [
+        Entry(Kind.DEVICE, wireguard.DEVICE, text, "encrypts pods' packets between nodes"),
+        Entry(
+            Kind.ADDRESS, f"{address} dev {wireguard.DEVICE}", "", "this node, as pods of other nodes see it"
+        ),
+        Entry(Kind.ROUTE, str(facts.cluster_cidr), way, "all other pods; the device chooses the node"),
+    ]
+
+
 def _ways(paths: Paths, facts: Facts) -> list[Entry]:
     by_range = {peer.pod_range: peer for peer in facts.peers}
     by_mac = {peer.vtep_mac: peer for peer in facts.peers}
+    purposes = {peer.public_key: f"pods of {peer.name}, and itself" for peer in facts.peers}
     return [
+        *peer_entries(State("", 0, paths.keys), purposes),
         *(
             Entry(Kind.ROUTE, str(target), _hop_text(hop, facts), f"pods of {by_range[target].name}")
             for target, hop in paths.routes.items()
@@ -249,7 +288,8 @@ def _ways(paths: Paths, facts: Facts) -> list[Entry]:
 
 
 def _hop_text(hop: Hop, facts: Facts) -> str:
-    return route_text(hop.via, overlay.DEVICE if hop.tunnel else facts.uplink.name, onlink=hop.tunnel)
+    through = overlay.DEVICE if hop.tunnel else wireguard.DEVICE if hop.encrypted else ""
+    return route_text(hop.via, through or facts.uplink.name, onlink=bool(through))
 
 
 def _pod(lease: Lease, facts: Facts) -> list[Entry]:

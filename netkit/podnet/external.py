@@ -24,14 +24,14 @@ class External:
     underlay: Underlay = ONE_LINK
 
     @property
-    def tunnel(self) -> bool:
-        return False
+    def tunnels(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def overhead(self) -> int:
         return 0
 
-    def annotations(self, node_address: IPv4Address) -> dict[str, str]:
+    def annotations(self, node_address: IPv4Address, public_key: str = "") -> dict[str, str]:
         return Native().annotations(node_address) if self.routes else {}
 
     def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from netkit.podnet import overlay
 from netkit.podnet.paths import Hop, NoWay, Paths, Wanted
 from netkit.podnet.peer import NATIVE_TYPE, Peer, published
 from netkit.podnet.underlay import ONE_LINK, Underlay
@@ -20,21 +19,23 @@ from netkit.podnet.underlay import ONE_LINK, Underlay
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """The mode. `tunnel`: a tunnel end stands as well, and packets fit through it - on the way from or to `vxlan`."""
+    """The mode."""
 
-    tunnel: bool = False
     underlay: Underlay = ONE_LINK
 
     @property
-    def overhead(self) -> int:
-        return overlay.OVERHEAD if self.tunnel else 0
+    def tunnels(self) -> tuple[str, ...]:
+        return ()
 
-    def annotations(self, node_address: IPv4Address) -> dict[str, str]:
-        data = overlay.tunnel_end(node_address) if self.tunnel else "null"
-        return published(node_address, NATIVE_TYPE, data)
+    @property
+    def overhead(self) -> int:
+        return 0
+
+    def annotations(self, node_address: IPv4Address, public_key: str = "") -> dict[str, str]:
+        return published(node_address, NATIVE_TYPE, "null")
 
     def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:
-        routes, refused, ends = {}, [], [peer for peer in joined if self.tunnel and peer.vtep_mac]
+        routes, refused = {}, []
         for peer in () if self.underlay.learned else joined:
             if peer.address in link:
                 routes[peer.pod_range] = Hop(peer.address)
@@ -43,5 +44,4 @@ class Native:
             else:
                 why = f"its address {peer.address} is not on the link {link}, a route would lead nowhere"
                 refused.append(NoWay(peer.name, peer.pod_range, why))
-        fdb, neighbours = overlay.entries(ends)
-        return Wanted(Paths(fdb, neighbours, routes), tuple(refused))
+        return Wanted(Paths(routes=routes), tuple(refused))

@@ -33,14 +33,14 @@ class Vxlan:
     direct_routing: bool = False
 
     @property
-    def tunnel(self) -> bool:
-        return True
+    def tunnels(self) -> tuple[str, ...]:
+        return (DEVICE,)
 
     @property
     def overhead(self) -> int:
         return OVERHEAD
 
-    def annotations(self, node_address: IPv4Address) -> dict[str, str]:
+    def annotations(self, node_address: IPv4Address, public_key: str = "") -> dict[str, str]:
         return published(node_address, VXLAN_TYPE, tunnel_end(node_address))
 
     def wanted(self, joined: Sequence[Peer], link: IPv4Network) -> Wanted:

@@ -13,32 +13,43 @@ from ipaddress import IPv4Address, IPv4Network
 
 from netkit.kernel import rtnl
 from netkit.kernel.rtnl import Message
+from netkit.kernel.wireguard_values import Peer as WireGuardPeer
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where packets for a range go next: to `via`, through the tunnel's device or the underlay's."""
+    """Where packets for a range go next: to `via`, through flannel.1 (`tunnel`), flannel-wg (`encrypted`), or the
+    underlay's device.
+    """
 
     via: IPv4Address
     tunnel: bool = False
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What the kernel holds (or shall hold), each by its key there. `fdb` and `neighbours` are the tunnel's."""
+    """What the kernel holds (or shall hold), each by its key there. `fdb` and `neighbours` are flannel.1's, `keys` the
+    peers of flannel-wg by their public keys.
+    """
 
     fdb: Mapping[str, IPv4Address] = field(default_factory=dict)
     neighbours: Mapping[IPv4Address, str] = field(default_factory=dict)
     routes: Mapping[IPv4Network, Hop] = field(default_factory=dict)
+    keys: Mapping[str, WireGuardPeer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class NoWay:
-    """A node whose pods cannot be reached in the mode, and why: a route to it would lead nowhere."""
+    """A node whose pods cannot be reached in the mode, and why: a route to it would lead nowhere.
+
+    `passing`: only until the node has told more of itself.
+    """
 
     node: str
     pod_range: IPv4Network
     why: str
+    passing: bool = False
 
     def __str__(self) -> str:
         return f"no route to {self.pod_range} of node {self.node}: {self.why}"
@@ -54,13 +65,24 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """Indexes of the links in question; `tunnel` 0 when there is none."""
+    """Indexes of the links in question; `tunnel` is flannel.1's, `encrypted` flannel-wg's, 0 when there is none."""
 
     underlay: int
     tunnel: int = 0
+    encrypted: int = 0
 
     def of(self, hop: Hop) -> int:
+        if hop.encrypted:
+            return self.encrypted
         return self.tunnel if hop.tunnel else self.underlay
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A tunnel's link that stands: its index, and its MTU in bytes."""
+
+    index: int
+    mtu: int
 
 
 def changes(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
@@ -84,7 +106,7 @@ def changes(current: Paths, wanted: Paths, devices: Devices) -> list[Message]:
         if current.neighbours.get(address) != mac
     ]
     routes = [
-        rtnl.route_replace(target, devices.of(hop), via=hop.via, onlink=hop.tunnel)
+        rtnl.route_replace(target, devices.of(hop), via=hop.via, onlink=hop.tunnel or hop.encrypted)
         for target, hop in wanted.routes.items()
         if current.routes.get(target) != hop
     ]

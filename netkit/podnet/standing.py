@@ -1,7 +1,7 @@
 """What a node's kernel holds of the pod network, as entries that can be shown and compared. Reads only.
 
-Everything on cni0, on flannel.1 and on cables that end on the node counts, every route into the cluster's pod range,
-and the pods' own namespaces.
+Everything on cni0, flannel.1, flannel-wg and on cables that end on the node counts, every route into the cluster's pod
+range, and the pods' own namespaces.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl_read import Link, Route
-from netkit.podnet import overlay
+from netkit.kernel.wireguard_values import State
+from netkit.podnet import overlay, wireguard
 from netkit.podnet.attach import Attach
 from netkit.podnet.device import BRIDGE, settings_of
 from netkit.podnet.entries import (
@@ -24,11 +25,13 @@ from netkit.podnet.entries import (
     cable_text,
     device_text,
     learned_key,
+    peer_entries,
     pod_text,
     port_text,
     route_text,
     rule_entries,
     vxlan_text,
+    wireguard_text,
 )
 from netkit.podnet.host_port_rules import setting
 from netkit.podnet.pod import is_link_name
@@ -41,12 +44,15 @@ async def standing(
     cluster_cidr: IPv4Network,
     pods: Iterable[str],
     attach: Attach = Attach.BRIDGE,
+    encrypted: State | None = None,
 ) -> list[Entry]:
-    """All entries of the node in `ns`; `pods` are the names of its pods' namespaces. Raises KernelError."""
+    """All entries of the node in `ns`; `pods` are the names of its pods' namespaces, `encrypted` is what flannel-wg is
+    set to. Raises KernelError.
+    """
     links = rtnl_read.links(ns)
     names = {link.index: link.name for link in links.values()}
-    ours = [links[name] for name in (BRIDGE, overlay.DEVICE) if name in links]
-    entries = [_device(link, names) for link in ours]
+    ours = [links[name] for name in (BRIDGE, overlay.DEVICE, wireguard.DEVICE) if name in links]
+    entries = [_device(link, names, encrypted) for link in ours]
     if attach is Attach.PTP:
         cables = [link for link in links.values() if link.kind == "veth" and is_link_name(link.name)]
         entries += [_cable(link, names) for link in cables]
@@ -54,6 +60,8 @@ async def standing(
     elif BRIDGE in links:
         entries += [_port(link) for link in links.values() if link.master == links[BRIDGE].index]
     entries += _on(ns, {link.index: link.name for link in ours})
+    if encrypted is not None:
+        entries += peer_entries(encrypted, {})
     entries += _routes(ns, cluster_cidr, names)
     entries += [entry for name in pods for entry in _pod(name)]
     for table in ("nat", "filter"):
@@ -79,8 +87,10 @@ def external(ns: Namespace, cluster_cidr: IPv4Network, *, routes: bool) -> list[
     ]
 
 
-def _device(link: Link, names: dict[int, str]) -> Entry:
+def _device(link: Link, names: dict[int, str], encrypted: State | None) -> Entry:
     kind = link.kind
+    if link.name == wireguard.DEVICE:
+        kind = wireguard_text(encrypted)
     if link.vxlan is not None:
         found = link.vxlan
         under = names.get(found.device, "nothing")

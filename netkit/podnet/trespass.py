@@ -8,20 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from typing import Final
 
 from netkit.kernel import rtnl
 from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
 from netkit.kernel.rtnl_read import BIRD
-from netkit.podnet import overlay
+from netkit.podnet import overlay, wireguard
 from netkit.podnet.attach import Cable
 from netkit.podnet.device import BRIDGE
-from netkit.podnet.paths import Devices, Paths
+from netkit.podnet.paths import Devices, Paths, Tunnel
+
+_TUNNELS: Final = (overlay.DEVICE, wireguard.DEVICE)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the agent knows to be in the kernel. `mtu` is that of pods, cni0 and flannel.1 alike, in bytes; `pods` the
-    routes of the node's own range, `bridge` whether cni0 is its own.
+    """What the agent knows to be in the kernel. `mtu` is that of pods and cni0, in bytes; `pods` the routes of the
+    node's own range, `bridge` whether cni0 is its own; `tunnels` are those that stand, by the names of their links.
     """
 
     paths: Paths
@@ -30,6 +33,7 @@ class Kept:
     mtu: int
     pods: Mapping[IPv4Network, Cable] = field(default_factory=dict)
     bridge: bool = True
+    tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
 
 
 def concerns(event: Event, kept: Kept) -> bool:
@@ -44,14 +48,17 @@ def concerns(event: Event, kept: Kept) -> bool:
 
 
 def _link(event: LinkEvent, kept: Kept) -> bool:
-    if event.name == overlay.DEVICE and not kept.devices.tunnel:
+    tunnel = kept.tunnels.get(event.name)
+    if tunnel is not None:
+        # The routes of a link that goes down vanish without a word.
+        return not event.there or not event.up or event.mtu not in (0, tunnel.mtu)
+    if event.name in _TUNNELS:
         # A link that is being deleted is told of once more, as down.
         return event.there and event.up
     if any(event.name == cable.link for cable in kept.pods.values()):
         # The routes of a link that goes down vanish without a word.
         return not event.there or not event.up or event.mtu not in (0, kept.mtu)
-    ours = (BRIDGE, overlay.DEVICE) if kept.bridge else (overlay.DEVICE,)
-    return event.name in ours and (not event.there or event.mtu not in (0, kept.mtu))
+    return kept.bridge and event.name == BRIDGE and (not event.there or event.mtu not in (0, kept.mtu))
 
 
 def _route(event: RouteEvent, kept: Kept) -> bool:
@@ -60,6 +67,9 @@ def _route(event: RouteEvent, kept: Kept) -> bool:
         return event.there != ((event.via, event.index) == (None, cable.index))
     if event.protocol == BIRD:
         return False
+    encrypted = kept.tunnels.get(wireguard.DEVICE)
+    if encrypted is not None and (event.target, event.index) == (kept.cluster_cidr, encrypted.index):
+        return not event.there
     hop = kept.paths.routes.get(event.target)
     same = hop is not None and (event.via, event.index) == (hop.via, kept.devices.of(hop))
     if not event.there:

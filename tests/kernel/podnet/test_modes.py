@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import permutations
 from pathlib import Path
@@ -15,7 +15,7 @@ from support.podnet import CLUSTER_CIDR, Net, pod_network
 from support.traffic import Way, echo_server, traffic
 
 from controlplane.resources.catalog import NODE
-from netkit.kernel import rtnl, rtnl_read
+from netkit.kernel import rtnl, rtnl_read, wireguard
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device
@@ -25,12 +25,17 @@ from netkit.podnet.modes import NetworkMode, Setting, backend
 from netkit.podnet.native import Native
 from netkit.podnet.paths import Devices, Paths
 from netkit.podnet.peer import peers
+from netkit.podnet.tunnels import PLACE
 
 VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
 DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
-BETWEEN = Setting(NetworkMode.NATIVE, both=True)
+WIREGUARD = Setting(NetworkMode.WIREGUARD)
+OPENED = Setting(NetworkMode.VXLAN, both=NetworkMode.WIREGUARD)
+CLOSING = Setting(NetworkMode.WIREGUARD, both=NetworkMode.VXLAN)
+BETWEEN = Setting(NetworkMode.NATIVE, both=NetworkMode.VXLAN)
 SEGMENT = IPv4Network("172.18.0.0/16")
 SMALL, MUCH = 60, 300_000
+MTU = {NATIVE: 1500, WIREGUARD: 1420, OPENED: 1420}
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def source_of(sender: Place, receiver: Place, setting: Setting) -> str:
             return node_addresses[sender.node]
         case "node", "pod" if sender.node == receiver.node:
             return f"10.244.{number}.1"
-        case "node", "pod" if setting == VXLAN:
+        case "node", "pod" if setting in (VXLAN, WIREGUARD, OPENED):
             return f"10.244.{number}.0"
         case _:
             return sender.address
@@ -83,7 +88,9 @@ def ways_of(net: Net, node: str) -> Paths:
     """What the node's kernel holds."""
     links = rtnl_read.links(net.ns(node))
     tunnel = links["flannel.1"].index if "flannel.1" in links else 0
-    return device.read_paths(net.ns(node), Devices(links["eth0"].index, tunnel), CLUSTER_CIDR)
+    found = device.read_paths(net.ns(node), Devices(links["eth0"].index, tunnel), CLUSTER_CIDR)
+    carried = wireguard.read(net.ns(node), "flannel-wg", net.place / "state" / node / PLACE)
+    return replace(found, keys=carried[1].peers) if carried is not None else found
 
 
 def wanted_of(net: Net, node: str, setting: Setting) -> Paths:
@@ -99,13 +106,13 @@ def mtus(net: Net, node: str, pods: list[Place]) -> set[int]:
 
 @own_host
 @pytest.mark.parametrize("attach", Attach)
-@pytest.mark.parametrize("setting", [VXLAN, DIRECT, BETWEEN, NATIVE], ids=str)
+@pytest.mark.parametrize("setting", [VXLAN, DIRECT, BETWEEN, NATIVE, WIREGUARD, OPENED], ids=str)
 async def test_everybody_reaches_everybody_and_is_seen_as_who_he_is(
     tmp_path: Path, setting: Setting, attach: Attach
 ) -> None:
     async with pod_network(tmp_path, setting=setting, attach=attach) as net:
         everybody = await places(net)
-        pod_mtu = 1500 if setting == NATIVE else 1450
+        pod_mtu = MTU.get(setting, 1450)
         assert net.agents["node1"].network.mtu == pod_mtu
         seen, expected = {}, {}
         for sender, receiver in permutations(everybody, 2):
@@ -162,7 +169,7 @@ async def test_changing_over_under_load_loses_nothing(tmp_path: Path, attach: At
                 for node in ("node1", "node2"):
                     assert ways_of(net, node) == wanted_of(net, node, setting)
                     assert ("flannel.1" in rtnl_read.links(net.ns(node))) is (setting != NATIVE)
-                    assert mtus(net, node, pods) == {1500 if setting == NATIVE else 1450}
+                    assert mtus(net, node, pods) == {MTU.get(setting, 1450)}
                 await told.more()
                 await eventually(
                     lambda before=before: all(s.received > b for s, b in zip(streams, before, strict=True))
@@ -177,12 +184,16 @@ async def test_nodes_of_different_modes_reach_each_other(tmp_path: Path) -> None
     async with pod_network(tmp_path, setting=VXLAN) as net:
         everybody = await places(net)
         a, c = everybody[0], everybody[2]
-        for step in (BETWEEN, NATIVE, BETWEEN, VXLAN):
+        for step in (BETWEEN, NATIVE, BETWEEN, VXLAN, OPENED, CLOSING, WIREGUARD, CLOSING, OPENED, VXLAN):
+            if step == OPENED:
+                # The first step waits for the keys of all.
+                await asyncio.gather(*(net.agents[node].use(step) for node in ("node1", "node2")))
             for node in ("node1", "node2"):
                 await net.agents[node].use(step)
+                size = min(net.agents[name].network.mtu for name in net.agents)
                 for sender, receiver in ((a, c), (c, a)):
                     for send in PROTOCOLS.values():
-                        seen = await asyncio.to_thread(send, sender.ns, receiver.ns, receiver.address, 1450)
+                        seen = await asyncio.to_thread(send, sender.ns, receiver.ns, receiver.address, size)
                         assert seen == sender.address
 
 
@@ -206,13 +217,13 @@ async def test_a_mode_that_cannot_reach_a_node_is_refused_and_nothing_changes(tm
 
 
 @own_host
-@pytest.mark.parametrize("killed_in", [BETWEEN, NATIVE, VXLAN], ids=str)
+@pytest.mark.parametrize("killed_in", [BETWEEN, NATIVE, VXLAN, OPENED, WIREGUARD], ids=str)
 async def test_an_agent_that_starts_in_another_mode_removes_what_the_first_left(
     tmp_path: Path, killed_in: Setting
 ) -> None:
     async with pod_network(tmp_path, setting=killed_in) as net:
         pods = (await places(net))[:3]
-        for setting in (NATIVE, VXLAN):
+        for setting in (NATIVE, VXLAN, WIREGUARD):
             for node in ("node1", "node2"):
                 await net.stop(node)
             net.setting = setting
@@ -220,8 +231,12 @@ async def test_an_agent_that_starts_in_another_mode_removes_what_the_first_left(
                 await net.start(node)
             for node in ("node1", "node2"):
                 await eventually(lambda n=node, s=setting: ways_of(net, n) == wanted_of(net, n, s))
-                assert mtus(net, node, pods) == {1500 if setting == NATIVE else 1450}
-            assert ("flannel.1" in rtnl_read.links(net.ns("node1"))) is (setting == VXLAN)
+                assert mtus(net, node, pods) == {MTU.get(setting, 1450)}
+                links = rtnl_read.links(net.ns(node))
+                assert ("flannel.1" in links, "flannel-wg" in links) == (
+                    setting == VXLAN,
+                    setting == WIREGUARD,
+                )
 
 
 @own_host

@@ -83,7 +83,10 @@ def test_every_field_is_read() -> None:
         ({"network": "vxlan"}, "network: expected a mapping, got text"),
         ([1], "the file: expected a mapping, got a list"),
         ({"network": {"podSubnet": "10.244.0.1/16"}}, "network.podSubnet: 10.244.0.1/16 has host bits set"),
-        ({"network": {"mode": "geneve"}}, "network.mode: 'geneve' is not one of vxlan, native, external"),
+        (
+            {"network": {"mode": "geneve"}},
+            "network.mode: 'geneve' is not one of vxlan, native, wireguard, external",
+        ),
         ({"network": {"attach": "macvlan"}}, "network.attach: 'macvlan' is not one of bridge, ptp"),
         ({"network": {"directRouting": "yes"}}, "network.directRouting: expected true or false, got text"),
         (

@@ -10,19 +10,25 @@ from typing import Any, cast
 import pytest
 from support.client_wait import running, until
 
-from netkit.cluster import network_mode
+from netkit.cluster import doctor, network_mode
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile, State
 from netkit.cluster.network_mode import NodeNetworkMode, change_mode, read_mode
 from netkit.cluster.node_network import NodeNetwork
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
+from netkit.kernel.probe import Feature
 from netkit.podnet.agent import PodNetworkAgent, RouteNowhere
-from netkit.podnet.modes import NetworkMode, Setting
+from netkit.podnet.modes import NetworkMode, Setting, backend
 from netkit.podnet.paths import NoWay
 
 VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
+WIREGUARD = Setting(NetworkMode.WIREGUARD)
 DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
-BETWEEN = Setting(NetworkMode.NATIVE, both=True)
+BETWEEN = Setting(NetworkMode.NATIVE, both=NetworkMode.VXLAN)
+
+
+def backend_mtu(setting: Setting) -> int:
+    return 1500 - backend(setting).overhead
 
 
 @dataclass
@@ -37,6 +43,7 @@ class FakeAgent:
     name: str
     story: list[tuple[str, str]]
     setting: Setting = VXLAN
+    encryption: str = ""
     faults: dict[Setting, Exception] = field(default_factory=dict)
     network: FakeNetwork = field(default_factory=FakeNetwork)
 
@@ -49,7 +56,8 @@ class FakeAgent:
         if setting != self.setting:
             self.story.append((self.name, str(setting)))
         self.setting = setting
-        self.network.mtu = 1500 if setting == NATIVE else 1450
+        self.network.mtu = backend_mtu(setting)
+        self.encryption = "kernel" if setting.encrypts else ""
 
 
 class World:
@@ -81,17 +89,24 @@ class World:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NETKIT_STATE", str(tmp_path))
+    monkeypatch.setattr(network_mode, "require_network", lambda _: None)
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("first", "wanted", "taken"),
     [
-        (VXLAN, NATIVE, ["native (tunnel kept)", "native"]),
-        (NATIVE, VXLAN, ["native (tunnel kept)", "vxlan"]),
-        (NATIVE, DIRECT, ["native (tunnel kept)", "vxlan (direct routing)"]),
+        (VXLAN, NATIVE, ["native (tunnel of vxlan kept)", "native"]),
+        (NATIVE, VXLAN, ["native (tunnel of vxlan kept)", "vxlan"]),
+        (NATIVE, DIRECT, ["native (tunnel of vxlan kept)", "vxlan (direct routing)"]),
         (VXLAN, DIRECT, ["vxlan (direct routing)"]),
         (VXLAN, VXLAN, []),
+        (
+            VXLAN,
+            WIREGUARD,
+            ["vxlan (tunnel of wireguard kept)", "wireguard (tunnel of vxlan kept)", "wireguard"],
+        ),
+        (WIREGUARD, NATIVE, ["native (tunnel of wireguard kept)", "native"]),
     ],
     ids=str,
 )
@@ -107,12 +122,13 @@ async def test_no_node_goes_on_before_all_have_taken_a_step(
     assert [(each.node, each.mode, each.direct_routing, each.state, each.error) for each in found] == [
         (node, wanted.mode, wanted.direct_routing, "serving", "") for node in ("node1", "node2")
     ]
-    assert {each.mtu for each in found} == ({1500} if wanted == NATIVE else {1450})
+    assert {each.mtu for each in found} == ({backend_mtu(wanted)})
     # What a restarted agent begins with.
     choice = world.choices.read()
     assert choice is not None
     assert choice.setting == wanted
-    assert [each.mode for each in read_mode("lab")] == [wanted.mode] * 2
+    encryption = "kernel" if wanted == WIREGUARD else ""
+    assert [(each.mode, each.encryption) for each in read_mode("lab")] == [(wanted.mode, encryption)] * 2
 
 
 @pytest.mark.parametrize("at", [BETWEEN, NATIVE], ids=str)
@@ -150,6 +166,26 @@ async def test_a_silent_node_is_named_and_the_others_go_back(
     assert world.agents["node2"].setting == VXLAN
 
 
+async def test_a_mode_that_this_machine_cannot_have_is_refused_before_anything_is_asked(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(_: object) -> list[Feature]:
+        return [
+            Feature("link wireguard", False, "Operation not supported", "", "modprobe wireguard"),
+            Feature("wireguard-go", False, "wireguard-go is not installed", "", "install wireguard-go"),
+        ]
+
+    monkeypatch.setattr(doctor, "features", found)
+    monkeypatch.setattr(network_mode, "require_network", doctor.require_network)
+    world = World(root)
+    with pytest.raises(ClusterError, match=r"neither link wireguard .*, nor wireguard-go \(") as refused:
+        await world.change(WIREGUARD)
+    assert "install the package wireguard-go" in (refused.value.hint or "")
+    choice = world.choices.read()
+    assert choice is not None
+    assert (choice.setting, choice.asked) == (VXLAN, "")
+
+
 async def test_two_changes_at_once_are_refused(root: Path) -> None:
     world = World(root)
     with world.profile.lock(), pytest.raises(ClusterError, match="another command is working on cluster lab"):
@@ -161,7 +197,7 @@ def test_files_keep_what_is_written(tmp_path: Path) -> None:
     choices, outcomes = ChoiceFile(tmp_path), OutcomeFile(tmp_path)
     assert choices.read() is None
     assert outcomes.read() is None
-    choice, outcome = Choice(BETWEEN, "7"), Outcome("7", State.FAILED, DIRECT, 1450, 0.25, "why")
+    choice, outcome = Choice(BETWEEN, "7"), Outcome("7", State.FAILED, DIRECT, 1450, 0.25, "why", "kernel")
     choices.write(choice)
     outcomes.write(outcome)
     assert (choices.read(), outcomes.read()) == (choice, outcome)

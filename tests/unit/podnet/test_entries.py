@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -22,6 +23,13 @@ FACTS = Facts(
     Uplink("eth0", 2, 1500, SEGMENT),
     (Peer("node2", IPv4Address("172.18.0.12"), IPv4Network("10.244.1.0/24"), "0e:f1:ac:12:00:0c"),),
     (Lease("u1", "default", "web", IPv4Address("10.244.0.2"), "lab.default.web.u1", "veth01"),),
+)
+OWN, THEIRS = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+ENCRYPTED = replace(
+    FACTS,
+    setting=Setting(NetworkMode.WIREGUARD),
+    peers=tuple(replace(peer, public_key=THEIRS) for peer in FACTS.peers),
+    public_key=OWN,
 )
 
 
@@ -78,6 +86,29 @@ def test_a_pod_on_a_cable_of_its_own_has_a_route_of_its_own() -> None:
     assert of(routed, Kind.RULE) == of(FACTS, Kind.RULE)
 
 
+def test_an_encrypted_node_has_one_route_and_a_peer_per_node() -> None:
+    assert of(ENCRYPTED, Kind.ROUTE) == {
+        "10.244.0.0/16": ("dev flannel-wg", "all other pods; the device chooses the node")
+    }
+    assert of(ENCRYPTED, Kind.PEER) == {
+        f"{THEIRS} dev flannel-wg": (
+            "endpoint 172.18.0.12:51820 allowed-ips 10.244.1.0/24,172.18.0.12/32",
+            "pods of node2, and itself",
+        )
+    }
+    assert of(ENCRYPTED, Kind.FDB) == {}
+    assert of(ENCRYPTED, Kind.DEVICE)["flannel-wg"][0] == (
+        f"wireguard listen-port 51820 public-key {OWN} up mtu 1420"
+    )
+    assert list(of(ENCRYPTED, Kind.DEVICE)) == ["cni0", "flannel-wg", "veth01"]
+    assert ENCRYPTED.mtu == 1420
+    assert all(entry.purpose for entry in expected(ENCRYPTED)[0])
+    silent = replace(ENCRYPTED, peers=FACTS.peers)
+    assert of(silent, Kind.PEER) == {}
+    (way,) = expected(silent)[1]
+    assert str(way).startswith("no route to 10.244.1.0/24 of node node2: it has not told a key")
+
+
 def test_what_is_as_it_should_be_differs_nowhere() -> None:
     wanted, refused = expected(FACTS)
     assert differences(wanted, wanted, refused) == []
@@ -85,7 +116,7 @@ def test_what_is_as_it_should_be_differs_nowhere() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.SESSION])
 def test_each_entry_can_be_missing_wrong_and_foreign(kind: Kind) -> None:
-    wanted, _ = expected(FACTS)
+    wanted, _ = expected(replace(ENCRYPTED, setting=Setting(both=NetworkMode.WIREGUARD)))
     victim = next(entry for entry in wanted if entry.kind is kind)
     rest = [entry for entry in wanted if entry is not victim]
     (missing,) = differences(wanted, rest, ())

@@ -6,16 +6,28 @@ from netkit.podnet.modes import NetworkMode, Setting, backend, steps
 
 VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
 DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
-BETWEEN = Setting(NetworkMode.NATIVE, both=True)
+BETWEEN = Setting(NetworkMode.NATIVE, both=NetworkMode.VXLAN)
+WIREGUARD = Setting(NetworkMode.WIREGUARD)
+OPENED = Setting(NetworkMode.VXLAN, both=NetworkMode.WIREGUARD)
+CLOSING = Setting(NetworkMode.WIREGUARD, both=NetworkMode.VXLAN)
 
 
 @pytest.mark.parametrize(
-    ("setting", "tunnel", "overhead"),
-    [(VXLAN, True, 50), (DIRECT, True, 50), (NATIVE, False, 0), (BETWEEN, True, 50)],
+    ("setting", "tunnels", "overhead"),
+    [
+        (VXLAN, ("flannel.1",), 50),
+        (DIRECT, ("flannel.1",), 50),
+        (NATIVE, (), 0),
+        (BETWEEN, ("flannel.1",), 50),
+        (WIREGUARD, ("flannel-wg",), 80),
+        (OPENED, ("flannel.1", "flannel-wg"), 80),
+        (CLOSING, ("flannel-wg", "flannel.1"), 80),
+    ],
 )
-def test_what_a_mode_needs(setting: Setting, tunnel: bool, overhead: int) -> None:
+def test_what_a_mode_needs(setting: Setting, tunnels: tuple[str, ...], overhead: int) -> None:
     found = backend(setting)
-    assert (found.tunnel, found.overhead) == (tunnel, overhead)
+    assert (found.tunnels, found.overhead) == (tunnels, overhead)
+    assert setting.encrypts is ("flannel-wg" in tunnels)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +41,14 @@ def test_what_a_mode_needs(setting: Setting, tunnel: bool, overhead: int) -> Non
         # A change that was interrupted goes on, or back.
         (BETWEEN, VXLAN, [BETWEEN, VXLAN]),
         (BETWEEN, NATIVE, [BETWEEN, NATIVE]),
+        # Never in the clear between two tunnels, and never into one that somebody has not.
+        (VXLAN, WIREGUARD, [OPENED, CLOSING, WIREGUARD]),
+        (WIREGUARD, VXLAN, [CLOSING, OPENED, VXLAN]),
+        (WIREGUARD, NATIVE, [Setting(NetworkMode.NATIVE, both=NetworkMode.WIREGUARD), NATIVE]),
+        (NATIVE, WIREGUARD, [Setting(NetworkMode.NATIVE, both=NetworkMode.WIREGUARD), WIREGUARD]),
+        (OPENED, VXLAN, [OPENED, VXLAN]),
+        (CLOSING, WIREGUARD, [CLOSING, WIREGUARD]),
+        (CLOSING, NATIVE, [CLOSING, Setting(NetworkMode.NATIVE, both=NetworkMode.WIREGUARD), NATIVE]),
     ],
 )
 def test_the_way_from_mode_to_mode(current: Setting, wanted: Setting, way: list[Setting]) -> None:
@@ -40,5 +60,5 @@ def test_settings_are_shown_with_their_options() -> None:
         "vxlan",
         "native",
         "vxlan (direct routing)",
-        "native (tunnel kept)",
+        "native (tunnel of vxlan kept)",
     ]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netkit.kernel.rtnl import Message
+from netkit.podnet.modes import Both
 from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
 from netkit.podnet.paths import Devices, Hop, NoWay, Paths, leftovers
@@ -17,14 +18,17 @@ from netkit.podnet.peer import Peer, peers, pod_range
 LINK = IPv4Network("172.18.0.0/16")
 ELSEWHERE = IPv4Network("172.19.0.0/16")
 DEVICES = Devices(underlay=2, tunnel=4)
-VXLAN, NATIVE, BOTH = Vxlan(), Native(), Native(tunnel=True)
+VXLAN, NATIVE, BOTH = Vxlan(), Native(), Both(Native(), Vxlan())
 MODES = (VXLAN, Vxlan(direct_routing=True), NATIVE, BOTH)
 
 
 def node(number: int, **changed: Any) -> dict[str, Any]:
     address = IPv4Address(f"172.18.0.{number}")
     obj: dict[str, Any] = {
-        "metadata": {"name": f"node{number}", "annotations": changed.get("mode", VXLAN).annotations(address)},
+        "metadata": {
+            "name": f"node{number}",
+            "annotations": changed.get("mode", VXLAN).annotations(address, ""),
+        },
         "spec": {"podCIDR": f"10.244.{number}.0/24", "podCIDRs": [f"10.244.{number}.0/24"]},
     }
     obj["spec"].update(changed.get("spec", {}))
@@ -56,7 +60,7 @@ def test_annotations_are_flannels() -> None:
     assert native["flannel.alpha.coreos.com/backend-type"] == "host-gw"
     assert native["flannel.alpha.coreos.com/backend-data"] == "null"
     # On the way from one to the other: reached natively, and with a tunnel end for those that are there already.
-    both = BOTH.annotations(IPv4Address("172.18.0.2"))
+    both = BOTH.annotations(IPv4Address("172.18.0.2"), "")
     assert both["flannel.alpha.coreos.com/backend-type"] == "host-gw"
     assert both["flannel.alpha.coreos.com/backend-data"] == '{"VNI":1,"VtepMAC":"0e:f1:ac:12:00:02"}'
 

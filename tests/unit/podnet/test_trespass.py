@@ -9,15 +9,18 @@ from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, Route
 from netkit.podnet.attach import Cable
 from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
-from netkit.podnet.paths import Devices
+from netkit.podnet.paths import Devices, Tunnel
 from netkit.podnet.peer import Peer
 from netkit.podnet.trespass import Kept, concerns
+from netkit.podnet.wireguard import WireGuard
 
 PODS, SEGMENT = IPv4Network("10.244.0.0/16"), IPv4Network("172.18.0.0/16")
 RANGE, FAR = IPv4Network("10.244.3.0/24"), IPv4Address("172.18.0.3")
 GATEWAY, MAC = IPv4Address("10.244.3.0"), "0e:f1:ac:12:00:03"
 PEER = Peer("node3", FAR, RANGE, MAC)
-VXLAN = Kept(Vxlan().wanted([PEER], SEGMENT).paths, Devices(2, 4), PODS, 1450)
+VXLAN = Kept(
+    Vxlan().wanted([PEER], SEGMENT).paths, Devices(2, 4), PODS, 1450, tunnels={"flannel.1": Tunnel(4, 1450)}
+)
 NATIVE = Kept(Native().wanted([PEER], SEGMENT).paths, Devices(2), PODS, 1500)
 
 
@@ -36,7 +39,7 @@ NATIVE = Kept(Native().wanted([PEER], SEGMENT).paths, Devices(2), PODS, 1500)
         (LinkEvent(True, "cni0", True, 1500), True, False),
         (LinkEvent(True, "veth01234567", True, 1280), False, False),
         (LinkEvent(True, "flannel.1", True, 1450), False, True),
-        (LinkEvent(True, "flannel.1", False, 1450), False, False),
+        (LinkEvent(True, "flannel.1", False, 1450), True, False),
         (LinkEvent(False, "flannel.1", True, 1450), True, False),
         (NeighbourEvent(True, False, 4, MAC, GATEWAY), False, False),
         (NeighbourEvent(True, False, 4, "0e:f1:00:00:00:09", GATEWAY), True, False),
@@ -85,3 +88,29 @@ def test_what_others_do_to_a_pods_own_cable_counts(event: Event, theirs: bool) -
     assert concerns(event, NATIVE) is (
         isinstance(event, RouteEvent) and event.via is not None and event.there
     )
+
+
+@pytest.mark.parametrize(
+    ("event", "concerned"),
+    [
+        (RouteEvent(False, PODS, 5, None), True),
+        (RouteEvent(True, PODS, 5, None), False),
+        (RouteEvent(False, PODS, 9, None), False),
+        (RouteEvent(True, RANGE, 2, FAR), True),
+        (LinkEvent(True, "flannel-wg", True, 1420), False),
+        (LinkEvent(True, "flannel-wg", True, 1500), True),
+        (LinkEvent(True, "flannel-wg", False, 1420), True),
+        (LinkEvent(False, "flannel-wg", True, 1420), True),
+        (LinkEvent(True, "flannel.1", True, 1450), True),
+    ],
+    ids=str,
+)
+def test_an_encrypted_node_looks_after_its_one_device_and_route(event: Event, concerned: bool) -> None:
+    kept = Kept(
+        WireGuard().wanted([PEER], SEGMENT).paths,
+        Devices(2),
+        PODS,
+        1420,
+        tunnels={"flannel-wg": Tunnel(5, 1420)},
+    )
+    assert concerns(event, kept) is concerned
