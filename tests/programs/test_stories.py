@@ -28,7 +28,7 @@ OTHERS = Path("/usr/lib/google-cloud-sdk/bin")
 DEBIAN = ROOT / ".kubectl-debian" / "usr" / "bin" / "kubectl"
 """Debian's kubectl as `labs/install --tests` unpacks it."""
 DEBIAN_MINOR = 20
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 def others() -> list[Path]:

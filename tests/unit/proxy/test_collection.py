@@ -15,8 +15,7 @@ def _as_before() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.enable()
     yield
-    if not enabled:
-        gc.disable()
+    (gc.enable if enabled else gc.disable)()
 
 
 def test_it_works_again_after_the_last_block() -> None:
