@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import shlex
 import socket
 from collections.abc import AsyncIterator
 
@@ -121,7 +122,7 @@ async def test_rules_of_others_behind_ours_are_not_asked(cluster: Cluster) -> No
             assert cluster.seen("outside", address, times=1) == {"a1!"}
             for rule in run([*nat, "-S", "KUBE-SERVICES"], ns=node, check=True).stdout.decode().splitlines():
                 if f"--match-set KUBE-{name} " in rule and rule.endswith("-j ACCEPT"):
-                    run([*nat, "-D", *rule.split()[1:]], ns=node, check=True)
+                    run([*nat, "-D", *shlex.split(rule)[1:]], ns=node, check=True)
             assert cluster.seen("outside", address, times=1, patience=1) == {SILENT}
     finally:
         run([*nat, "-D", *others], ns=node, check=True)
