@@ -105,19 +105,24 @@ def show(
     output: OutputOption = Format.TEXT,
 ) -> None:
     """Print what each node's kernel holds of the pod network: devices, addresses, routes, neighbours, forwarding
-    entries, pods, MTUs - and what each entry is for.
+    entries, pods, MTUs - and what each entry is for; and the routes of routers.
     """
     need_root()
     from netkit.cluster.network_inspection import show
+    from netkit.cluster.router_inspection import routes
 
     found = show(profile, node)
+    routers = [] if node else routes(profile, none_is_fine=True)
     if output is Format.JSON:
-        print_json(found)
+        print_json([*found, *routers])
         return
     for index, view in enumerate(found):
         if index:
             print()
         _print_view(view, everything)
+    for router in routers:
+        print()
+        _print_router(router)
 
 
 @app.command()
@@ -150,10 +155,9 @@ def routes(
     output: OutputOption = Format.TEXT,
 ) -> None:
     """Print each router's routes - what each is for, where it came from - and its BGP sessions."""
-    from netkit.cluster.privilege import require_root
+    need_root()
     from netkit.cluster.router_inspection import routes
 
-    require_root()
     found = routes(profile, router)
     if output is Format.JSON:
         print_json(found)

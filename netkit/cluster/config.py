@@ -29,8 +29,10 @@ from netkit.cluster.roster import MAX_NODES
 from netkit.cluster.topology import Role, Topology
 from netkit.cluster.topology_file import find
 from netkit.cluster.topology_file import parse as parse_topology
+from netkit.fabric.spec import MIN_MTU
 from netkit.podnet.attach import Attach
 from netkit.podnet.modes import NetworkMode, Setting
+from netkit.podnet.overlay import OVERHEAD
 from netkit.proxy.configuration.document import KubeProxyConfiguration
 from netkit.proxy.detector import DetectLocalMode
 
@@ -274,6 +276,12 @@ def _check_network(config: ClusterConfig) -> None:
             "proxy.detectLocalMode: BridgeInterface needs a bridge, and with network.attach ptp there is none",
             "use ClusterCIDR, NodeCIDR, or InterfaceNamePrefix with the prefix veth",
         )
+    mtu = min(_mtu(config.topology)) if config.topology is not None else network.mtu
+    if network.mode is NetworkMode.VXLAN and mtu - OVERHEAD < MIN_MTU:
+        raise ConfigError(
+            f"network.mode: vxlan needs {OVERHEAD} bytes of {mtu}, and leaves pods less than {MIN_MTU}",
+            "give links a larger mtu, or use mode native",
+        )
     if network.routes is RouteSource.BGP and (config.topology is None or not config.topology.of(Role.ROUTER)):
         raise ConfigError(
             "network.routes: bgp needs routers, and there are none", "name a topology with routers"
@@ -289,6 +297,12 @@ def _check_network(config: ClusterConfig) -> None:
             f"network.podSubnet: {network.pod_subnet} has room for {available if available > 1 else 'not even one'}"
             f" node range(s) of /{network.node_mask}, {config.nodes} needed"
         )
+
+
+def _mtu(topology: Topology) -> list[int]:
+    """Of everything there is."""
+    links = [each.link.mtu for machine in topology.machines for each in machine.interfaces if each.link.mtu]
+    return [*links, *(segment.mtu for segment in topology.segments)]
 
 
 def _check_ranges(config: ClusterConfig) -> None:

@@ -81,9 +81,14 @@ class _Seen:
     problem: str
 
 
-def routes(name: str, router: str = "") -> list[RouterView]:
-    """All routers, or one. Raises ClusterError, KernelError, StatusError."""
-    return asyncio.run(_routes(Profile(name), router))
+def routes(name: str, router: str = "", *, none_is_fine: bool = False) -> list[RouterView]:
+    """All routers, or one. Raises KernelError, StatusError, and ClusterError when there is none of that name, or none
+    at all unless `none_is_fine`.
+    """
+    profile = Profile(name)
+    if none_is_fine and not cluster_topology.read(profile).of(Role.ROUTER):
+        return []
+    return asyncio.run(_routes(profile, router))
 
 
 async def _routes(profile: Profile, router: str) -> list[RouterView]:

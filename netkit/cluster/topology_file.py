@@ -88,9 +88,12 @@ def _read(top: Part, name: str) -> Topology:
     routers = [_machine(part, Role.ROUTER) for part in top.parts("routers")]
     alone = segments[0].name if len(segments) == 1 else ""
     nodes = [_machine(part, Role.NODE, alone) for part in top.parts("nodes")]
-    first = nodes[0].interfaces[0].segment if nodes and nodes[0].interfaces else alone
+    # A segment that there is not is told of where it is named, not where it would be taken over.
+    known = [segment.name for segment in segments]
+    named = [each.segment for node in nodes for each in node.interfaces[:1] if each.segment in known]
+    first = (*named, *known, "")[0]
     control = _single(top, "controlPlane", Role.CONTROL_PLANE, CONTROL_PLANE, first)
-    near = control.interfaces[0].segment if control.interfaces else first
+    near = control.interfaces[0].segment if control.interfaces[0].segment in known else first
     host = _single(top, "host", Role.HOST, HOST, near)
     given = top.has("clients") or top.take("clients") is not None
     clients = [_machine(part, Role.CLIENT, near) for part in top.parts("clients")]

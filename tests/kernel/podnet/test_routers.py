@@ -195,6 +195,11 @@ async def test_modes_change_over_where_routes_are_learned(tmp_path: Path) -> Non
             await net.use(setting)
             await eventually(lambda: ping(pods["node1"][1], pods["node3"][0]))
         one = net.ns("node1")
+        # What the daemon has learned stands, whatever the agent removed of its own.
+        assert {(t, r.protocol) for t, r in routes_of(one).items() if t != "10.244.1.0/24"} == {
+            ("10.244.2.0/24", rtnl_read.BIRD),
+            ("10.244.3.0/24", rtnl_read.BIRD),
+        }
         found = device.read_paths(
             one, device.Devices(device.uplink(one, net.address("node1")).index), CLUSTER_CIDR
         )

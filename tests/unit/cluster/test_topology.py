@@ -300,6 +300,7 @@ def test_the_configuration_takes_a_topology_by_name_file_and_inline(tmp_path: Pa
         ({"topology": "two-zones", "nodes": 3}, "nodes: the topology says which nodes there are"),
         ({"network": {"routes": "bgp"}}, "network.routes: bgp needs routers"),
         ({"topology": "one-segment", "network": {"routes": "bgp"}}, "network.routes: bgp needs routers"),
+        ({"topology": changed("segments[1].mtu", 600)}, "network.mode: vxlan needs 50 bytes of 600"),
         ({"network": {"routes": "ospf"}}, "network.routes: 'ospf' is not one of none, static, bgp"),
     ):
         with pytest.raises(ConfigError) as refused:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from netkit.kernel.network_events import Event, LinkEvent, NeighbourEvent, RouteEvent
+from netkit.kernel.rtnl_read import BIRD
 from netkit.podnet.attach import Cable
 from netkit.podnet.native import Native
 from netkit.podnet.overlay import Vxlan
@@ -34,6 +35,8 @@ NATIVE = Kept(Native().wanted([PEER], SEGMENT).paths, Devices(2), PODS, 1500)
         (RouteEvent(True, IPv4Network("10.244.9.0/24"), 2, FAR), True, True),
         (RouteEvent(True, IPv4Network("10.244.1.0/24"), 3, None), False, False),
         (RouteEvent(True, IPv4Network("192.0.2.0/24"), 2, FAR), False, False),
+        (RouteEvent(True, IPv4Network("10.244.9.0/24"), 2, FAR, BIRD), False, False),
+        (RouteEvent(False, RANGE, 2, FAR, BIRD), False, False),
         (LinkEvent(False, "cni0", True, 1450), True, True),
         (LinkEvent(True, "cni0", True, 1450), False, True),
         (LinkEvent(True, "cni0", True, 1500), True, False),
