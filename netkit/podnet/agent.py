@@ -349,7 +349,7 @@ class PodNetworkAgent:
     async def _sync_paths(self, wanted: Wanted, uplink: device.Uplink, count: int) -> None:
         if wanted.refused != self._refused:
             for way in wanted.refused:
-                log.error("%s: %s", self._name, way)
+                log.log(logging.WARNING if way.passing else logging.ERROR, "%s: %s", self._name, way)
             self._refused = wanted.refused
         if wanted.paths == self._paths:
             return
