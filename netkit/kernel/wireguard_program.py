@@ -17,6 +17,7 @@ import select
 import shutil
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from netkit.kernel import netns, process, rtnl, rtnl_read, syscalls
 from netkit.kernel.errors import KernelError, TimedOut, Unsupported, from_os_error
 from netkit.kernel.ledger import Entry, EntryKind, Ledger
 from netkit.kernel.netns import Namespace
+from netkit.kernel.netns_directory import NETNS_DIRECTORY
 from netkit.kernel.process import Child
 from netkit.kernel.rtnl import Rtnl
 from netkit.kernel.wireguard_uapi import Uapi, listening
@@ -185,7 +187,10 @@ class ProgramWireGuard:
 
                 def main() -> int:
                     syscalls.unshare(syscalls.CLONE_NEWNS)
-                    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+                    # What is unmounted outside later goes here too; names of namespaces, which keep them alive, go now.
+                    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+                    with suppress(OSError):
+                        syscalls.umount(NETNS_DIRECTORY, syscalls.MNT_DETACH)
                     syscalls.mount(str(self._place), run, flags=syscalls.MS_BIND)
                     os.set_inheritable(socket.fileno(), True)
                     environment = {"PATH": _PATH, "LOG_LEVEL": "error", "WG_UAPI_FD": str(socket.fileno())}

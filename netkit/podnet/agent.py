@@ -30,7 +30,7 @@ from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
-from netkit.kernel.network_events import NetworkEvents
+from netkit.kernel.network_events import Event, LinkEvent, NetworkEvents
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, masquerade, overlay, paths, trespass, wireguard
 from netkit.podnet.attach import Attach
@@ -195,10 +195,20 @@ class PodNetworkAgent:
                 return
             async with self._turn:
                 kept = self._kept()
-                if kept is not None and any(trespass.concerns(event, kept) for event in found):
+                concerned = [event for event in found if kept and trespass.concerns(event, kept)]
+                if concerned and not await self._own_doing(concerned):
                     log.info("%s: somebody changed the pod network in the kernel", self._name)
                     self._look_now()
             await asyncio.sleep(_CALM_SECONDS if self._changed.is_set() else 0)
+
+    async def _own_doing(self, concerned: Sequence[Event]) -> bool:
+        """Whether it is only what an encrypted tunnel goes through while it is begun: late news, if it is right now."""
+        if not all(isinstance(event, LinkEvent) and event.name == wireguard.DEVICE for event in concerned):
+            return False
+        try:
+            return await asyncio.to_thread(self._tunnels.encrypted_is_right)
+        except KernelError:
+            return False
 
     def _look_now(self) -> None:
         self._look_at = 0.0
@@ -339,7 +349,7 @@ class PodNetworkAgent:
     async def _sync_paths(self, wanted: Wanted, uplink: device.Uplink, count: int) -> None:
         if wanted.refused != self._refused:
             for way in wanted.refused:
-                log.error("%s: %s", self._name, way)
+                log.log(logging.WARNING if way.passing else logging.ERROR, "%s: %s", self._name, way)
             self._refused = wanted.refused
         if wanted.paths == self._paths:
             return

@@ -50,8 +50,9 @@ def concerns(event: Event, kept: Kept) -> bool:
 def _link(event: LinkEvent, kept: Kept) -> bool:
     tunnel = kept.tunnels.get(event.name)
     if tunnel is not None:
-        # The routes of a link that goes down vanish without a word.
-        return not event.there or not event.up or event.mtu not in (0, tunnel.mtu)
+        # The one route of flannel-wg vanishes without a word when it goes down.
+        down = event.name == wireguard.DEVICE and not event.up
+        return not event.there or down or event.mtu not in (0, tunnel.mtu)
     if event.name in _TUNNELS:
         # A link that is being deleted is told of once more, as down.
         return event.there and event.up

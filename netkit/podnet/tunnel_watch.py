@@ -64,7 +64,7 @@ class TunnelWatch:
         await program.ended()
         async with self._turn:
             if self._tunnels.program is program:
-                log.error("%s: what carries %s has ended", self._node, wireguard.DEVICE)
+                log.warning("%s: what carries %s has ended", self._node, wireguard.DEVICE)
                 self._lost()
 
     async def _greet(self) -> None:

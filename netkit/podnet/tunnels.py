@@ -94,6 +94,15 @@ class Tunnels:
             index = self._ensure_wireguard(node_range, mtu)
         self._standing[name] = Tunnel(index, mtu)
 
+    def encrypted_is_right(self) -> bool:
+        """Whether flannel-wg is as `ensure` has left it, with the route into it. Raises KernelError."""
+        wanted = self._standing.get(wireguard.DEVICE)
+        link = rtnl_read.links(self._ns).get(wireguard.DEVICE)
+        if wanted is None or link is None or not link.up:
+            return False
+        ways = {route.target for route in rtnl_read.routes(self._ns, link.index)}
+        return (link.index, link.mtu) == (wanted.index, wanted.mtu) and self._cluster_cidr in ways
+
     def keys(self) -> Keys:
         """The peers of flannel-wg; none while it is not there."""
         return self._wireguard.read().peers if self._wireguard is not None else {}

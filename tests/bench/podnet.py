@@ -36,6 +36,7 @@ from netkit.podnet.modes import NetworkMode, Setting
 HERE = Path(__file__).resolve()
 SECONDS, ROUNDS = 1.0, 3000
 PORT = 5001
+MODES = (NetworkMode.VXLAN, NetworkMode.NATIVE, NetworkMode.WIREGUARD)
 VETH, BRIDGE = "bare veth pair", "bridge between two namespaces"
 OWN_MACHINE = HERE.parents[1] / "support" / "own_machine.py"
 
@@ -156,17 +157,19 @@ async def ways(net: Net) -> list[Way]:
     (_, a), (near, b), (far, c) = [
         await net.pod(node, name) for node, name in (("node1", "a"), ("node1", "b"), ("node2", "c"))
     ]
-    vxlan, native = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
+    vxlan, native, wireguard = (Setting(mode) for mode in MODES)
     return [
         Way("pods of one node", a, b, near.addresses[0], vxlan),
         Way("pods of two nodes, vxlan", a, c, far.addresses[0], vxlan),
         Way("pods of two nodes, native", a, c, far.addresses[0], native),
+        Way("pods of two nodes, wireguard", a, c, far.addresses[0], wireguard),
     ]
 
 
 async def measure(runs: int) -> list[Figure]:
     found: dict[tuple[str, str], list[float]] = {}
-    switched: dict[str, list[float]] = {"vxlan": [], "native": []}
+    switched: dict[NetworkMode, list[float]] = {mode: [] for mode in MODES}
+    by = ""
     with tempfile.TemporaryDirectory() as place:
         async with pod_network(Path(place)) as net:
             everything = [*bare(), *await ways(net)]
@@ -175,6 +178,7 @@ async def measure(runs: int) -> list[Figure]:
                     if way.setting is not None and way.setting != net.setting:
                         began = time.perf_counter()
                         await net.use(way.setting)
+                        by = net.agents["node1"].encryption or by
                         switched[way.setting.mode].append((time.perf_counter() - began) * 1000)
                     for unit, what in (("Gbit/s", throughput), ("us", latency)):
                         value = await asyncio.to_thread(what, way)
@@ -186,7 +190,8 @@ async def measure(runs: int) -> list[Figure]:
         for (kind, name), values in found.items():
             if kind == unit:
                 other = (0.0, "") if name == VETH else (floor, VETH)
-                figures.append(Figure(f"{title}: {name}", unit, tuple(values), *other))
+                who = f" ({by})" if "wireguard" in name else ""
+                figures.append(Figure(f"{title}: {name}{who}", unit, tuple(values), *other))
     figures += [
         Figure(f"two nodes change over to {mode}", "ms", tuple(values)) for mode, values in switched.items()
     ]

@@ -17,7 +17,7 @@ from controlplane.resources.catalog import NODE
 from netkit.cni.conflist import Conflist
 from netkit.cni.network import ExternalNetwork
 from netkit.fabric.build import Fabric, build
-from netkit.kernel import netns
+from netkit.kernel import netns, wireguard
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
@@ -32,6 +32,9 @@ from netkit.podnet.network import LEASE_FILE
 from netkit.podnet.peer import peers, pod_range
 from netkit.podnet.pod import PodRef, PortMapping, RuntimeConfig, Sandbox
 from netkit.podnet.standing import standing
+from netkit.podnet.tunnels import PLACE
+from netkit.podnet.wireguard import DEVICE
+from netkit.podnet.wireguard_key import read_key
 
 CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 
@@ -160,13 +163,22 @@ async def entries(net: Net, node: str) -> tuple[list[Entry], list[Difference]]:
     assert own_range is not None
     pods = Leases(net.place / "state" / node / LEASE_FILE).all()
     iptables = IPTables(machine.ns)
+    key = read_key(net.place / "state" / node)
     facts = Facts(
         node, machine.address.ip, own_range, CLUSTER_CIDR, net.agents[node].setting,
         device.uplink(machine.ns, machine.address.ip), peers(net.api.all(NODE), node), pods, iptables.random_fully,
-        net.attach,
+        net.attach, public_key=key.public if key is not None else "",
     )  # fmt: skip
     wanted, refused = expected(facts)
-    found = await standing(machine.ns, iptables, CLUSTER_CIDR, [lease.netns for lease in pods], net.attach)
+    carried = wireguard.read(machine.ns, DEVICE, net.place / "state" / node / PLACE)
+    found = await standing(
+        machine.ns,
+        iptables,
+        CLUSTER_CIDR,
+        [lease.netns for lease in pods],
+        net.attach,
+        carried[1] if carried is not None else None,
+    )
     return found, differences(wanted, found, refused)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from support.podnet import CLUSTER_CIDR, Net, entries, pod_network, right
 from controlplane.resources.catalog import NODE
 from netkit.kernel import netns, process, rtnl, rtnl_read
 from netkit.kernel.rtnl import Rtnl
+from netkit.podnet import tunnel_watch
 from netkit.podnet.attach import Attach
 from netkit.podnet.entries import Entry, Kind, Problem
 from netkit.podnet.modes import NetworkMode, Setting, backend
@@ -26,11 +28,13 @@ from netkit.podnet.pod import PodRef
 
 VXLAN, NATIVE = Setting(NetworkMode.VXLAN), Setting(NetworkMode.NATIVE)
 DIRECT = Setting(NetworkMode.VXLAN, direct_routing=True)
+WIREGUARD = Setting(NetworkMode.WIREGUARD)
+OPENED = Setting(NetworkMode.VXLAN, both=NetworkMode.WIREGUARD)
 
 
 @own_host
 @pytest.mark.parametrize("attach", Attach)
-@pytest.mark.parametrize("setting", [VXLAN, DIRECT, NATIVE], ids=str)
+@pytest.mark.parametrize("setting", [VXLAN, DIRECT, NATIVE, WIREGUARD, OPENED], ids=str)
 async def test_a_node_that_works_is_as_it_should_be(tmp_path: Path, setting: Setting, attach: Attach) -> None:
     async with pod_network(tmp_path, nodes=3, setting=setting, attach=attach) as net:
         for node in ("node1", "node2", "node3"):
@@ -83,6 +87,37 @@ async def test_what_somebody_breaks_is_named_and_put_right(tmp_path: Path, what:
         if what in BREAK:
             process.run(command.split(), ns=net.ns("node1"), check=True)
             await right(net, "node1")
+
+
+BREAK_ENCRYPTED = {
+    "device": ("ip link del flannel-wg", Kind.DEVICE, Problem.MISSING),
+    "down": ("ip link set flannel-wg down", Kind.DEVICE, Problem.WRONG),
+    "mtu": ("ip link set flannel-wg mtu 1300", Kind.DEVICE, Problem.WRONG),
+    "route": ("ip route del 10.244.0.0/16", Kind.ROUTE, Problem.MISSING),
+    "in the clear": ("ip route add 10.244.2.0/24 via 172.18.0.3 dev eth0", Kind.ROUTE, Problem.NOT_OURS),
+}
+
+
+@own_host
+@pytest.mark.parametrize("what", BREAK_ENCRYPTED)
+async def test_what_somebody_breaks_of_an_encrypted_tunnel_is_named_and_put_right(
+    tmp_path: Path, what: str
+) -> None:
+    command, kind, problem = BREAK_ENCRYPTED[what]
+    async with pod_network(tmp_path, setting=WIREGUARD) as net:
+        _, pod = await net.pod("node1", "a")
+        _, far = await net.pod("node2", "c")
+        await right(net, "node1")
+        await net.stop("node1")
+        process.run(command.split(), ns=net.ns("node1"), check=True)
+        wrong = (await entries(net, "node1"))[1]
+        assert (kind, problem) in [(item.kind, item.problem) for item in wrong], wrong
+        assert all(item.purpose for item in wrong)
+        await net.start("node1")
+        await right(net, "node1")
+        process.run(command.split(), ns=net.ns("node1"), check=True)
+        await right(net, "node1")
+        assert await asyncio.to_thread(source_seen, far, pod, "10.244.1.2") == "10.244.2.2"
 
 
 BREAK_CABLE = {
@@ -160,7 +195,7 @@ STEPS = st.one_of(
     st.tuples(st.just("join"), NUMBERS, st.sampled_from((VXLAN, NATIVE))),
     st.tuples(st.just("leave"), NUMBERS),
     st.tuples(st.just("move"), NUMBERS, st.integers(20, 25)),
-    st.tuples(st.just("use"), st.sampled_from((VXLAN, DIRECT, NATIVE))),
+    st.tuples(st.just("use"), st.sampled_from((VXLAN, DIRECT, NATIVE, WIREGUARD))),
     st.tuples(st.just("pod"), st.integers(1, 4)),
     st.tuples(st.just("unpod"), st.integers(1, 4)),
     st.tuples(st.just("restart")),
@@ -178,7 +213,7 @@ async def play(place: Path, attach: Attach, plan: list[Step]) -> None:
         await net.stop("node1")
         with Rtnl(net.ns("node1")) as links:
             present = rtnl_read.links(net.ns("node1"))
-            for name in ("flannel.1", "cni0"):
+            for name in ("flannel.1", "flannel-wg", "cni0"):
                 if name in present:
                     links.apply(rtnl.link_delete(name))
             for route in rtnl_read.routes(net.ns("node1")):
@@ -218,7 +253,9 @@ async def take(net: Net, kind: str, *what: Any) -> None:
 
 
 def _publish(net: Net, number: int, address: IPv4Address, setting: Setting) -> None:
-    notes = backend(setting).annotations(address)
+    # Whatever it sends, it can receive.
+    key = base64.b64encode(bytes([number]) * 32).decode()
+    notes = backend(Setting(setting.mode, both=NetworkMode.WIREGUARD)).annotations(address, key)
     change: Callable[[dict[str, Any]], Any] = lambda n: n["metadata"].update(annotations=notes)  # noqa: E731
     net.change_node(f"node{number}", change)
 
@@ -228,7 +265,12 @@ def _sorted(found: list[Entry]) -> list[str]:
 
 
 @own_host
-def test_whatever_happens_the_kernel_ends_as_after_a_fresh_start(tmp_path: Path) -> None:
+def test_whatever_happens_the_kernel_ends_as_after_a_fresh_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other nodes are but objects, and never answer.
+    monkeypatch.setattr(tunnel_watch, "_SESSION_SECONDS", 0.01)
+
     @settings(
         max_examples=16,
         deadline=None,

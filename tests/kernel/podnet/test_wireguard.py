@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.kernel import eventually, own_host
 from support.packets import PROTOCOLS, Stream
-from support.podnet import CLUSTER_CIDR, Net, pod_network
+from support.podnet import Net, pod_network
 from support.traffic import Way, echo_server, traffic
 
 from controlplane.resources.catalog import NODE
@@ -274,42 +274,6 @@ async def test_the_program_outlives_the_agent_and_is_taken_over(tmp_path: Path) 
             os.kill(before.pid_and_start()[0], signal.SIGKILL)
             await another(net, "node1", before)
             await reached(here, there)
-
-
-BREAK = {
-    "link": "ip link delete flannel-wg",
-    "down": "ip link set flannel-wg down",
-    "mtu": "ip link set flannel-wg mtu 1300",
-    "route": "ip route delete 10.244.0.0/16",
-    "clear": "ip route add 10.244.2.0/24 via 172.18.0.3 dev eth0",
-}
-
-
-@own_host
-async def test_what_others_break_is_put_right(tmp_path: Path) -> None:
-    async with pod_network(tmp_path, setting=WIREGUARD) as net:
-        here, there = await pods(net)
-        node = net.ns("node1")
-
-        def right() -> bool:
-            link = rtnl_read.links(node).get("flannel-wg")
-            if link is None or not link.up or link.mtu != 1420 or len(state(net, "node1").peers) != 1:
-                return False
-            ways = [
-                r
-                for r in rtnl_read.routes(node)
-                if r.target.subnet_of(CLUSTER_CIDR) and r.target.prefixlen < 25
-            ]
-            return [(str(r.target), r.index) for r in ways if r.via or r.index == link.index] == [
-                ("10.244.0.0/16", link.index)
-            ]
-
-        await eventually(right)
-        for command in BREAK.values():
-            process.run(command.split(), ns=node, check=True)
-            await eventually(right, 10)
-            await reached(here, there)
-        await reach(here, there)
 
 
 @own_host

@@ -42,7 +42,7 @@ NATIVE = Kept(Native().wanted([PEER], SEGMENT).paths, Devices(2), PODS, 1500)
         (LinkEvent(True, "cni0", True, 1500), True, False),
         (LinkEvent(True, "veth01234567", True, 1280), False, False),
         (LinkEvent(True, "flannel.1", True, 1450), False, True),
-        (LinkEvent(True, "flannel.1", False, 1450), True, False),
+        (LinkEvent(True, "flannel.1", False, 1450), False, False),
         (LinkEvent(False, "flannel.1", True, 1450), True, False),
         (NeighbourEvent(True, False, 4, MAC, GATEWAY), False, False),
         (NeighbourEvent(True, False, 4, "0e:f1:00:00:00:09", GATEWAY), True, False),
