@@ -31,7 +31,7 @@ from netkit.fabric.spec import SWITCH, namespace_name
 from netkit.kernel import netns
 from netkit.kernel.ledger import Entry, EntryKind, Ledger
 from netkit.kernel.netns import Namespace, open_namespace
-from netkit.kernel.teardown import remove_owner
+from netkit.kernel.teardown import end_owner, remove_owner
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,10 @@ class Membership:
             for entry in ledger.entries():
                 if entry.kind is EntryKind.NAMESPACE and entry.name not in wanted:
                     self._remove(entry, ledger)
+            for node in plan.current().nodes:
+                if node.state is NodeState.STOPPED:
+                    # What its agent had started by itself, such as a tunnel's program.
+                    end_owner(self._profile.ledger, node.name)
             with build(spec, ledger) as fabric:
                 cables.keep_apart(fabric.switch, spec, plan.current().apart)
                 if shaped(spec):

@@ -63,6 +63,22 @@ def teardown(directory: Path, *, grace: float = 2.0) -> None:
         raise ExceptionGroup(f"teardown of {directory}", list(failed.values()))
 
 
+def end_owner(directory: Path, owner: str) -> None:
+    """Kill the processes that the ledger of one owner names, as when its power fails; all else of it stays.
+
+    Raises KernelError when one does not end.
+    """
+    if owner not in (path.stem for path in ledger_files(Path(directory))):
+        return
+    with Ledger(directory, owner) as ledger:
+        running = [entry for entry in ledger.entries() if entry.kind is EntryKind.PROCESS]
+        failed = process.terminate_all((entry.pid_and_start() for entry in running), grace=0.0)
+        if failed:
+            raise failed[0]
+        for entry in running:
+            ledger.forget(entry)
+
+
 def remove_owner(directory: Path, owner: str) -> None:
     """Remove everything that the ledger of one owner names, and that ledger; the owner's process must have ended.
 

@@ -13,7 +13,7 @@ from netkit.fabric.build import Fabric, build
 from netkit.fabric.spec import FabricSpec
 from netkit.kernel import netns, netns_directory, process, rtnl_read
 from netkit.kernel.ledger import Entry, EntryKind, Ledger, read_all
-from netkit.kernel.teardown import remove_owner, teardown
+from netkit.kernel.teardown import end_owner, remove_owner, teardown
 
 MACHINES = ("one", "two", "three", "client")
 
@@ -135,3 +135,24 @@ def test_one_owners_things_go_and_the_others_stay(tmp_path: Path) -> None:
     assert {entry.name for entry in read_all(place)} >= {"kt.c", str(kept)}
     teardown(place)
     assert not kept.exists()
+
+
+@own_host
+def test_one_owners_processes_are_killed_and_all_else_stays(tmp_path: Path) -> None:
+    place = tmp_path / "ledger"
+    node, other = Ledger(place, "node4"), Ledger(place, "node5")
+    netns.create("kt.a", node).close()
+    dying, living = (
+        process.fork_recorded(ledger, "tunnel", lambda: wait_for(lambda: False, 60.0) or 0)
+        for ledger in (node, other)
+    )
+    end_owner(place, "node4")
+    end_owner(place, "node4")
+    end_owner(place, "nobody")
+    assert dying.wait() < 0
+    assert living.poll() is None
+    assert netns.names() == ["kt.a"]
+    recorded = [entry for entry in read_all(place) if entry.kind is EntryKind.PROCESS]
+    assert [entry.name for entry in recorded] == [living.entry.name]
+    living.terminate(grace=0.0)
+    teardown(place)
