@@ -60,7 +60,7 @@ def test_up_refuses_to_encrypt_without_either_before_anything_is_made(
         return [feature for feature in found(*doctor.ENCRYPTING) if feature.name in wanted]
 
     monkeypatch.setattr(doctor, "features", features)
-    monkeypatch.setenv("NETKIT_STATE", str(tmp_path))
+    monkeypatch.setenv("NETKIT_STATE", str(tmp_path / "state"))
     config = ClusterConfig(name="secret", network=NetworkConfig(mode=NetworkMode.WIREGUARD))
     with pytest.raises(ClusterError) as caught:
         up(config, tmp_path / "kubeconfig", lambda _: None)
@@ -69,5 +69,5 @@ def test_up_refuses_to_encrypt_without_either_before_anything_is_made(
         "wireguard-go (detail)"
     )
     assert caught.value.hint.startswith("install the package wireguard-go, or modprobe wireguard; ")
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert [path for path in tmp_path.rglob("*") if "secret" in path.name] == []
     doctor.require_network(NetworkMode.VXLAN)
