@@ -10,10 +10,11 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
+from pyroute2.netlink.generic.wireguard import wgmsg
 
 from netkit.kernel import wireguard_netlink
 from netkit.kernel.errors import KernelError
-from netkit.kernel.netlink import attributes, each_attribute
+from netkit.kernel.netlink import attributes, each_attribute, encode
 from netkit.kernel.wireguard_uapi import Uapi, keepalive_request, listening, set_request, state_in
 from netkit.kernel.wireguard_values import Change, Peer, State
 
@@ -191,3 +192,20 @@ def test_many_peers_go_in_several_messages() -> None:
     assert [3 in attributes(message.body, 4) for message in messages] == [True, False, False]
     found = wireguard_netlink.state_in([message.body for message in messages])
     assert list(found.peers.values()) == list(peers)
+
+
+def test_netlink_messages_are_what_another_library_reads_in_them() -> None:
+    (message,) = wireguard_netlink.set_messages("wg0", CHANGE)
+    read = wgmsg(encode(message, 1, ack=False))
+    read.decode()
+    assert read["cmd"] == 1
+    assert read.get_attr("WGDEVICE_A_IFNAME") == "wg0"
+    assert read.get_attr("WGDEVICE_A_LISTEN_PORT") == 51820
+    assert read.get_attr("WGDEVICE_A_PRIVATE_KEY") == KEY[3].encode()
+    gone, there = read.get_attr("WGDEVICE_A_PEERS")
+    assert (gone.get_attr("WGPEER_A_PUBLIC_KEY"), gone.get_attr("WGPEER_A_FLAGS")) == (KEY[2].encode(), 5)
+    assert (there.get_attr("WGPEER_A_PUBLIC_KEY"), there.get_attr("WGPEER_A_FLAGS")) == (KEY[1].encode(), 2)
+    endpoint = there.get_attr("WGPEER_A_ENDPOINT")
+    assert (endpoint["family"], endpoint["port"], endpoint["addr"]) == (socket.AF_INET, 51820, "172.18.0.3")
+    allowed = there.get_attr("WGPEER_A_ALLOWEDIPS")
+    assert [each["addr"] for each in allowed] == ["10.244.2.0/24", "172.18.0.3/32"]
