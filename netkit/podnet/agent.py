@@ -349,7 +349,8 @@ class PodNetworkAgent:
     async def _sync_paths(self, wanted: Wanted, uplink: device.Uplink, count: int) -> None:
         if wanted.refused != self._refused:
             for way in wanted.refused:
-                log.log(logging.WARNING if way.passing else logging.ERROR, "%s: %s", self._name, way)
+                expected = way.passing and self._setting.both is not None
+                log.log(logging.INFO if expected else logging.ERROR, "%s: %s", self._name, way)
             self._refused = wanted.refused
         if wanted.paths == self._paths:
             return
