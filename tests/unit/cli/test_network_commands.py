@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from netkit.cli.network_commands import app
-from netkit.cluster import network_inspection, network_mode
+from netkit.cluster import network_inspection, network_mode, router_inspection
 from netkit.cluster.errors import ClusterError
 from netkit.cluster.network_inspection import Comparison, NodeDifferences, NodeView
 from netkit.cluster.network_mode import NodeNetworkMode
+from netkit.cluster.router_inspection import RouterView
 from netkit.podnet.entries import Difference, Entry, Kind, Problem
 from netkit.podnet.modes import NetworkMode
 from netkit.policy.census import Census
@@ -98,7 +99,11 @@ def test_show_marks_what_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
         Census(3, 2, 17),
     )
     monkeypatch.setattr(network_inspection, "show", lambda name, node: [view])
+    router = RouterView("router1", "static", 0, (), ())
+    monkeypatch.setattr(router_inspection, "routes", lambda name, none_is_fine: [router])
     text = invoke("show")
+    assert "router1, routes static" in text
+    assert "router1" not in invoke("show", "--node", "node1")
     assert "node1, native, ptp: 2 pods in 10.244.0.0/24, MTU 1500" in text
     assert "3 NetworkPolicies isolate 2 of its pods by 17 rules" in text
     assert "10.244.1.0/24  via 172.18.0.12 dev eth0   pods of node2" in text
