@@ -7,6 +7,7 @@ side by side cannot disturb each other or the machine, and "the host is as it wa
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import inspect
 import os
@@ -190,7 +191,7 @@ def source_seen(client: Namespace, server: Namespace, target: str, port: int = 8
     ):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        listener.bind(("0.0.0.0", port))
+        _bind(listener, port)
         listener.listen()
         listener.settimeout(3)
         caller.settimeout(3)
@@ -205,6 +206,20 @@ def source_seen(client: Namespace, server: Namespace, target: str, port: int = 8
                 received += len(served.recv(65536))
             sending.join()
         return str(source)
+
+
+def _bind(listener: socket.socket, port: int) -> None:
+    """A child that another thread forks holds an earlier listener until it becomes its program."""
+    deadline = time.monotonic() + 3
+    while True:
+        try:
+            listener.bind(("0.0.0.0", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def has(*programs: str) -> bool:

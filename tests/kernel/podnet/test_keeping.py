@@ -163,8 +163,9 @@ async def test_pods_that_come_and_go_are_nobodys_trespass(
     caplog.set_level(logging.INFO, "netkit.podnet")
     async with pod_network(tmp_path, nodes=1, attach=Attach.PTP) as net:
         agent = net.agents["node1"]
-        for _ in range(2):
-            pods = [PodRef("default", f"p{number}", f"uid-{number}") for number in range(15)]
+        for turn in range(2):
+            # No pod has another's uid, of which its link's name is made: the kernel tells of the old link's end later.
+            pods = [PodRef("default", f"p{number}", f"uid-{turn}-{number}") for number in range(15)]
             await asyncio.gather(*(agent.network.add(pod) for pod in pods))
             await right(net, "node1")
             for pod in pods:
