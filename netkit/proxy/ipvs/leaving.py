@@ -72,15 +72,13 @@ class Leaving:
         return tuple(self._targets)
 
     def looked(self, key: ServerKey, reals: Iterable[RealServer]) -> list[Target]:
-        """Told all real servers of a virtual server: those that can be deleted now. Those not among them are gone,
-        those with a weight again are back.
+        """Told all real servers of a virtual server: those that can be deleted now, which leave until they are dropped.
+        Those not among them are gone, those with a weight again are back.
         """
         found = {real.target: real for real in reals}
         mine = self.of(key)
         self.drop(key, [target for target in mine if target not in found or found[target].weight])
-        gone = [target for target in self.of(key) if not found[target].connections]
-        self.drop(key, gone)
-        return gone
+        return [target for target in self.of(key) if not found[target].connections]
 
 
 def waits(transport: Transport) -> bool:

@@ -185,6 +185,9 @@ class Writer:
         for key in self._leaving.due(time.monotonic()):
             gone += [(key, target) for target in self._leaving.looked(key, self._servers.real_servers(key))]
         self._servers.apply(*(ipvs.real_delete(key, target) for key, target in gone))
+        # Not before: what could not be deleted is looked at again.
+        for key, target in gone:
+            self._leaving.drop(key, [target])
         return gone
 
     def _change_servers(self, changes: Sequence[ServerChange]) -> None:

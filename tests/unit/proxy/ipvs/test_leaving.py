@@ -31,7 +31,9 @@ def test_looks_are_a_minute_apart() -> None:
     assert leaving.due(160.0) == ()
     assert leaving.delay(170.0) == 50.0
     assert leaving.due(225.0) == (HERE,)
-    assert leaving.looked(HERE, [real(ONE)]) == [ONE]
+    assert leaving.looked(HERE, [real(ONE)]) == leaving.looked(HERE, [real(ONE)]) == [ONE]
+    assert leaving, "until it was deleted"
+    leaving.drop(HERE, [ONE])
     assert not leaving
     assert leaving.delay(225.0) is None
 
