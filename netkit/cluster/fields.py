@@ -5,7 +5,6 @@ Called by `config`. Unknown fields are errors: a misspelt option must never be s
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netkit.cluster.errors import ConfigError
+from netkit.cluster.value_kinds import instead_of, kind
 
 _DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$")
 
@@ -24,7 +24,7 @@ class Fields:
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{path or 'the file'}: expected a mapping, got {_kind(value)}")
+            raise ConfigError(f"{path or 'the file'}: expected a mapping, got {kind(value)}")
         self._values: dict[str, Any] = {str(key): item for key, item in value.items()}
         self._given = frozenset(self._values)
         self._path = path
@@ -57,7 +57,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, str):
-            raise ConfigError(f"{self._at(key)}: expected text, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected text, got {kind(value)}")
         if choices and value not in choices:
             raise ConfigError(f"{self._at(key)}: {value!r} is not one of {', '.join(choices)}")
         return value
@@ -70,7 +70,7 @@ class Fields:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list):
-            raise ConfigError(f"{self._at(key)}: expected a list, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected a list, got {kind(value)}")
         for item in value:
             if item not in choices:
                 raise ConfigError(f"{self._at(key)}: {item!r} is not one of {', '.join(choices)}")
@@ -84,10 +84,10 @@ class Fields:
         if isinstance(value, str):
             value = [value]
         if not isinstance(value, list):
-            raise ConfigError(f"{self._at(key)}: expected a list, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected a list, got {kind(value)}")
         for item in value:
             if not isinstance(item, str) or not item:
-                raise ConfigError(f"{self._at(key)}: expected a list of texts, got {_kind(item)} in it")
+                raise ConfigError(f"{self._at(key)}: expected a list of texts, got {kind(item)} in it")
         return tuple(value)
 
     def pairs(self, key: str) -> dict[str, str]:
@@ -96,10 +96,10 @@ class Fields:
         if value is None:
             return {}
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{self._at(key)}: expected a mapping, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected a mapping, got {kind(value)}")
         for name, item in value.items():
             if not isinstance(item, str):
-                raise ConfigError(f"{self._at(key)}.{name}: expected text, got {_kind(item)}")
+                raise ConfigError(f"{self._at(key)}.{name}: expected text, got {kind(item)}")
         return {str(name): item for name, item in value.items()}
 
     def paths(self, key: str) -> tuple[Path, ...]:
@@ -112,7 +112,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, str) or not value:
-            raise ConfigError(f"{self._at(key)}: expected a file's name, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected a file's name, got {kind(value)}")
         return Path(value).expanduser().absolute()
 
     def number(self, key: str, default: int, low: int, high: int) -> int:
@@ -120,7 +120,7 @@ class Fields:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{self._at(key)}: expected a whole number, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected a whole number, got {kind(value)}")
         if not low <= value <= high:
             raise ConfigError(f"{self._at(key)}: {value} is not between {low} and {high}")
         return value
@@ -130,7 +130,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise ConfigError(f"{self._at(key)}: expected true or false, got {_kind(value)}")
+            raise ConfigError(f"{self._at(key)}: expected true or false, got {kind(value)}")
         return value
 
     def network(self, key: str, default: IPv4Network | None) -> IPv4Network | None:
@@ -172,18 +172,4 @@ class Fields:
     def finish(self) -> None:
         """Refuse every field nobody asked for."""
         for key in self._values:
-            near = difflib.get_close_matches(key, self._known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(self._known))}"
-            raise ConfigError(f"{self._at(key)}: unknown field", hint)
-
-
-def _kind(value: object) -> str:
-    names = {
-        dict: "a mapping",
-        list: "a list",
-        str: "text",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), type(value).__name__)
+            raise ConfigError(f"{self._at(key)}: unknown field", instead_of(key, self._known))

@@ -5,7 +5,6 @@ Unlike a configuration's fields, all faults are told at once: a person draws a n
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from netkit.cluster.errors import ConfigError
+from netkit.cluster.value_kinds import instead_of, kind
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)bit")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s)")
@@ -167,18 +167,4 @@ class Part:
     def finish(self) -> None:
         """Tell of every field nobody asked for."""
         for key in self._values:
-            near = difflib.get_close_matches(key, self._known, 1)
-            also = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(self._known))}"
-            self.wrong(key, f"unknown field; {also}")
-
-
-def kind(value: object) -> str:
-    names = {
-        dict: "a mapping",
-        list: "a list",
-        str: "text",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), type(value).__name__)
+            self.wrong(key, f"unknown field; {instead_of(key, self._known)}")

@@ -6,8 +6,6 @@ also the caller's own.
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import socket
 import struct
 import sys
@@ -15,13 +13,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from netkit.kernel import netns
-from netkit.kernel.address_events import EventsLost
-from netkit.kernel.errors import from_os_error
-from netkit.kernel.netlink import HEADER, attributes
+from netkit.kernel.netlink import attributes
 from netkit.kernel.netns import Namespace
+from netkit.kernel.route_listener import RouteListener
 
-_ROUTE_PROTOCOL: Final = 0
 _NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE, _NEWNEIGH, _DELNEIGH = 16, 17, 24, 25, 28, 29
 _GROUPS: Final = 0x1 | 0x4 | 0x40
 """Links, neighbours (of bridges too), IPv4 routes."""
@@ -31,7 +26,6 @@ _IFLA_IFNAME, _IFLA_MTU = 3, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _NDA_DST, _NDA_LLADDR = 1, 2
 _MAIN_TABLE: Final = 254
-_RECEIVED_AT_ONCE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,76 +66,43 @@ class NeighbourEvent:
 Event = LinkEvent | RouteEvent | NeighbourEvent
 
 
-class NetworkEvents:
-    """A listening socket in one namespace. Events count from its making on. Close it."""
+class NetworkEvents(RouteListener[Event]):
+    """A listening socket in one namespace; see `RouteListener`."""
 
     def __init__(self, ns: Namespace) -> None:
-        self._namespace = ns.name
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = netns.socket_in(ns, socket.AF_NETLINK, kind, _ROUTE_PROTOCOL)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.bind((0, _GROUPS))
+        super().__init__(ns, _GROUPS, "ip monitor link neigh route")
 
-    async def next(self) -> tuple[Event, ...]:
-        """Wait for the next events. Raises EventsLost, or KernelError when the socket is of no use any more."""
-        while True:
-            try:
-                data = await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVED_AT_ONCE)
-            except OSError as error:
-                if error.errno == errno.ENOBUFS:
-                    raise EventsLost from error
-                raise from_os_error(error, "ip monitor link neigh route", self._namespace) from error
-            if events := _events(data):
-                return events
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> NetworkEvents:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def _events(data: bytes) -> tuple[Event, ...]:
-    found: list[Event] = []
-    offset = 0
-    while offset < len(data):
-        length, kind, *_ = HEADER.unpack_from(data, offset)
-        event = _event(kind, data[offset + HEADER.size : offset + length])
-        if event is not None:
-            found.append(event)
-        offset += (length + 3) & ~3
-    return tuple(found)
-
-
-def _event(kind: int, body: bytes) -> Event | None:
-    if kind in (_NEWLINK, _DELLINK):
-        family, _, _, flags, _ = _LINK.unpack_from(body)
-        contents = attributes(body, _LINK.size)
-        # A bridge tells of its ports in its own family, also when one has left it but lives on.
-        if family != socket.AF_UNSPEC:
-            return None
-        name = contents.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
-        return LinkEvent(kind == _NEWLINK, name, bool(flags & 1), _number(contents, _IFLA_MTU))
-    if kind in (_NEWROUTE, _DELROUTE):
-        _, length, _, _, _, protocol, *_ = _ROUTE.unpack_from(body)
-        contents = attributes(body, _ROUTE.size)
-        if _number(contents, _RTA_TABLE) != _MAIN_TABLE:
-            return None
-        target = IPv4Network((contents.get(_RTA_DST, bytes(4)), length))
-        return RouteEvent(
-            kind == _NEWROUTE, target, _number(contents, _RTA_OIF), _ipv4(contents, _RTA_GATEWAY), protocol
-        )
-    if kind in (_NEWNEIGH, _DELNEIGH):
-        family, index, *_ = _NEIGHBOUR.unpack_from(body)
-        contents = attributes(body, _NEIGHBOUR.size)
-        mac = contents.get(_NDA_LLADDR, b"").hex(":")
-        return NeighbourEvent(
-            kind == _NEWNEIGH, family == socket.AF_BRIDGE, index, mac, _ipv4(contents, _NDA_DST)
-        )
-    return None
+    def event(self, kind: int, body: bytes) -> Event | None:
+        """See `RouteListener`."""
+        if kind in (_NEWLINK, _DELLINK):
+            family, _, _, flags, _ = _LINK.unpack_from(body)
+            contents = attributes(body, _LINK.size)
+            # A bridge tells of its ports in its own family, also when one has left it but lives on.
+            if family != socket.AF_UNSPEC:
+                return None
+            name = contents.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+            return LinkEvent(kind == _NEWLINK, name, bool(flags & 1), _number(contents, _IFLA_MTU))
+        if kind in (_NEWROUTE, _DELROUTE):
+            _, length, _, _, _, protocol, *_ = _ROUTE.unpack_from(body)
+            contents = attributes(body, _ROUTE.size)
+            if _number(contents, _RTA_TABLE) != _MAIN_TABLE:
+                return None
+            target = IPv4Network((contents.get(_RTA_DST, bytes(4)), length))
+            return RouteEvent(
+                kind == _NEWROUTE,
+                target,
+                _number(contents, _RTA_OIF),
+                _ipv4(contents, _RTA_GATEWAY),
+                protocol,
+            )
+        if kind in (_NEWNEIGH, _DELNEIGH):
+            family, index, *_ = _NEIGHBOUR.unpack_from(body)
+            contents = attributes(body, _NEIGHBOUR.size)
+            mac = contents.get(_NDA_LLADDR, b"").hex(":")
+            return NeighbourEvent(
+                kind == _NEWNEIGH, family == socket.AF_BRIDGE, index, mac, _ipv4(contents, _NDA_DST)
+            )
+        return None
 
 
 def _number(contents: dict[int, bytes], kind: int) -> int:

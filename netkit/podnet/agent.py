@@ -25,12 +25,12 @@ from controlplane.client.transport import ConnectionFailed
 from controlplane.errors import Object, StatusError
 from controlplane.meta import timestamps
 from controlplane.resources.catalog import NODE
-from netkit.kernel.address_events import EventsLost
 from netkit.kernel.errors import KernelError
 from netkit.kernel.iptables import IPTables
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.network_events import Event, LinkEvent, NetworkEvents
+from netkit.kernel.route_listener import EventsLost
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, masquerade, overlay, paths, trespass, wireguard
 from netkit.podnet.attach import Attach

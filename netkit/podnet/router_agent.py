@@ -19,10 +19,10 @@ from controlplane.client.informer import Informer
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
 from netkit.kernel import rtnl_read
-from netkit.kernel.address_events import EventsLost
 from netkit.kernel.errors import KernelError
 from netkit.kernel.netns import Namespace
 from netkit.kernel.network_events import NetworkEvents, RouteEvent
+from netkit.kernel.route_listener import EventsLost
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import router_routes
 from netkit.podnet.direct import node_address

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from netkit.kernel.address_events import AddressEvent, EventsLost
+from netkit.kernel.address_events import AddressEvent
 from netkit.kernel.errors import KernelError
 from netkit.kernel.ipvs_values import ServerKey, Target, Timeouts
+from netkit.kernel.route_listener import EventsLost
 from netkit.proxy.addresses import Address, Family, networks_of
 from netkit.proxy.backend import NodeFacts, SyncReport
 from netkit.proxy.choice import NodeView
