@@ -28,7 +28,6 @@ runtime = "crun"
 # In a mount namespace of its own, where control groups look as crun wants them, whatever the machine has.
 SCRIPT = """
 set -e
-umount --lazy /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs none /mnt
 mount -t tmpfs none /var/lib
