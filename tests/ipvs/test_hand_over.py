@@ -107,7 +107,9 @@ async def test_flows_go_on_by_the_rules_of_another_mode(dual_net: DualNet, next_
             assert left(dual_net) == ""
             assert await all_go_on(kept) == []
             fresh = [each for family in families for each in await flows(dual_net, stack, family, protocols)]
-            assert await all_go_on(fresh) == []
+            # The userspace proxy forgets a UDP client that was silent for a quarter of a second.
+            passing = next_mode is ProxyMode.USERSPACE
+            assert await all_go_on([each for each in fresh if not (passing and " UDP " in each.what)]) == []
         finally:
             for backend in (*new, *old):
                 await backend.cleanup()

@@ -175,7 +175,7 @@ def test_show_says_what_each_entry_is_for(
     assert purposes["pod", spaces["caller"][0].name] == f"pod {lab.name}/caller"
     text = cluster.netkit("network", "show", "-p", cluster.name).stdout
     for node in NODES:
-        assert f"{node}, native: " in text
+        assert f"{node}, native, bridge: " in text
 
 
 def test_what_is_broken_is_named_and_repaired(
