@@ -89,7 +89,14 @@ def test_a_killed_runtime_restarts_its_pods(cluster: Cluster) -> None:
         again = all(_restarts(pod) > before.get(pod["metadata"]["uid"], -1) for pod in mine)
         return again and ready == ["True"] * 3
 
-    eventually("the pods run again", restarted)
+    try:
+        eventually("the pods run again", restarted)
+    except AssertionError:
+        print(cluster.kubectl("describe", "pods", "-l", "app=webserver"))
+        logs = Path("/var/lib/netkit") / cluster.name / "logs"
+        for path in sorted(logs.glob(f"*{node}.log")):
+            print(f"--- {path.name}\n{path.read_text()[-6000:]}")
+        raise
     after = {pod["metadata"]["uid"] for pod in cluster.get("pods", "-l", "app=webserver")["items"]}
     assert after == set(before)
     _converged(cluster)
