@@ -218,9 +218,10 @@ class RuleBook:
             else:
                 tx.empty_chain(name, known_empty=not standing.contents.rules[name])
                 self.stale[name] = self._clock()
-        for name in standing.named_sets():
-            if name not in wanted:
-                tx.delete_set(name)
+        # Old rules that go later may still use them.
+        self.later += [
+            self.layout.writer.delete_set(name) for name in standing.named_sets() if name not in wanted
+        ]
 
     def _unusable(self, contents: Contents) -> bool:
         """Whether something that cannot be changed in place is not as it must be."""

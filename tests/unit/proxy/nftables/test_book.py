@@ -203,6 +203,18 @@ def test_a_change_back_and_forth_within_a_transaction_of_the_kernel_is_mended() 
     assert not differences(world.fresh(), world.standing())
 
 
+def test_a_set_that_only_rules_left_behind_use_goes_with_them() -> None:
+    """The second step fails, and before the next sync the Service changes once more."""
+    world = World(KubeProxyLayout, *web("10.180.0.1", sessionAffinity="ClientIP"))
+    world.table.refuse, world.table.refuse_after = errno.ENOMEM, 1
+    with pytest.raises(KernelError):
+        world.change(web("10.180.0.2")[0], web("10.180.0.2")[1])
+    feed(world.state, web("10.180.0.3")[1])
+    world.full()
+    world.expire()
+    assert not differences(world.fresh(), world.standing())
+
+
 def stale(*bases: str) -> Listing:
     """Sections of chains that are empty and wait for being deleted."""
     return listing(Section(f"chain endpoint-{base}", ()) for base in bases)
