@@ -11,7 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from typing import Final
 
@@ -64,7 +64,8 @@ class Vxlan:
 @dataclass(frozen=True, slots=True)
 class Link:
     """One link. `kind` is "" for hardware, `master` the bridge's index (0: none), `peer` a veth's other
-    index. `forwards`: it sends and receives, which it begins to do some time after it was set up.
+    index. `forwards`: it sends and receives, which it begins to do some time after it was set up; it makes no link
+    unequal to what it was before.
     """
 
     index: int
@@ -76,7 +77,7 @@ class Link:
     master: int = 0
     peer: int = 0
     hairpin: bool = False
-    forwards: bool = False
+    forwards: bool = field(default=False, compare=False)
     vxlan: Vxlan | None = None
 
 

@@ -146,10 +146,11 @@ class Proxy:
         with contextlib.closing(connection):
             try:
                 sock.connect((address, port))
-            except ConnectionRefusedError:
+                connection.request("GET", path)
+                response = connection.getresponse()
+            except (ConnectionRefusedError, ConnectionResetError):
+                # Reset: the kernel had taken the connection of a server that was just closing.
                 return None
-            connection.request("GET", path)
-            response = connection.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read().decode())
 
 
