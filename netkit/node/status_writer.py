@@ -67,7 +67,8 @@ class StatusWriter:
         except (StatusError, ConnectionFailed) as error:
             log.warning("%s/%s: status not written: %s", namespace, name, error)
             return False
-        self._written = {**self._written, **status}
+        # What we left out because we knew of no change may be changed: others write conditions too.
+        self._written = dict(stored.get("status") or {})
         self._revision = objects.resource_version(stored)
         return True
 
