@@ -44,5 +44,5 @@ def _machines(context: typer.Context, incomplete: str, *, nodes_only: bool) -> l
         facts = Profile(context.params.get("profile") or "lab").facts()
     except ClusterError:
         return []
-    found = [machine.name for machine in facts.machines if machine.role == "node" or not nodes_only]
+    found = facts.nodes if nodes_only else [machine.name for machine in facts.machines]
     return [name for name in found if name.startswith(incomplete)]

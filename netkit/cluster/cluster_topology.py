@@ -9,6 +9,7 @@ from netkit.cluster.topology import Topology
 from netkit.cluster.topology_document import document
 from netkit.cluster.topology_file import parse
 from netkit.cluster.topology_layout import gateway, path_mtu
+from netkit.kernel import file_write
 from netkit.podnet.underlay import ONE_LINK, Underlay
 
 _FILE = "topology.json"
@@ -16,10 +17,7 @@ _FILE = "topology.json"
 
 def write(profile: Profile, topology: Topology) -> None:
     """Keep the topology, with all its addresses, in the cluster's state directory."""
-    path = profile.directory / _FILE
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(document(topology), indent=2) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    file_write.replace(profile.directory / _FILE, json.dumps(document(topology), indent=2) + "\n")
 
 
 def read(profile: Profile) -> Topology:

@@ -7,20 +7,12 @@ from `up` on and outlives agents, keepers and a crash of the machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from netkit.cluster.outcome import State
 from netkit.cluster.state_file import read, write
 from netkit.podnet.modes import NetworkMode, Setting
-
-
-class State(StrEnum):
-    """What a node's pod network is doing."""
-
-    SWITCHING = "switching"
-    SERVING = "serving"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

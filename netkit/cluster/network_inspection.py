@@ -89,7 +89,6 @@ class _Look:
     wanted: list[Entry]
     refused: tuple[NoWay, ...]
     found: list[Entry]
-    policies: Census
     pods: int
     attach: str
     told: tuple[Difference, ...] = ()
@@ -112,7 +111,10 @@ class _Look:
 
 def show(name: str, node: str = "") -> list[NodeView]:
     """All nodes, or one. Raises ClusterError, KernelError, StatusError."""
-    return [_view(look) for look in asyncio.run(_look(Profile(name), node))]
+    profile = Profile(name)
+    looks = asyncio.run(_look(profile, node))
+    spaces = {machine.name: machine.namespace for machine in profile.facts().machines}
+    return [_view(look, _policies(spaces[look.name])) for look in looks]
 
 
 def check(name: str, node: str = "") -> Comparison:
@@ -207,8 +209,7 @@ async def _look_at(
         encryption, encrypted = wireguard.read(ns, DEVICE, state / PLACE) or ("", None)
         found = await standing(ns, iptables, cidr, [lease.netns for lease in pods], attach, encrypted)
         wanted = [*wanted, *learned(facts, found)]
-        policies = census(standing_tables(ns))
-        return _Look(facts, wanted, refused, found, policies, len(pods), attach, encryption=encryption)
+        return _Look(facts, wanted, refused, found, len(pods), attach, encryption=encryption)
 
 
 def _look_at_others(
@@ -225,12 +226,16 @@ def _look_at_others(
         found = [*external(ns, cidr, routes=setting.node_routes), *inspection.standing(pods)]
         runtime = Runtime(ns, cluster.cni_path, {"XTABLES_LOCKFILE": str(state / "xtables.lock")})
         told = tuple(inspection.refusals(pods, runtime)) if ask else ()
-        policies = census(standing_tables(ns))
         wanted = [*wanted, *inspection.expected(pods)]
-        return _Look(facts, wanted, refused, found, policies, len(pods), cluster.attach, told)
+        return _Look(facts, wanted, refused, found, len(pods), cluster.attach, told)
 
 
-def _view(look: _Look) -> NodeView:
+def _policies(namespace: str) -> Census:
+    with open_namespace(namespace) as ns:
+        return census(standing_tables(ns))
+
+
+def _view(look: _Look, policies: Census) -> NodeView:
     purposes = {entry.identity: entry.purpose for entry in look.wanted}
     facts = look.facts
     return NodeView(
@@ -249,7 +254,7 @@ def _view(look: _Look) -> NodeView:
             for entry in look.found
             if entry.kind is kind
         ),
-        policies=look.policies,
+        policies=policies,
     )
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from netkit.cluster.doctor import require_network
 from netkit.cluster.errors import ClusterError
-from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile, State
+from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile
+from netkit.cluster.outcome import SILENT, State, last_word
 from netkit.cluster.profile import Profile
 from netkit.kernel.file_watch import FileWatch
 from netkit.podnet.modes import VXLAN, NetworkMode, Setting, steps
 
 PATIENCE_SECONDS = 60.0
-_SILENT = "no word from the node's agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ Report = Callable[[NodeNetworkMode], None]
 def read_mode(name: str) -> list[NodeNetworkMode]:
     """The modes of all nodes. Raises NoSuchCluster."""
     profile = Profile(name)
-    return [_told(node, OutcomeFile(profile.node(node)).read()) for node in _nodes(profile)]
+    return [_told(node, OutcomeFile(profile.node(node)).read()) for node in profile.facts().nodes]
 
 
 def change_mode(name: str, mode: NetworkMode, direct_routing: bool, report: Report) -> list[NodeNetworkMode]:
@@ -56,7 +56,7 @@ def change_mode(name: str, mode: NetworkMode, direct_routing: bool, report: Repo
     and ClusterError while another command changes the cluster or when this machine cannot have the mode.
     """
     profile = Profile(name)
-    nodes = _nodes(profile)
+    nodes = profile.facts().nodes
     wanted = _wanted(profile, mode, direct_routing)
     require_network(mode)
     with profile.lock():
@@ -87,7 +87,7 @@ async def _change(
         outcomes = await _take(profile, nodes, step)
         took = {node: took[node] + (found.seconds if found else 0.0) for node, found in outcomes.items()}
         failed = {
-            node: found.error if found else _SILENT
+            node: found.error if found else SILENT
             for node, found in outcomes.items()
             if found is None or found.state is State.FAILED
         }
@@ -132,11 +132,7 @@ async def _answer(file: OutcomeFile, choice: Choice) -> Outcome | None:
     with FileWatch(file.path) as watch:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while True:
-                    outcome = file.read()
-                    if outcome and outcome.asked == choice.asked and outcome.state is not State.SWITCHING:
-                        return outcome
-                    await watch.changed()
+                return await last_word(file.read, choice.asked, watch)
         except TimeoutError:
             return None
 
@@ -145,13 +141,9 @@ def _told(
     node: str, outcome: Outcome | None, was: str = "", seconds: float = 0.0, error: str = ""
 ) -> NodeNetworkMode:
     if outcome is None:
-        return NodeNetworkMode(node, "", False, 0, "unknown", was, error=error or _SILENT)
+        return NodeNetworkMode(node, "", False, 0, "unknown", was, error=error or SILENT)
     setting = outcome.setting
     return NodeNetworkMode(
         node, setting.mode, setting.direct_routing, outcome.mtu, outcome.state, was, round(seconds, 3),
         error or outcome.error, outcome.encryption,
     )  # fmt: skip
-
-
-def _nodes(profile: Profile) -> list[str]:
-    return [machine.name for machine in profile.facts().machines if machine.role == "node"]

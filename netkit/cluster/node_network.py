@@ -11,7 +11,8 @@ import time
 
 from controlplane.client.transport import ConnectionFailed
 from controlplane.errors import StatusError
-from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile, State
+from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile
+from netkit.cluster.outcome import State
 from netkit.kernel.errors import KernelError
 from netkit.kernel.file_watch import FileWatch
 from netkit.podnet.agent import PodNetworkAgent, RouteNowhere

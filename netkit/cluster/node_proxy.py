@@ -17,7 +17,8 @@ from typing import Any
 
 from controlplane.client.client import Client
 from netkit.cluster.config import ClusterConfig
-from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles, State
+from netkit.cluster.outcome import State
+from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles
 from netkit.cluster.proxy_config import with_mode
 from netkit.kernel.errors import KernelError
 from netkit.kernel.file_watch import FileWatch

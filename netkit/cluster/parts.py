@@ -17,12 +17,11 @@ from netkit.cluster.profile import Profile
 from netkit.cluster.roster import NodeState
 from netkit.fabric.shaping import held, hold_back
 from netkit.fabric.spec import SWITCH, namespace_name
-from netkit.kernel import bird
+from netkit.kernel import bird, file_write
 from netkit.kernel.netns import Namespace, open_namespace
 from netkit.node.runtime.main import run_runtime
 from netkit.node.runtime.settings import RuntimeSettings
 from netkit.podnet.bgp import configuration
-from netkit.podnet.bgp_agent import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def parts(plan: Plan, profile: Profile, sockets: Sockets, staying: Mapping[str, 
             topology = plan.topology
             speaker = routing.speaker(topology, topology.machine(name))
             pods, known = plan.config.network.pod_subnet, routing.segments(topology)
-            write(file, configuration(speaker, pods, known))
+            file_write.replace(file, configuration(speaker, pods, known))
         with open_namespace(namespace_name(plan.config.name, name)) as ns:
             return bird.become(ns, file, routing.control_socket(profile, name))
 

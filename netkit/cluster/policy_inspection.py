@@ -166,7 +166,7 @@ def _wanted(objects: Objects, node: str, family: int) -> Contents | None:
 
 def _read(profile: str, node: str) -> Iterator[tuple[str, str, int, Contents | None]]:
     facts = Profile(profile).facts()
-    names = [machine.name for machine in facts.machines if machine.role == "node"]
+    names = facts.nodes
     if node and node not in names:
         raise ClusterError(f"{node} is not a node of cluster {profile}", f"write one of: {', '.join(names)}")
     for machine in facts.machines:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from netkit.cluster.errors import ClusterError, NoSuchCluster
+from netkit.kernel import file_write
 
 
 def state_root() -> Path:
@@ -56,6 +57,11 @@ class ClusterFacts:
     attach: str = "bridge"
     cni_path: tuple[str, ...] = ()
     routes: str = "static"
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes."""
+        return [machine.name for machine in self.machines if machine.role == "node"]
 
     def machine(self, name: str) -> MachineFacts | None:
         return next((m for m in self.machines if m.name == name), None)
@@ -143,10 +149,7 @@ class Profile:
             self._lock.close()
 
     def write_facts(self, facts: ClusterFacts) -> None:
-        path = self.directory / "cluster.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        file_write.replace(self.directory / "cluster.json", json.dumps(asdict(facts), indent=2) + "\n")
 
     def facts(self) -> ClusterFacts:
         """What `up` wrote. Raises NoSuchCluster when there is no such cluster or its start never got that far, and

@@ -8,19 +8,11 @@ outlives agents, keepers and a crash of the machine.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from netkit.cluster.outcome import State
 from netkit.cluster.state_file import read, write
 from netkit.proxy.settings import NftablesLayout, ProxyMode
-
-
-class State(StrEnum):
-    """What a node's proxy is doing."""
-
-    SWITCHING = "switching"
-    SERVING = "serving"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from netkit.cluster.doctor import require_mode
 from netkit.cluster.errors import ClusterError
+from netkit.cluster.outcome import SILENT, State, last_word
 from netkit.cluster.profile import Profile
-from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles, State
+from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles
 from netkit.kernel.file_watch import FileWatch
 from netkit.proxy.settings import NftablesLayout, ProxyMode
 
 PATIENCE_SECONDS = 90.0
-_SILENT = "no word from the node's agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +73,20 @@ async def _change_one(profile: Profile, choice: Choice, node: str, report: Repor
         with FileWatch(files.outcome_path) as watch:
             files.choose(choice)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                outcome = await _over(files, choice, watch)
+                outcome = await last_word(files.outcome, choice.asked, watch)
         after = _now(node, outcome, before.mode)
     except TimeoutError:
         after = NodeMode(
-            node, before.mode, before.layout, State.SWITCHING, before.mode, PATIENCE_SECONDS, _SILENT,
+            node, before.mode, before.layout, State.SWITCHING, before.mode, PATIENCE_SECONDS, SILENT,
             "the wish is kept: the agent follows it as soon as it runs",
         )  # fmt: skip
     report(after)
     return after
 
 
-async def _over(files: ProxyFiles, choice: Choice, watch: FileWatch) -> Outcome:
-    """The agent's last word about the choice."""
-    while True:
-        outcome = files.outcome()
-        if outcome and outcome.asked == choice.asked and outcome.state is not State.SWITCHING:
-            return outcome
-        await watch.changed()
-
-
 def _now(node: str, outcome: Outcome | None, was: str = "") -> NodeMode:
     if outcome is None:
-        return NodeMode(node, "", "", "unknown", was, error=_SILENT)
+        return NodeMode(node, "", "", "unknown", was, error=SILENT)
     layout = outcome.layout if outcome.mode is ProxyMode.NFTABLES else ""
     return NodeMode(
         node, outcome.mode, layout, outcome.state, was, outcome.seconds, outcome.error, outcome.hint
@@ -103,7 +94,7 @@ def _now(node: str, outcome: Outcome | None, was: str = "") -> NodeMode:
 
 
 def _chosen(profile: Profile, nodes: Sequence[str]) -> list[str]:
-    known = [machine.name for machine in profile.facts().machines if machine.role == "node"]
+    known = profile.facts().nodes
     for node in nodes:
         if node not in known:
             raise ClusterError(f"cluster {profile.name} has no node {node}", f"there are: {', '.join(known)}")

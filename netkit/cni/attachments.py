@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from netkit.cni.errors import CniError, Code
 from netkit.cni.request import Attachment
+from netkit.kernel import file_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,8 @@ class Attachments:
         self._made = {item.attachment: item for item in made}
 
     def _store(self) -> None:
-        temporary = self._path.with_suffix(".new")
         document = {
             "last": str(self.last or ""),
             "attachments": [asdict(item) for item in self._made.values()],
         }
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        os.replace(temporary, self._path)
+        file_write.replace(self._path, json.dumps(document, indent=1) + "\n")

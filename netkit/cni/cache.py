@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from netkit.cni.conflist import BadConflist, Conflist, parse
 from netkit.cni.request import Attachment
+from netkit.kernel import file_write
 from netkit.podnet.pod import PodRef
 
 _KIND: Final = "cniCacheV1"
@@ -53,12 +53,9 @@ class Cache:
         return [_read(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
 
     def keep(self, cached: Cached) -> None:
-        """On disk when this returns."""
+        """Replaces what was kept of the attachment."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path(cached)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(_document(cached), indent=1) + "\n")
-        os.replace(fresh, path)
+        file_write.replace(self._path(cached), json.dumps(_document(cached), indent=1) + "\n")
 
     def forget(self, cached: Cached) -> None:
         """Fine when it is gone."""

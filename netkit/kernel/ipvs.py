@@ -16,7 +16,9 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from netkit.kernel import generic_netlink
 from netkit.kernel.errors import KernelError, Unsupported
+from netkit.kernel.generic_netlink import COMMAND
 from netkit.kernel.ipvs_values import (
     SCHEDULER_FLAGS,
     Address,
@@ -39,10 +41,6 @@ from netkit.kernel.netlink import (
 )
 from netkit.kernel.netns import Namespace
 
-_GENERIC: Final = 16
-_CONTROL: Final = 16
-_GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
-
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, _GET_SERVICE = 1, 2, 3, 4
 NEW_DEST, SET_DEST, DEL_DEST, _GET_DEST = 5, 6, 7, 8
 SET_CONFIG, _GET_CONFIG, FLUSH = 12, 13, 17
@@ -53,7 +51,6 @@ _D_ADDRESS, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INA
 
 _PERSISTENT: Final = 1
 _MASQUERADING: Final = 0
-_COMMAND = struct.Struct("=BBH")
 # Several attributes at once: length and kind of each, then its contents.
 _KEY_HEAD = struct.Struct("=HHHxxHHHxx")
 _PLACE = struct.Struct("=HH16sHH2sxx")
@@ -72,7 +69,7 @@ class IPVS(NetlinkSocket):
     """
 
     def __init__(self, ns: Namespace) -> None:
-        super().__init__(ns, _GENERIC)
+        super().__init__(ns, generic_netlink.PROTOCOL)
         try:
             self._family = self._find_family()
         except BaseException:
@@ -115,18 +112,12 @@ class IPVS(NetlinkSocket):
         return Timeouts(*(number_in(found, kind) for kind in (TIMEOUT_TCP, TIMEOUT_TCP_FIN, TIMEOUT_UDP)))
 
     def _find_family(self) -> int:
-        request = Message(
-            _CONTROL, 0, _COMMAND.pack(_GET_FAMILY, 2, 0) + text(_FAMILY_NAME, "IPVS"), "genl family IPVS"
-        )
-        try:
-            answer = self.ask(request)
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
+        number = generic_netlink.family(self, "IPVS")
+        if number is None:
             raise Unsupported(
                 "ip_vs", self.namespace, errno.ENOENT, "the kernel has no module ip_vs", HOW_TO_GET
-            ) from error
-        return number_in(attributes(answer, 4), _FAMILY_ID)
+            )
+        return number
 
     def _request(self, command: int, contents: bytes, what: str) -> Message:
         return self._addressed(_message(command, contents, what))
@@ -195,7 +186,7 @@ def flush() -> Message:
 
 
 def _message(command: int, contents: bytes, what: str) -> Message:
-    return Message(0, 0, _COMMAND.pack(command, 1, 0) + contents, what)
+    return Message(0, 0, COMMAND.pack(command, 1, 0) + contents, what)
 
 
 def _key(key: ServerKey) -> bytes:
@@ -229,7 +220,7 @@ def _place(address_kind: int, address: Address, port_kind: int, port: int) -> by
 
 def decoded(message: Message) -> tuple[int, Attributes]:
     """Command and attributes of a message of this module, for fakes."""
-    return _COMMAND.unpack_from(message.body)[0], attributes(message.body, _COMMAND.size)
+    return COMMAND.unpack_from(message.body)[0], attributes(message.body, COMMAND.size)
 
 
 def key_in(found: Attributes) -> ServerKey:

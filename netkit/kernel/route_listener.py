@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final, Generic, Self, TypeVar
 
@@ -27,7 +28,7 @@ class EventsLost(Exception):
     """More happened than the socket could hold; nobody knows what."""
 
 
-class RouteListener(Generic[E]):
+class RouteListener(ABC, Generic[E]):
     """Tells of everybody's changes, also the caller's own. Events count from its making on. Close it.
 
     `groups` are rtnetlink's, as bits; `what` is the ip(8) command that would show the same.
@@ -41,9 +42,9 @@ class RouteListener(Generic[E]):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._socket.bind((0, groups))
 
+    @abstractmethod
     def event(self, kind: int, body: bytes) -> E | None:
         """What a message of this type says; None when nothing of interest."""
-        raise NotImplementedError
 
     async def next(self) -> tuple[E, ...]:
         """Wait for the next events. Raises EventsLost, or KernelError when the socket is of no use any more."""

@@ -5,20 +5,19 @@ The daemon itself is a process of its own, so that an agent's death withdraws no
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informer
 from controlplane.errors import Object
+from controlplane.meta.objects import name
 from controlplane.resources.catalog import NODE
-from netkit.kernel import bird
-from netkit.kernel.errors import KernelError
+from netkit.kernel import bird, file_write
 from netkit.podnet.bgp import Speaker, configuration
+from netkit.podnet.node_loop import keep_by_nodes
 from netkit.podnet.peer import pod_range
 
 log = logging.getLogger(__name__)
@@ -37,52 +36,21 @@ class Announcer:
         self._file = file
         self._control = control
         self._nodes = Informer(client, NODE, field_selector=f"metadata.name={speaker.name}")
-        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._nodes.on_change(self._on_node)
-        following = asyncio.create_task(self._nodes.run())
-        try:
-            await self._nodes.synced()
-            await self._follow()
-        finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+        await keep_by_nodes(self._nodes, _concerns, self._tell, f"{self._speaker.name}: BGP daemon", 5.0)
 
-    def _on_node(self, old: Object | None, new: Object | None) -> None:
-        if old is None or new is None or pod_range(old) != pod_range(new):
-            self._changed.set()
-
-    async def _follow(self) -> None:
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            self._changed.clear()
-            own = self._nodes.get("", self._speaker.name)
-            text = configuration(
-                self._speaker, self._cluster_cidr, self._segments, pod_range(own) if own is not None else None
-            )
-            try:
-                await asyncio.to_thread(self._tell, text)
-            except (KernelError, OSError) as error:
-                wait = backoff.next()
-                log.warning("%s: BGP daemon: %s; again in %.1f s", self._speaker.name, error, wait)
-                await asyncio.sleep(wait)
-                continue
-            backoff.reset()
-            await self._changed.wait()
-
-    def _tell(self, text: str) -> None:
+    def _tell(self, nodes: Sequence[Object]) -> None:
         """Write the file, and have the daemon read it. One that starts just now reads it anyway."""
+        own = next((node for node in nodes if name(node) == self._speaker.name), None)
+        mine = pod_range(own) if own is not None else None
+        text = configuration(self._speaker, self._cluster_cidr, self._segments, mine)
         if not self._file.exists() or self._file.read_text(encoding="utf-8") != text:
-            write(self._file, text)
+            file_write.replace(self._file, text)
             log.info("%s: BGP daemon is told anew", self._speaker.name)
         bird.ask(self._control, "configure")
 
 
-def write(file: Path, text: str) -> None:
-    """Replace a daemon's configuration in one step."""
-    fresh = file.with_suffix(".new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(file)
+def _concerns(node: Object | None) -> object:
+    return (pod_range(node),) if node is not None else None

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from controlplane.client.backoff import Backoff
 from controlplane.client.client import Client
 from controlplane.client.informer import Informer
 from controlplane.errors import Object
 from controlplane.resources.catalog import NODE
 from netkit.kernel import rtnl_read
-from netkit.kernel.errors import KernelError
 from netkit.kernel.netns import Namespace
 from netkit.kernel.rtnl import Rtnl
 from netkit.podnet import device, direct
+from netkit.podnet.node_loop import keep_by_nodes
 
 log = logging.getLogger(__name__)
 
@@ -34,43 +31,12 @@ class DirectRoutes:
         self._address = address
         self._routers_know = routers_know
         self._nodes = Informer(client, NODE)
-        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._nodes.on_change(self._on_node)
-        following = asyncio.create_task(self._nodes.run())
-        try:
-            await self._nodes.synced()
-            await self._sync_for_ever()
-        finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+        await keep_by_nodes(self._nodes, _concerns, self._apply, f"{self._ns.name}: routes to pods", 10.0)
 
-    def _on_node(self, old: Object | None, new: Object | None) -> None:
-        """Wake up for what concerns routes; heartbeats do not."""
-        if direct.ways([old] if old else ()) != direct.ways([new] if new else ()):
-            self._changed.set()
-
-    async def _sync_for_ever(self) -> None:
-        backoff = Backoff(0.1, 10.0)
-        while True:
-            self._changed.clear()
-            nodes = self._nodes.items()
-            try:
-                count = await asyncio.to_thread(self._apply, nodes)
-            except (KernelError, OSError) as error:
-                wait = backoff.next()
-                log.warning("%s: routes to pods: %s; again in %.1f s", self._ns.name, error, wait)
-                await asyncio.sleep(wait)
-                continue
-            backoff.reset()
-            if count:
-                log.info("%s: routes to pods: %d changes", self._ns.name, count)
-            await self._changed.wait()
-
-    def _apply(self, nodes: Sequence[Object]) -> int:
+    def _apply(self, nodes: Sequence[Object]) -> None:
         uplink = device.uplink(self._ns, self._address)
         index = uplink.index
         wanted = direct.ways(nodes, uplink.network, routers_know=self._routers_know)
@@ -83,4 +49,9 @@ class DirectRoutes:
         if messages:
             with Rtnl(self._ns) as links:
                 links.apply(*messages)
-        return len(messages)
+            log.info("%s: routes to pods: %d changes", self._ns.name, len(messages))
+
+
+def _concerns(node: Object | None) -> object:
+    """What of a Node routes depend on; heartbeats change nothing of it."""
+    return direct.ways([node] if node else ())

@@ -18,7 +18,8 @@ from support.mode_switch import CLUSTER_IP, NODE_PORT, SwitchedNode
 from support.proxy_net import NODE1, Net
 from support.traffic import Traffic, Way, traffic
 
-from netkit.cluster.proxy_choice import Choice, State
+from netkit.cluster.outcome import State
+from netkit.cluster.proxy_choice import Choice
 from netkit.kernel.iptables import Variant
 from netkit.proxy.addresses import Family
 from netkit.proxy.modes import remove_leftovers

@@ -17,7 +17,8 @@ from support.traffic import Way, echo_server
 
 from controlplane.resources.catalog import ENDPOINT_SLICE, NODE, SERVICE
 from netkit.cluster.node_proxy import NodeProxy
-from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles, State
+from netkit.cluster.outcome import State
+from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles
 from netkit.kernel.iptables import IPTables, Variant, installed_variants
 from netkit.kernel.process import run
 from netkit.proxy.addresses import Family

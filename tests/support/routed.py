@@ -20,14 +20,14 @@ from netkit.cluster.topology import Machine, Role, Topology
 from netkit.cluster.topology_file import find
 from netkit.cluster.topology_layout import address_of, fabric, gateway, path_mtu, place, router_ways
 from netkit.fabric.build import Fabric, build
-from netkit.kernel import bird, netns
+from netkit.kernel import bird, file_write, netns
 from netkit.kernel.ledger import Ledger
 from netkit.kernel.netns import Namespace
 from netkit.kernel.process import Child, fork_recorded
 from netkit.kernel.teardown import teardown
 from netkit.podnet.agent import PodNetworkAgent
 from netkit.podnet.bgp import Session, configuration, sessions
-from netkit.podnet.bgp_agent import Announcer, write
+from netkit.podnet.bgp_agent import Announcer
 from netkit.podnet.modes import VXLAN, Setting, steps
 from netkit.podnet.network import PodRef, Sandbox
 from netkit.podnet.router_agent import RouterRoutes
@@ -106,7 +106,8 @@ class Routed:
     def start_daemon(self, name: str) -> None:
         speaker = routing.speakers(self.topology)[name]
         if not self._file(name).exists():
-            write(self._file(name), configuration(speaker, CLUSTER_CIDR, routing.segments(self.topology)))
+            text = configuration(speaker, CLUSTER_CIDR, routing.segments(self.topology))
+            file_write.replace(self._file(name), text)
 
         def main() -> int:
             log = os.open(self.place / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

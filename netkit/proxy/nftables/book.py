@@ -204,7 +204,9 @@ class RuleBook:
         anonymous = {
             number: chain
             for number, chain in part.anonymous.items()
-            if known.rules.get(chain) and not standing.has_any_set(part.chains[chain])
+            if before.get(chain) == b""
+            and known.rules[chain]
+            and not standing.has_any_set(part.chains[chain])
         }
         tx.move(Part(before, sets, (), anonymous), part)
 

@@ -114,9 +114,6 @@ class Transaction:
         """Remove a chain that nothing but a hook leads to."""
         self._last += [self._writer.flush_chain(chain), self._writer.delete_chain(chain)]
 
-    def delete_set(self, name: str) -> None:
-        self._last.append(self._writer.delete_set(name))
-
     def _fill(self, rules: bytes) -> int:
         """Write the rules; how many they are."""
         self._rules.append(rules)

@@ -13,7 +13,8 @@ from support.mode_switch import OF_USERSPACE, SwitchedNode, ways
 from support.proxy_net import Net
 from support.traffic import traffic
 
-from netkit.cluster.proxy_choice import Choice, State
+from netkit.cluster.outcome import State
+from netkit.cluster.proxy_choice import Choice
 from netkit.proxy.settings import NftablesLayout, ProxyMode
 
 pytestmark = pytest.mark.root

@@ -12,9 +12,10 @@ from support.client_wait import running, until
 
 from netkit.cluster import doctor, network_mode
 from netkit.cluster.errors import ClusterError
-from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile, State
+from netkit.cluster.network_choice import Choice, ChoiceFile, Outcome, OutcomeFile
 from netkit.cluster.network_mode import NodeNetworkMode, change_mode, read_mode
 from netkit.cluster.node_network import NodeNetwork
+from netkit.cluster.outcome import State
 from netkit.cluster.profile import ClusterFacts, MachineFacts, Profile
 from netkit.kernel.probe import Feature
 from netkit.podnet.agent import PodNetworkAgent, RouteNowhere

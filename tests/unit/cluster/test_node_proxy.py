@@ -13,7 +13,8 @@ from support.client_wait import running, until
 
 from netkit.cluster import node_proxy
 from netkit.cluster.node_proxy import NodeProxy
-from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles, State
+from netkit.cluster.outcome import State
+from netkit.cluster.proxy_choice import Choice, Outcome, ProxyFiles
 from netkit.kernel.errors import Unsupported
 from netkit.kernel.netns import HOST
 from netkit.proxy.addresses import Family
